@@ -1,0 +1,69 @@
+"""What a trace becomes: a list of steps, each a fused group or a call, with the memory they use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchy.ir.kernel import KernelForm
+
+
+@dataclass(frozen=True, slots=True)
+class FusedGroup:
+    """Ops that run as one kernel.
+
+    Parameters
+    ----------
+    ops
+        Indices of the trace's ops, in order.
+    form
+        The kernel's shape-free form.
+    accesses
+        For each of the form's accesses the view that it reaches.
+    numbers
+        For each of the form's numbers its index in the recording's numbers.
+    space
+        The view whose sizes, in the memory order of its strides, are the iteration space.
+    """
+
+    ops: tuple[int, ...]
+    form: KernelForm
+    accesses: tuple[int, ...]
+    numbers: tuple[int, ...]
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One op that torch itself runs."""
+
+    op: int
+
+
+Step = FusedGroup | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of one trace for one set of live buffers.
+
+    Parameters
+    ----------
+    steps
+        In an order that keeps every hazard.
+    dead
+        Ops that need not run.
+    allocate
+        For each step the buffers that need memory of their own before it runs: live ones and those that only later steps
+        read. Buffers that a call creates are not among them (torch allocates those), nor are those that never leave
+        their kernel.
+    release
+        For each step the buffers that are not needed any more once it has run.
+    why_apart
+        For neighbouring steps that could not be joined: the reason, in words for the explorer, by index of the later step.
+    """
+
+    steps: tuple[Step, ...]
+    dead: tuple[int, ...]
+    allocate: tuple[tuple[int, ...], ...]
+    release: tuple[tuple[int, ...], ...]
+    why_apart: dict[int, str]
