@@ -1,0 +1,34 @@
+"""What happened, as plain data: traces, kernels and events of one session.
+
+A session tells a :class:`ReportBuilder` what it did; whoever wants to know asks for the
+:class:`Report`. Telling is cheap (nothing is rendered), reading renders what is looked at. Neither
+ever touches a tensor: what the builder is given are traces, plans, layouts and words.
+"""
+
+from torchy.report.builder import ReportBuilder
+from torchy.report.records import (
+    EventRecord,
+    GroupRecord,
+    KernelRecord,
+    OpRecord,
+    Report,
+    TensorRecord,
+    Totals,
+    TraceRecord,
+    format_bytes,
+    format_seconds,
+)
+
+__all__ = [
+    "EventRecord",
+    "GroupRecord",
+    "KernelRecord",
+    "OpRecord",
+    "Report",
+    "ReportBuilder",
+    "TensorRecord",
+    "Totals",
+    "TraceRecord",
+    "format_bytes",
+    "format_seconds",
+]

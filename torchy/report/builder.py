@@ -1,0 +1,157 @@
+"""The notebook in which a session writes down what it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torchy.ir.trace import Source, Trace
+from torchy.plan.plan import FusedGroup, Plan
+from torchy.report.records import (
+    EventRecord,
+    KernelRecord,
+    Layouts,
+    Numbers,
+    Report,
+    Tier,
+    Totals,
+    TraceRecord,
+)
+
+
+class ReportBuilder:
+    """Collects what a session tells; any thread may call it, also in the midst of its own calls.
+
+    The session calls :meth:`trace` at each flush, :meth:`kernel` when a kernel is first used and
+    again when it has been compiled, :meth:`event` for the rest, and returns :meth:`report` as
+    ``Session.report``::
+
+        builder = ReportBuilder()
+        builder.kernel("k1f3a", source=lambda: loops.show(form))
+        builder.trace(
+            reason="item()",
+            where=Source("train.py", 7),
+            tier="interpreted",
+            seconds=2e-4,
+            bytes_saved=2560,
+            trace=trace,
+            plan=plan,
+            kernels=("k1f3a",),
+            layouts=layouts,
+        )
+        builder.event("kernel failed to compile", "k1f3a: interpreted")
+        builder.report().summary()
+
+    Parameters
+    ----------
+    keep
+        How many traces and events are kept; older ones are dropped, but counted.
+    clock
+        Gives seconds; events are dated from the builder's birth on.
+    """
+
+    def __init__(self, keep: int = 1000, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._lock = threading.RLock()
+        self._traces: deque[TraceRecord] = deque(maxlen=keep)
+        self._events: deque[EventRecord] = deque(maxlen=keep)
+        self._kernels: dict[str, KernelRecord] = {}
+        self._totals = Totals()
+
+    def trace(
+        self,
+        *,
+        reason: str,
+        where: Source | None,
+        tier: Tier,
+        seconds: float,
+        bytes_saved: int,
+        trace: Trace,
+        plan: Plan | None = None,
+        kernels: Sequence[str | None] = (),
+        layouts: Layouts | Callable[[], Layouts] = (),
+        numbers: Numbers | Callable[[], Numbers] = (),
+        step_seconds: Sequence[float | None] = (),
+    ) -> None:
+        """Note a flush.
+
+        Parameters
+        ----------
+        reason, where, tier, seconds, bytes_saved
+            See :class:`TraceRecord`.
+        trace, plan
+            Shared with the place that they belong to, not copied. Without a plan no op has a group.
+        kernels
+            For each step of the plan its kernel's id (None for a call). Give it also when the step
+            was interpreted, if the kernel has been told of, so that its loop nest can be shown.
+        layouts
+            For each view of the trace its layout, or a function that gives them when somebody reads
+            the record. It must hold no tensor.
+        numbers
+            The recording's numbers, or a function that gives them.
+        step_seconds
+            For each step what it took, where that was measured.
+        """
+        steps = plan.steps if plan else ()
+        fused = sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))
+        with self._lock:
+            totals = self._totals
+            record = TraceRecord(
+                totals.traces,
+                reason,
+                where,
+                tier,
+                seconds,
+                bytes_saved,
+                trace,
+                plan,
+                kernels,
+                layouts,
+                numbers,
+                step_seconds,
+            )
+            totals.traces += 1
+            totals.ops += len(trace.ops)
+            totals.dead += len(plan.dead) if plan else 0
+            totals.groups += len(steps)
+            totals.fused += fused
+            totals.compiled += tier == "compiled"
+            totals.seconds += seconds
+            totals.bytes_saved += bytes_saved
+            self._traces.append(record)
+
+    def kernel(
+        self,
+        id: str,
+        *,
+        compile_seconds: float | None = None,
+        source: str | Callable[[], str] = "",
+        llvm_ir: str | Callable[[], str] = "",
+        assembly: str | Callable[[], str] = "",
+    ) -> None:
+        """Note a kernel, or replace what is known of it. Functions are called on reading."""
+        record = KernelRecord(id, compile_seconds, source, llvm_ir, assembly)
+        with self._lock:
+            self._kernels[id] = record
+
+    def has_kernel(self, id: str) -> bool:
+        """Return True if the kernel has been told of."""
+        return id in self._kernels
+
+    def event(self, kind: str, text: str) -> None:
+        """Note anything else: ``event("policy raised", "aten::foo: KeyError: ...")``."""
+        record = EventRecord(self._clock() - self._began, kind, text)
+        with self._lock:
+            self._totals.events += 1
+            self._events.append(record)
+
+    def report(self) -> Report:
+        """Return a snapshot: what is told later does not change it."""
+        with self._lock:
+            return Report(
+                tuple(self._traces), dict(self._kernels), tuple(self._events), replace(self._totals)
+            )

@@ -1,0 +1,499 @@
+"""The records of a report: what can be read of traces, kernels and events."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+
+from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace
+from torchy.plan.plan import FusedGroup, Plan
+
+Tier = Literal["interpreted", "compiled"]
+Layouts = Sequence[Layout | None]
+Numbers = Sequence[bool | int | float]
+Item = TypeVar("Item")
+
+DTYPE_NAMES: Mapping[torch.dtype, str] = {
+    torch.float64: "f64",
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.complex128: "c128",
+    torch.complex64: "c64",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "bool",
+}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the short name of a dtype: ``f32`` for ``torch.float32``."""
+    return DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def op_name(name: str) -> str:
+    """Return an op's name as a reader knows it: ``add`` for ``aten::add.Tensor``."""
+    namespace, _, rest = name.rpartition("::")
+    return rest.split(".")[0] if namespace in ("aten", "") else f"{namespace}::{rest.split('.')[0]}"
+
+
+class Record:
+    """What can be given as JSON types: the attributes that its class names in ``shown``."""
+
+    __slots__ = ()
+    shown: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        return {name: _plain(getattr(self, name)) for name in self.shown.split()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord(Record):
+    """The layout of one operand or result in one recording; sizes are None if it is not known.
+
+    ``view`` is its number in the listing (``%3``); views with equal ``buffer`` share memory.
+    """
+
+    shown = "view buffer dtype sizes strides offset text"
+    view: int
+    buffer: int
+    dtype: str
+    sizes: tuple[int, ...] | None
+    strides: tuple[int, ...] | None
+    offset: int | None
+
+    @property
+    def contiguous(self) -> bool:
+        """True if its elements lie row after row, without gaps."""
+        expected = 1
+        for size, stride in zip(
+            reversed(self.sizes or ()), reversed(self.strides or ()), strict=True
+        ):
+            if size != 1 and stride != expected:
+                return 0 in (self.sizes or ())
+            expected *= size
+        return True
+
+    @property
+    def text(self) -> str:
+        """Dtype and sizes, and strides where they say more: ``f32[64, 10]``."""
+        if self.sizes is None:
+            return f"{self.dtype}[?]"
+        text = f"{self.dtype}[{', '.join(map(str, self.sizes))}]"
+        return (
+            text
+            if self.contiguous
+            else f"{text} strides ({', '.join(map(str, self.strides or ()))})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OpRecord(Record):
+    """One recorded op.
+
+    Parameters
+    ----------
+    name
+        As the dispatcher spells it: ``aten::add.Tensor``.
+    file, line
+        Where the program called it; None if that could not be told.
+    operands, results
+        Layouts of the tensors that it reads and gives (None: an undefined result).
+    group
+        Id of the group that ran it; None if it is dead, or was interpreted without a plan.
+    dead
+        True if nobody could reach its result: it never ran.
+    text
+        Its line in the listing, without the source: ``%3: f32[64, 10] = add(%1, %2)``.
+    """
+
+    shown = "index name short file line operands results group dead text"
+    index: int
+    name: str
+    file: str | None
+    line: int | None
+    operands: tuple[TensorRecord, ...]
+    results: tuple[TensorRecord | None, ...]
+    group: int | None
+    dead: bool
+    text: str
+
+    @property
+    def short(self) -> str:
+        """The name without namespace and overload: ``add``."""
+        return op_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord(Record):
+    """One step of a plan: ops that ran as one kernel, or a "call" of one op of torch's own.
+
+    Parameters
+    ----------
+    ops
+        Indices of its ops.
+    kernel
+        Key into ``Report.kernels``; None for a call.
+    seconds
+        None where the step was not timed by itself.
+    why_apart
+        Why it was not joined with the step before, in words; None if there is nothing to say.
+    """
+
+    shown = "id kind ops kernel seconds why_apart"
+    id: int
+    kind: Literal["fused", "call"]
+    ops: tuple[int, ...]
+    kernel: str | None
+    seconds: float | None
+    why_apart: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class TraceRecord(Record):
+    """One flushed trace. What is not stored is rendered when first read, and then kept.
+
+    Parameters
+    ----------
+    number
+        Counts the session's traces from 0; stays right when old records are dropped.
+    reason
+        Why the trace was flushed, in words: ``item()``, ``aten::sort runs now``.
+    where
+        The line of the program that made it flush.
+    tier
+        "compiled" if a kernel ran in it, else "interpreted".
+    seconds
+        What the flush took.
+    bytes_saved
+        Memory that eager would have allocated for the intermediates that were never stored.
+    trace, plan, kernels, layouts, numbers, step_seconds
+        What it is rendered from: see :meth:`ReportBuilder.trace`.
+    file_names
+        How to call files in the listing: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
+    """
+
+    shown = "number reason where tier seconds bytes_saved ops groups listing"
+    number: int
+    reason: str
+    where: Source | None
+    tier: Tier
+    seconds: float
+    bytes_saved: int
+    trace: Trace = field(repr=False)
+    plan: Plan | None = field(repr=False, default=None)
+    kernels: Sequence[str | None] = field(repr=False, default=())
+    layouts: Layouts | Callable[[], Layouts] = field(repr=False, default=())
+    numbers: Numbers | Callable[[], Numbers] = field(repr=False, default=())
+    step_seconds: Sequence[float | None] = field(repr=False, default=())
+    file_names: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @cached_property
+    def tensors(self) -> tuple[TensorRecord, ...]:
+        """Every view of the trace, by its number."""
+        layouts = self.layouts() if callable(self.layouts) else self.layouts
+        return tuple(
+            _tensor(
+                view.index,
+                view.buffer,
+                view.dtype,
+                layouts[view.index] if view.index < len(layouts) else None,
+            )
+            for view in self.trace.views
+        )
+
+    @cached_property
+    def ops(self) -> tuple[OpRecord, ...]:
+        """The recorded ops, in order."""
+        numbers = self.numbers() if callable(self.numbers) else self.numbers
+        groups = {op: group.id for group in self.groups for op in group.ops}
+        dead = frozenset(self.plan.dead if self.plan else ())
+        return tuple(
+            OpRecord(
+                index=op.index,
+                name=op.name,
+                file=op.source.file if op.source else None,
+                line=op.source.line if op.source else None,
+                operands=tuple(self.tensors[view] for view in op.reads),
+                results=tuple(None if view is None else self.tensors[view] for view in op.results),
+                group=groups.get(op.index),
+                dead=op.index in dead,
+                text=self._op_text(op, numbers),
+            )
+            for op in self.trace.ops
+        )
+
+    @cached_property
+    def groups(self) -> tuple[GroupRecord, ...]:
+        """The steps of the plan, in order; empty if the trace was interpreted without one."""
+        if self.plan is None:
+            return ()
+        return tuple(
+            GroupRecord(
+                id=index,
+                kind="fused" if isinstance(step, FusedGroup) else "call",
+                ops=step.ops if isinstance(step, FusedGroup) else (step.op,),
+                kernel=_at(self.kernels, index) if isinstance(step, FusedGroup) else None,
+                seconds=_at(self.step_seconds, index),
+                why_apart=self.plan.why_apart.get(index),
+            )
+            for index, step in enumerate(self.plan.steps)
+        )
+
+    @cached_property
+    def listing(self) -> str:
+        """The trace as text: headline, inputs and views where they first occur, ops with lines."""
+        lines: list[tuple[str, str]] = []
+        seen_views: set[int] = set()
+        seen_buffers: set[int] = set()
+
+        def introduce(tensor: TensorRecord, made: bool) -> None:
+            if tensor.view in seen_views:
+                return
+            seen_views.add(tensor.view)
+            if tensor.buffer not in seen_buffers:
+                seen_buffers.add(tensor.buffer)
+                if not made:
+                    lines.append((f"%{tensor.view}: {tensor.text} = input", ""))
+            else:
+                base = self._first_view(tensor.buffer)
+                lines.append(
+                    (f"%{tensor.view}: {tensor.text} = view of %{base}, offset {tensor.offset}", "")
+                )
+
+        for op in self.ops:
+            for operand in op.operands:
+                introduce(operand, made=False)
+            for result in op.results:
+                if result is not None:
+                    introduce(result, made=True)
+            notes = [] if op.file is None else [f"{self.file_name(op.file)}, line {op.line}"]
+            notes += [f"group {op.group}"] if op.group is not None else ["dead"] if op.dead else []
+            lines.append((op.text, "; ".join(notes)))
+        width = min(max((len(text) for text, note in lines if note), default=0), 72)
+        body = (f"  {text:<{width}}   # {note}" if note else f"  {text}" for text, note in lines)
+        return "\n".join([self.headline, *body])
+
+    @property
+    def headline(self) -> str:
+        """One line: how many ops and groups, why and where it was flushed, what it took."""
+        where = (
+            f" at {self.file_name(self.where.file)}, line {self.where.line}" if self.where else ""
+        )
+        saved = f", {format_bytes(self.bytes_saved)} saved" if self.bytes_saved else ""
+        counts = f"{_count(len(self.trace.ops), 'op')}, {_count(len(self.groups), 'group')}"
+        cost = f"{self.tier}, {format_seconds(self.seconds)}{saved}"
+        return f"trace {self.number}: {counts}; flushed{where}: {self.reason} ({cost})"
+
+    def file_name(self, file: str) -> str:
+        """Return what the listing calls a file."""
+        return self.file_names.get(file) or os.path.basename(file)
+
+    def __repr__(self) -> str:
+        """Return the listing."""
+        return self.listing
+
+    def _first_view(self, buffer: int) -> int:
+        return next(tensor.view for tensor in self.tensors if tensor.buffer == buffer)
+
+    def _op_text(self, op: Op, numbers: Numbers) -> str:
+        results = [None if view is None else self.tensors[view] for view in op.results]
+        left = ", ".join(
+            "none" if result is None else f"%{result.view}: {result.text}" for result in results
+        )
+        arguments = [_argument_text(argument, numbers) for argument in op.arguments]
+        while arguments and arguments[-1] == "None":
+            arguments.pop()
+        return f"{left or '()'} = {op_name(op.name)}({', '.join(arguments)})"
+
+
+@dataclass(frozen=True, eq=False)
+class KernelRecord(Record):
+    """A kernel, at each of its levels. Texts given as functions are rendered when first read.
+
+    ``compile_seconds`` is None while it was not compiled (yet): its ops are interpreted.
+    """
+
+    shown = "id compile_seconds source llvm_ir assembly"
+    id: str
+    compile_seconds: float | None
+    source_text: str | Callable[[], str] = field(repr=False, default="")
+    llvm_ir_text: str | Callable[[], str] = field(repr=False, default="")
+    assembly_text: str | Callable[[], str] = field(repr=False, default="")
+
+    @cached_property
+    def source(self) -> str:
+        """The loop nest, as readable pseudo-code."""
+        return _text(self.source_text)
+
+    @cached_property
+    def llvm_ir(self) -> str:
+        """The LLVM IR; empty if it was not compiled."""
+        return _text(self.llvm_ir_text)
+
+    @cached_property
+    def assembly(self) -> str:
+        """The machine's assembly; empty if it was not compiled."""
+        return _text(self.assembly_text)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord(Record):
+    """Something worth telling that is no flush. ``time``: in seconds since the session began."""
+
+    shown = "time kind text"
+    time: float
+    kind: str
+    text: str
+
+
+@dataclass(slots=True)
+class Totals(Record):
+    """Counts and sums over all traces and events of the session, dropped records included."""
+
+    shown = "traces ops dead fused groups compiled seconds bytes_saved events"
+    traces: int = 0
+    ops: int = 0
+    dead: int = 0
+    fused: int = 0
+    groups: int = 0
+    compiled: int = 0
+    seconds: float = 0.0
+    bytes_saved: int = 0
+    events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report(Record):
+    """A snapshot of what one session did.
+
+    Parameters
+    ----------
+    traces
+        The newest ones, oldest first; ``totals`` counts all.
+    kernels
+        Every kernel that the session used, by id.
+    events
+        The newest ones, oldest first.
+    """
+
+    shown = "traces kernels events totals"
+    traces: tuple[TraceRecord, ...]
+    kernels: Mapping[str, KernelRecord]
+    events: tuple[EventRecord, ...]
+    totals: Totals
+
+    def summary(self) -> str:
+        """Return a few lines of text: counts, flush reasons, events."""
+        totals = self.totals
+        lines = [
+            f"{_count(totals.traces, 'trace')}: {_count(totals.ops, 'op')} recorded,"
+            f" {totals.fused} fused, {totals.dead} dead; {_count(len(self.kernels), 'kernel')};"
+            f" {format_bytes(totals.bytes_saved)} saved;"
+            f" {format_seconds(totals.seconds)} in flushes"
+        ]
+        reasons: dict[str, int] = {}
+        for trace in self.traces:
+            reasons[trace.reason] = reasons.get(trace.reason, 0) + 1
+        if reasons:
+            ranked = sorted(reasons.items(), key=lambda item: -item[1])
+            shown = ", ".join(
+                reason if count == 1 else f"{reason} (x{count})" for reason, count in ranked[:6]
+            )
+            lines.append(
+                f"flushed by: {shown}"
+                + (f", {len(ranked) - 6} more reasons" if len(ranked) > 6 else "")
+            )
+        lines += [f"{event.kind}: {event.text}" for event in self.events[-5:]]
+        return "\n".join(lines)
+
+    def with_file_names(self, names: Mapping[str, str]) -> Report:
+        """Return the same report with other names for files in its listings: ``cell 4``."""
+        return replace(
+            self, traces=tuple(replace(trace, file_names=dict(names)) for trace in self.traces)
+        )
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return all of it as JSON text; :meth:`to_dict` gives the same as Python objects."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes for readers: ``2.5 KiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for readers: ``210 µs``, ``3.4 ms``, ``12 s``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            value = seconds / scale
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{seconds / 1e-9:.0f} ns"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _text(text: str | Callable[[], str]) -> str:
+    return text() if callable(text) else text
+
+
+def _at(items: Sequence[Item], index: int) -> Item | None:
+    return items[index] if index < len(items) else None
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case Record():
+            return value.to_dict()
+        case Source():
+            return {"file": value.file, "line": value.line}
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def _tensor(view: int, buffer: int, dtype: torch.dtype, layout: Layout | None) -> TensorRecord:
+    name = dtype_name(dtype)
+    if layout is None:
+        return TensorRecord(view, buffer, name, None, None, None)
+    return TensorRecord(
+        view, buffer, name, tuple(layout.sizes), tuple(layout.strides), layout.offset
+    )
+
+
+def _argument_text(argument: Argument, numbers: Numbers) -> str:
+    match argument:
+        case Operand():
+            return f"%{argument.view}"
+        case Number():
+            return (
+                repr(numbers[argument.index])
+                if argument.index < len(numbers)
+                else argument.kind.__name__
+            )
+        case Constant():
+            value = argument.value
+            return dtype_name(value) if isinstance(value, torch.dtype) else repr(value)
+        case _:
+            return f"[{', '.join(_argument_text(item, numbers) for item in argument)}]"
