@@ -1,0 +1,40 @@
+# Each target makes or reuses a virtual environment of its own (.venv). What it needs of the system it installs when
+# it runs as root with apt; else it says what to install.
+#
+#   make demo    the example notebook, executed: a table, and build/quickstart.html
+#   make test    lint, then all tests
+#   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
+#   make lint    ruff, mypy, clang-format
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench
+
+export PYTHON
+BIN := .venv/bin
+READY := .venv/.ready
+CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
+
+demo: $(READY)
+	@.ci/need g++ dot
+	$(BIN)/python examples/run_demo.py
+
+test: lint
+	@.ci/need g++ dot chromium
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	@.ci/need g++ headers
+	$(BIN)/python -m benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+
+# Anew whenever one of the two files changes.
+$(READY): pyproject.toml constraints.txt
+	@python=$$(.ci/need python) && { test -x $(BIN)/python || "$$python" -m venv .venv; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[test,demo,bench,lint]'
+	@touch $(READY)
