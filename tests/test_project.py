@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -19,6 +20,7 @@ def test_torch_is_pinned_for_setting_up_but_not_in_the_metadata():
 
 
 def test_every_direct_requirement_has_a_version_that_is_known_to_work():
-    requirements = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    extras = PROJECT["optional-dependencies"].values()
+    requirements = list(itertools.chain(PROJECT["dependencies"], *extras))
     pinned = {name_of(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {name_of(line) for line in requirements} - {PROJECT["name"]} <= pinned
