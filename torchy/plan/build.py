@@ -1,0 +1,55 @@
+"""Trace to plan, pass by pass."""
+
+from __future__ import annotations
+
+from torchy.ir.ops.spec import Numerics
+from torchy.ir.trace import Trace
+from torchy.plan.form import fused_group
+from torchy.plan.fuse import Fuser
+from torchy.plan.liveness import find_dead, live_in_effect
+from torchy.plan.memory import schedule_memory
+from torchy.plan.plan import Call, Plan, Step
+from torchy.plan.roles import Agrees, Classify, classify
+
+
+def build_plan(
+    trace: Trace,
+    live: frozenset[int],
+    numerics: Numerics = "exact",
+    *,
+    dead_inputs: frozenset[int] = frozenset(),
+    agrees: Agrees | None = None,
+    role_of: Classify | None = None,
+) -> Plan:
+    """Return the plan of a trace for what is live at its end.
+
+    Parameters
+    ----------
+    live
+        Indices of the buffers that the program can still reach. A written input counts as live
+        whether named or not.
+    numerics
+        "exact" or "fast": what the op table lets be fused.
+    dead_inputs
+        Inputs that nothing outside the trace reaches any more: writes to them are not seen, and they
+        are released after their last use.
+    agrees
+        Tells whether an op's kernel has been seen to agree with eager on this machine; without it
+        the op table is believed.
+    role_of
+        Gives the role of each op, instead of the op table.
+    """
+    role_of = role_of or (lambda op, trace: classify(op, trace, numerics, agrees))
+    roles = [role_of(op, trace) for op in trace.ops]
+    live = live_in_effect(trace, roles, live, dead_inputs)
+    dead = find_dead(trace, roles, live)
+    fuser = Fuser(trace, roles, dead, live)
+    fusion = fuser.run()
+    steps: tuple[Step, ...] = tuple(
+        Call(group.ops[0])
+        if group.layout is None
+        else fused_group(trace, roles, group.ops, group.modes, fuser.stored(group))
+        for group in fusion.groups
+    )
+    allocate, release = schedule_memory(trace, steps, live, dead_inputs)
+    return Plan(steps, tuple(sorted(dead)), allocate, release, fusion.why_apart)

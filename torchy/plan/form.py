@@ -1,0 +1,91 @@
+"""Writes a group down as a kernel form: what is left when trace, sizes and numbers are left out.
+
+Everything is numbered by first use, so equal groups have equal forms, wherever they were recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torchy.ir.kernel import (
+    Access,
+    KernelForm,
+    Literal,
+    Load,
+    Result,
+    RuntimeNumber,
+    Statement,
+    Store,
+    Value,
+)
+from torchy.ir.trace import Constant, Mode, Number, Operand, Trace
+from torchy.plan.plan import FusedGroup
+from torchy.plan.roles import Role, is_literal
+
+
+def fused_group(
+    trace: Trace,
+    roles: Sequence[Role],
+    ops: Sequence[int],
+    modes: dict[int, Mode],
+    stored: Iterable[int],
+) -> FusedGroup:
+    """Return the fused group of some ops.
+
+    Parameters
+    ----------
+    ops
+        Indices of the ops, in order.
+    modes
+        By view: how its memory is walked.
+    stored
+        Views written by the group that must be left in memory.
+    """
+    writer = _Writer(trace, modes)
+    for index in ops:
+        writer.write(roles[index])
+    for view in stored:
+        writer.store(view)
+    space = trace.ops[ops[0]].results[0]
+    assert space is not None  # roles.classify gives no formula otherwise
+    form = KernelForm(
+        tuple(Access(trace.views[view].dtype, modes[view]) for view in writer.accesses),
+        tuple(trace.number_kinds[number] for number in writer.numbers),
+        tuple(writer.statements),
+        tuple(writer.stores),
+    )
+    return FusedGroup(tuple(ops), form, tuple(writer.accesses), tuple(writer.numbers), space)
+
+
+class _Writer:
+    def __init__(self, trace: Trace, modes: dict[int, Mode]) -> None:
+        self._modes = modes
+        self._values: dict[int, Value] = {}  # by view: its value so far
+        self.accesses: dict[int, int] = {}  # by view, numbered by first use
+        self.numbers: dict[int, int] = {}
+        self.statements: list[Statement] = []
+        self.stores: list[Store] = []
+
+    def write(self, role: Role) -> None:
+        formula = role.formula
+        assert formula is not None  # only fusable ops join a group
+        arguments = tuple(self._value(argument) for argument in formula.arguments)
+        (result,) = role.writes
+        self._values[result] = Result(len(self.statements))
+        self.statements.append(Statement(formula.op, arguments, formula.compute, formula.dtype))
+
+    def store(self, view: int) -> None:
+        self.stores.append(Store(self._access(view), self._values[view]))
+
+    def _value(self, argument: Operand | Number | Constant) -> Value:
+        if isinstance(argument, Operand):
+            known = self._values.get(argument.view)
+            return Load(self._access(argument.view)) if known is None else known
+        if isinstance(argument, Number):
+            return RuntimeNumber(self.numbers.setdefault(argument.index, len(self.numbers)))
+        if not is_literal(argument.value):
+            raise TypeError(f"{argument.value!r} cannot be part of a kernel's code")
+        return Literal(argument.value)  # type: ignore[arg-type]
+
+    def _access(self, view: int) -> int:
+        return self.accesses.setdefault(view, len(self.accesses))

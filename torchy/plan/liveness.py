@@ -1,0 +1,57 @@
+"""Which ops need not run: nobody can see, nor will read, what they write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchy.ir.trace import Trace
+from torchy.plan.roles import Role
+
+
+def live_in_effect(
+    trace: Trace, roles: Sequence[Role], live: frozenset[int], dead_inputs: frozenset[int]
+) -> frozenset[int]:
+    """Return the buffers whose last values can be seen after the flush.
+
+    Parameters
+    ----------
+    live
+        Buffers that the program can still reach.
+    dead_inputs
+        Inputs that nothing outside the trace reaches any more. A write to any other input is seen.
+    """
+    written = {trace.buffer_of(view) for role in roles for view in role.writes}
+    inputs = {buffer.index for buffer in trace.buffers if buffer.creator is None}
+    return live | ((written & inputs) - dead_inputs)
+
+
+def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> frozenset[int]:
+    """Return the indices of the ops that need not run.
+
+    Walks the trace from its end. A buffer is *wanted* from there on if it is live or a needed op reads
+    it; a write through a view is then still useless if all of that view is overwritten before
+    anything reads that buffer. An op that writes nothing is there for its effect, and stays.
+
+    Parameters
+    ----------
+    live
+        Buffers seen after the flush: see :func:`live_in_effect`.
+    """
+    wanted = set(live)
+    overwritten: dict[int, set[int]] = {}  # by buffer: views filled later, before any read
+    dead = set()
+    for index in range(len(roles) - 1, -1, -1):
+        role = roles[index]
+        if role.writes and not any(
+            (buffer := trace.buffer_of(view)) in wanted and view not in overwritten.get(buffer, ())
+            for view in role.writes
+        ):
+            dead.add(index)
+            continue
+        for view in role.overwrites:
+            overwritten.setdefault(trace.buffer_of(view), set()).add(view)
+        for view in role.reads:
+            buffer = trace.buffer_of(view)
+            wanted.add(buffer)
+            overwritten.pop(buffer, None)
+    return frozenset(dead)

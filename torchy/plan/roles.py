@@ -1,0 +1,174 @@
+"""What the plan needs to know of each op: what it reads and writes, and whether it can be fused.
+
+The only file of the plan that asks the op table.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from torchy.ir import ops as op_table
+from torchy.ir.ops.spec import Numerics
+from torchy.ir.trace import Constant, Number, Op, Operand, Trace
+
+LITERALS = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """A fusable op on one element, before it has a place in a kernel: see ``ir.kernel.Statement``."""
+
+    op: str
+    arguments: tuple[Operand | Number | Constant, ...]
+    compute: torch.dtype
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """How one op uses memory.
+
+    Parameters
+    ----------
+    reads
+        Views that must hold their values when the op runs.
+    writes
+        Views that hold other values afterwards, those of fresh buffers and unannounced writes
+        included.
+    overwrites
+        Those of ``writes`` that it fills to the last element and does not read.
+    formula
+        What it does to one element; None if it cannot be fused.
+    why_not
+        Why it cannot be fused, in words; empty if it can.
+    """
+
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    overwrites: tuple[int, ...]
+    formula: Formula | None
+    why_not: str = ""
+
+
+Classify = Callable[[Op, Trace], Role]
+Agrees = Callable[[op_table.OpSpec, torch.dtype, Mapping[str, object]], bool]
+
+IS_CALL = "is a call"
+SAME_MEMORY = "reads the memory that it writes, through another view"
+NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
+
+
+def classify(
+    op: Op, trace: Trace, numerics: Numerics = "exact", agrees: Agrees | None = None
+) -> Role:
+    """Return the role of an op, as the op table has it.
+
+    Parameters
+    ----------
+    numerics
+        "exact" or "fast".
+    agrees
+        Tells whether an op's kernel has been seen to agree with eager on this machine.
+    """
+    spec = op_table.lookup(op.name)
+    if spec is None:
+        return call_role(op)
+    if spec.kind != "pointwise":
+        return call_role(op, _hidden_writes(op, spec))
+    arguments = op_table.statement_arguments(spec, op)
+    if arguments is None:
+        return call_role(op)
+    compute = op_table.compute_dtype(spec, op, trace)
+    results = tuple(trace.views[view].dtype for view in op.results if view is not None)
+    operands = tuple(
+        trace.views[item.view].dtype for item in arguments if isinstance(item, Operand)
+    )
+    literals = op_table.literal_arguments(spec, op)
+    fits = op_table.fusable(
+        spec, compute, results, operands, numerics, literals=literals, agrees=agrees
+    )
+    why_not = "" if fits else f"is not bit-identical when fused: {spec.name}"
+    return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+
+def call_role(op: Op, hidden_writes: tuple[int, ...] = ()) -> Role:
+    """Return the role of an op that torch runs; it may read all its operands."""
+    return Role(_unique(op.reads), _unique(op.writes + hidden_writes), (), None, IS_CALL)
+
+
+def pointwise_role(
+    op: Op,
+    trace: Trace,
+    name: str,
+    arguments: tuple[Operand | Number | Constant, ...],
+    compute: torch.dtype,
+    why_not: str = "",
+) -> Role:
+    """Return the role of an op that works element by element.
+
+    Parameters
+    ----------
+    name, arguments, compute
+        As in ``ir.kernel.Statement``. An operand of the op that is not among the arguments gives its
+        metadata only (``zeros_like``), or is written without being read (``copy_``, ``out=``).
+    why_not
+        Why it cannot be fused, if the caller knows a reason.
+    """
+    writes = _unique(op.writes)
+    if len(writes) != 1 or writes != op.results or op.result_mode is None:
+        return call_role(op)
+    (result,) = writes
+    read = _unique(tuple(item.view for item in arguments if isinstance(item, Operand)))
+    overwrites = () if result in read else (result,)
+    if not why_not and any(
+        view != result and trace.buffer_of(view) == trace.buffer_of(result) for view in read
+    ):
+        why_not = SAME_MEMORY
+    if not why_not and not all(_in_kernel(argument) for argument in arguments):
+        why_not = NO_KERNEL_ARGUMENT
+    if why_not:
+        contents = tuple(view for view in _unique(op.reads) if view not in overwrites)
+        return Role(contents, writes, overwrites, None, why_not)
+    formula = Formula(name, arguments, compute, trace.views[result].dtype)
+    return Role(read, writes, overwrites, formula)
+
+
+def _in_kernel(argument: Operand | Number | Constant) -> bool:
+    """Tell whether a kernel can take an argument."""
+    if isinstance(argument, Operand):
+        return argument.mode is not None
+    return isinstance(argument, Number) or is_literal(argument.value)
+
+
+def is_literal(value: object) -> bool:
+    """Tell whether a value can be part of a kernel's code."""
+    return isinstance(value, LITERALS)
+
+
+def _hidden_writes(op: Op, spec: op_table.OpSpec) -> tuple[int, ...]:
+    """Return the views that an op writes without its schema saying so."""
+    if not spec.hidden_writes:
+        return ()
+    result = []
+    for name, argument in zip(parameter_names(op.name), op.arguments, strict=False):
+        if name in spec.hidden_writes:
+            for item in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(item, Operand):
+                    result.append(item.view)
+    return tuple(result)
+
+
+@functools.cache
+def parameter_names(name: str) -> tuple[str, ...]:
+    """Return the names of an op's parameters, in the order of its schema."""
+    base, _, overload = name.partition(".")
+    schema = torch._C._get_schema(base, overload)
+    return tuple(argument.name for argument in schema.arguments)
+
+
+def _unique(views: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(views))

@@ -1,0 +1,40 @@
+"""Which views are known to have equal sizes, and which equal sizes and strides.
+
+A trace knows no sizes, but it knows where they are equal: an operand with ``same_sizes`` has its op's
+sizes, and a LINEAR one its op's strides too.
+"""
+
+from __future__ import annotations
+
+from torchy.ir.trace import Mode, Trace
+
+
+class Spaces:
+    """Classes of views: ``sizes[view]`` and ``layout[view]`` name the class that a view is in."""
+
+    def __init__(self, trace: Trace) -> None:
+        sizes = list(range(len(trace.views)))
+        layout = list(range(len(trace.views)))
+        for op in trace.ops:
+            if op.result_mode is None or not op.results or op.results[0] is None:
+                continue
+            result = op.results[0]
+            for operand in op.operands():
+                if operand.same_sizes or operand.mode is Mode.LINEAR:
+                    _join(sizes, operand.view, result)
+                if operand.mode is Mode.LINEAR and op.result_mode is Mode.LINEAR:
+                    _join(layout, operand.view, result)
+        self.sizes = [_find(sizes, view) for view in range(len(sizes))]
+        self.layout = [_find(layout, view) for view in range(len(layout))]
+
+
+def _find(parents: list[int], item: int) -> int:
+    while parents[item] != item:
+        parents[item] = parents[parents[item]]
+        item = parents[item]
+    return item
+
+
+def _join(parents: list[int], one: int, other: int) -> None:
+    one, other = _find(parents, one), _find(parents, other)
+    parents[max(one, other)] = min(one, other)
