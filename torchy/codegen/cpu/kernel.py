@@ -1,0 +1,201 @@
+"""LLVM IR -> a kernel that can be called."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import llvmlite.binding as llvm
+import torch
+
+from torchy.codegen.cpu import threads
+from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
+from torchy.codegen.cpu.llvm import write_module
+from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.errors import CompileError
+from torchy.codegen.loops import LoopNest, lower
+from torchy.ir.kernel import KernelForm
+from torchy.ir.trace import Mode
+
+VERSION: Final = 1  # of the code that is generated: part of a kernel's id
+_LETTERS: Final = {bool: "q", int: "q", float: "d"}
+
+PackedAccess = tuple[int, Sequence[int] | None]
+Packed = ctypes.Array[ctypes.c_int64]
+
+
+class Kernel:
+    """Compiled code for one kernel form.
+
+    Parameters
+    ----------
+    form
+        What it computes.
+    nest
+        The loop nest; ``source`` is its listing.
+    llvm_ir
+        The module's text.
+    engine
+        Owns the code: lives as long as the kernel does.
+    """
+
+    __slots__ = (
+        "_flat", "_itemsizes", "_moves", "_steps", "address", "assembly", "compile_seconds", "engine", "form", "function",
+        "id", "llvm_ir", "nest",
+    )  # fmt: skip
+
+    def __init__(
+        self, form: KernelForm, identity: str, nest: LoopNest, llvm_ir: str, engine: Any, assembly: str, seconds: float
+    ) -> None:
+        self.form = form
+        self.id = identity
+        self.nest = nest
+        self.llvm_ir = llvm_ir
+        self.engine = engine
+        self.assembly = assembly
+        self.compile_seconds = seconds
+        self.address: int = engine.get_function_address("kernel")
+        self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)(self.address)
+        self._itemsizes = tuple(access.dtype.itemsize for access in form.accesses)
+        self._moves = tuple(access.mode is not Mode.SCALAR for access in form.accesses)
+        self._steps = tuple(
+            size if access.mode is Mode.LINEAR else 0
+            for size, access in zip(self._itemsizes, form.accesses, strict=True)
+        )
+        letters = "".join(_LETTERS[kind] for kind in form.number_kinds)
+        count = len(form.accesses)
+        self._flat = struct.Struct(f"={HEADER + 2 * count}q{letters}")
+
+    @property
+    def source(self) -> str:
+        """The loop nest as readable pseudo-code."""
+        return str(self.nest)
+
+    def pack(
+        self, sizes: Sequence[int], accesses: Sequence[PackedAccess], numbers: Sequence[bool | int | float] = ()
+    ) -> Packed:
+        """Lay out the arguments of one launch.
+
+        Parameters
+        ----------
+        sizes
+            Of the space, outermost dimension first.
+        accesses
+            For each of the form's accesses: its address in bytes, offset included, and its strides in elements, in the
+            order of ``sizes``; None for LINEAR and SCALAR.
+        numbers
+            One for each of the form's number kinds.
+
+        Returns
+        -------
+        Packed
+            64-bit words, for :meth:`launch` or for the C function at ``address``.
+        """
+        total = 1
+        for size in sizes:
+            total *= size
+        if self.form.flat:
+            return self._words(self._flat.pack(total, total, 0, *[at for at, _ in accesses], *self._steps, *numbers))
+        inner, outer, steps, strides = self._coalesce(sizes, [s for _, s in accesses])
+        if len(outer) > MOST_OUTER:
+            raise ValueError(f"{len(outer)} outer dimensions, at most {MOST_OUTER}")
+        head = self._flat.pack(total, inner, len(outer), *[at for at, _ in accesses], *steps, *numbers)
+        words = [*outer, *(stride for dimension in strides for stride in dimension)]
+        return self._words(head + struct.pack(f"={len(words)}q", *words))
+
+    @staticmethod
+    def _words(data: bytes) -> Packed:
+        return (ctypes.c_int64 * (len(data) // 8)).from_buffer_copy(data)
+
+    def _coalesce(
+        self, sizes: Sequence[int], strides: Sequence[Sequence[int] | None]
+    ) -> tuple[int, list[int], list[int], list[list[int]]]:
+        """Merge dimensions where all accesses allow; return inner size, outer sizes, inner steps, outer strides."""
+        dense = 1
+        rows: list[tuple[int, list[int]]] = []  # innermost first: size and byte stride of each access
+        for d in range(len(sizes) - 1, -1, -1):
+            size = sizes[d]
+            if size != 1:
+                row = [
+                    (dense if moves else 0) * item if stride is None else stride[d] * item
+                    for stride, item, moves in zip(strides, self._itemsizes, self._moves, strict=True)
+                ]
+                if rows and all(a * rows[-1][0] == b for a, b in zip(rows[-1][1], row, strict=True)):
+                    rows[-1] = (rows[-1][0] * size, rows[-1][1])
+                else:
+                    rows.append((size, row))
+            dense *= size
+        if not rows:
+            return dense, [], list(self._inner_steps()), []
+        if not self._fits(rows[0][1]):  # the inner dimension has one element, so it went away
+            rows.insert(0, (1, list(self._inner_steps())))
+        outer = rows[:0:-1]
+        return rows[0][0], [size for size, _ in outer], rows[0][1], [row for _, row in outer]
+
+    def _inner_steps(self) -> list[int]:
+        """Steps that agree with the modes."""
+        return [
+            0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else size
+            for access, size in zip(self.form.accesses, self._itemsizes, strict=True)
+        ]
+
+    def _fits(self, steps: list[int]) -> bool:
+        """Tell if the code, which takes the modes at their word, is right for these inner steps."""
+        return all(
+            access.mode is Mode.STRIDED or step == wanted
+            for access, step, wanted in zip(self.form.accesses, steps, self._inner_steps(), strict=True)
+        )
+
+    def launch(self, packed: Packed, threads: int = 1) -> None:
+        """Run, without the GIL, on at most this many threads."""
+        self.function(ctypes.addressof(packed), threads)
+
+
+class Compiler:
+    """Compiles kernel forms for this machine; holds what all kernels share. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.cpu = llvm.get_host_cpu_name()
+        self.features = llvm.get_host_cpu_features().flatten()
+        self.math = MathLibrary.of_torch()
+        self.pool = threads.pool()
+        for name, address in self.pool.items():
+            llvm.add_symbol(name, address)
+
+    def identity(self, form: KernelForm, numerics: str = "exact") -> str:
+        """Return the id of the kernel that this form gets: equal in all processes on equal machines."""
+        text = repr((VERSION, form, numerics, self.cpu, self.features, self.math.lanes, torch.__version__))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def compile(self, form: KernelForm, numerics: str = "exact") -> Kernel:
+        """Compile a form.
+
+        Raises
+        ------
+        CompileError
+            If it cannot be compiled.
+        """
+        start = time.perf_counter()
+        if not form.accesses or not form.stores:
+            raise CompileError("a kernel without accesses or stores")
+        nest = lower(form, numerics)
+        module = write_module(nest, self.math, bool(self.pool))
+        for function in module.math:
+            llvm.add_symbol(function.symbol, self.math.address(function.symbol))
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=self.cpu, features=self.features, opt=1
+        )
+        try:
+            parsed = llvm.parse_assembly(module.text)
+            engine = llvm.create_mcjit_compiler(parsed, machine)
+            engine.finalize_object()
+        except RuntimeError as error:
+            raise CompileError(f"LLVM: {error}") from error
+        seconds = time.perf_counter() - start
+        return Kernel(form, self.identity(form, numerics), nest, module.text, engine, "", seconds)

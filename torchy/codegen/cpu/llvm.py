@@ -1,0 +1,476 @@
+"""Loop nest -> LLVM IR text.
+
+The module has three layers: ``kernel`` and ``run`` (threads, outer dimensions) and ``row`` (tail) from :mod:`driver`, and
+``vectors``, written here: the stages, on a number of elements that is a multiple of the lanes. Nothing here may change
+a bit: no fast-math flag, no contraction but the formula's own ``fma``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from torchy.codegen.cpu import driver
+from torchy.codegen.cpu.math import VML_MODE, MathFunction, MathLibrary
+from torchy.codegen.errors import CompileError
+from torchy.codegen.loops import LoopNest, Node, Stage
+from torchy.ir.ops import dtype_kind
+from torchy.ir.trace import Mode
+
+_TYPES: Final = {
+    torch.float32: "float", torch.float64: "double", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
+}  # fmt: skip
+_SUFFIX: Final = {
+    torch.float32: "f32", torch.float64: "f64", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
+}  # fmt: skip
+_SIZES: Final = {torch.float32: 4, torch.float64: 8, torch.int32: 4, torch.int64: 8, torch.bool: 1}
+_BINARY: Final = {
+    "f": {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"},
+    "i": {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl", "shr": "ashr"},
+    "b": {"and": "and", "or": "or", "xor": "xor"},
+}  # fmt: skip
+_COMPARE: Final = {
+    "f": {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"},
+    "i": {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"},
+    "b": {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge", "eq": "eq", "ne": "ne"},
+}
+_INTRINSICS: Final = {
+    "fma": "fma", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "roundeven",
+    "copysign": "copysign",
+}  # fmt: skip
+_BLOCK_BYTES: Final = 16384  # all scratch of a block together: half of a first-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """LLVM IR text, and the symbols outside it that it calls."""
+
+    text: str
+    math: tuple[MathFunction, ...]
+
+
+def write_module(nest: LoopNest, library: MathLibrary, parallel: bool) -> Module:
+    """Write the LLVM module of a loop nest.
+
+    Raises
+    ------
+    CompileError
+        If a vector-math function is missing.
+    """
+    writer = _Writer(nest, library)
+    vectors = writer.vectors()
+    stored = {access for access, _ in nest.stores}
+    loaded = {node.detail for node in nest.nodes if node.op == "load"}
+    accesses = [
+        (_SIZES[access.dtype], access.mode not in (Mode.SCALAR, Mode.REPEAT), i in loaded, i in stored)
+        for i, access in enumerate(nest.form.accesses)
+    ]
+    tail_bytes = sum(size * writer.lanes for size, moves, *_ in accesses if moves)
+    text = (
+        vectors
+        + driver.row(writer.lanes, accesses)
+        + driver.driver(len(accesses), len(nest.form.number_kinds), tail_bytes, parallel)
+        + "".join(sorted(writer.declarations))
+    )
+    return Module(text, tuple(writer.math.values()))
+
+
+def _constant(node: Node) -> str:
+    """Write a constant as LLVM does: floats by their bits."""
+    value = node.detail
+    if node.dtype is torch.bool:
+        return "true" if value else "false"
+    if dtype_kind(node.dtype) == "i":
+        bits = 8 * _SIZES[node.dtype]
+        wrapped = (int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)  # type: ignore[arg-type]
+        return str(wrapped)
+    number = float(value)  # type: ignore[arg-type]
+    if node.dtype is torch.float32:
+        number = torch.tensor(number, dtype=torch.float64).to(torch.float32).item()
+    return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes ``vectors``; one value name for each node and place where it is made."""
+
+    nest: LoopNest
+    library: MathLibrary
+    lanes: int = 16
+    lines: list[str] = field(default_factory=list)
+    declarations: set[str] = field(default_factory=set)
+    math: dict[str, MathFunction] = field(default_factory=dict)
+    counter: int = 0
+    scalars: dict[int, str] = field(default_factory=dict)  # uniform nodes
+    splats: dict[int, str] = field(default_factory=dict)  # what is the same for all elements, as vectors
+    slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
+
+    def __post_init__(self) -> None:
+        widest = max((_SIZES[node.dtype] for node in self.nest.nodes), default=4)
+        self.lanes = 8 if widest == 8 and not self._only_numbers_are_wide() else 16
+
+    def _only_numbers_are_wide(self) -> bool:
+        uniform = set(self.nest.uniform)
+        return all(
+            _SIZES[node.dtype] < 8 for i, node in enumerate(self.nest.nodes) if i not in uniform
+        )
+
+    # --- names and types
+
+    def fresh(self, hint: str = "t") -> str:
+        self.counter += 1
+        return f"%{hint}{self.counter}"
+
+    def emit(self, text: str, hint: str = "t") -> str:
+        name = self.fresh(hint)
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def type(self, dtype: torch.dtype, vector: bool) -> str:
+        return f"<{self.lanes} x {_TYPES[dtype]}>" if vector else _TYPES[dtype]
+
+    def memory_type(self, dtype: torch.dtype) -> str:
+        return "i8" if dtype is torch.bool else _TYPES[dtype]
+
+    # --- the function
+
+    def vectors(self) -> str:
+        """Write the function; see the module's docstring."""
+        nest = self.nest
+        calls = any(stage.call for stage in nest.stages)
+        block = self._scratch() if calls else 0
+        for i, access in enumerate(nest.form.accesses):
+            self.lines.append(f"  %a{i}.p = getelementptr i64, ptr %at, i64 {i}")
+            self.lines.append(f"  %a{i} = load ptr, ptr %a{i}.p")
+            if access.mode is Mode.STRIDED:
+                self.lines.append(f"  %s{i}.p = getelementptr i64, ptr %step, i64 {i}")
+                self.lines.append(f"  %s{i} = load i64, ptr %s{i}.p")
+        for index in nest.uniform:
+            self._uniform(index)
+        for index, node in enumerate(nest.nodes):
+            if node.op == "load" and not self._moves(int(node.detail)):  # type: ignore[arg-type]
+                self._splat(index, self._load_one(node, f"%a{node.detail}"))
+        if calls:
+            self.lines += ["  br label %block", "block:"]
+            self.lines.append("  %b = phi i64 [0, %entry], [%b.next, %latch]")
+            self.lines.append("  %b.left = sub i64 %n, %b")
+            self.lines.append(f"  %b.small = icmp ult i64 %b.left, {block}")
+            self.lines.append(f"  %len = select i1 %b.small, i64 %b.left, i64 {block}")
+            self.lines.append("  %len32 = trunc i64 %len to i32")
+        previous = "block" if calls else "entry"
+        for position, stage in enumerate(nest.stages):
+            if stage.call:
+                previous = self._call_stage(position, stage, previous)
+            elif stage.nodes or stage.stores:
+                previous = self._loop(position, stage, previous, "%len" if calls else "%n", "%b" if calls else "")
+        if calls:
+            self.lines += ["  br label %latch", "latch:"]
+            self.lines.append("  %b.next = add i64 %b, %len")
+            self.lines.append("  %b.more = icmp ult i64 %b.next, %n")
+            self.lines.append("  br i1 %b.more, label %block, label %exit")
+        else:
+            self.lines.append("  br label %exit")
+        body = "\n".join(self.lines)
+        return (
+            f"define internal void @vectors(ptr %at, ptr %step, ptr %numbers, i64 %n) {{\nentry:\n"
+            f"{body}\nexit:\n  ret void\n}}\n"
+        )
+
+    def _moves(self, access: int) -> bool:
+        return self.nest.form.accesses[access].mode not in (Mode.SCALAR, Mode.REPEAT)
+
+    def _scratch(self) -> int:
+        """Give scratch memory to values that cross stages; return the elements in a block."""
+        nodes, made, last = self.nest.nodes, {}, {}
+        uniform = set(self.nest.uniform)
+        for position, stage in enumerate(self.nest.stages):
+            used = [i for index in stage.nodes for i in nodes[index].inputs]
+            used += [self.nest.stores[s][1] for s in stage.stores]
+            for index in stage.nodes:
+                made[index] = position
+            for i in used:
+                last[i] = max(last.get(i, 0), position)
+                if stage.call and nodes[i].op == "load" or i in uniform and stage.call:
+                    made.setdefault(i, position - 1)  # brought to scratch by the loop before
+        crossing = [i for i in sorted(made, key=lambda i: made[i]) if last.get(i, -1) > made[i] or self._is_call(i)]
+        free: dict[int, list[str]] = {}
+        busy: list[tuple[int, int, str]] = []
+        created: list[tuple[str, int]] = []
+        for index in crossing:
+            size = _SIZES[nodes[index].dtype]
+            for item in [item for item in busy if item[0] < made[index]]:
+                busy.remove(item)
+                free.setdefault(item[1], []).append(item[2])
+            if free.get(size):
+                slot = free[size].pop()
+            else:
+                slot = f"%scratch{len(created)}"
+                created.append((slot, size))
+            self.slots[index] = slot
+            busy.append((last.get(index, made[index]), size, slot))
+        total = sum(size for _, size in created)
+        block = max(256, min(2048, _BLOCK_BYTES // max(total, 1) // 64 * 64))
+        for slot, size in created:
+            self.lines.append(f"  {slot} = alloca [{block * size} x i8], align 64")
+        return block
+
+    def _is_call(self, index: int) -> bool:
+        return self.nest.nodes[index].op == "call"
+
+    def _uniform(self, index: int) -> None:
+        node = self.nest.nodes[index]
+        if node.op == "const":
+            text = _constant(node)
+            self.scalars[index] = text
+            self.splats[index] = f"splat ({_TYPES[node.dtype]} {text})"
+            return
+        if node.op == "number":
+            pointer = self.emit(f"getelementptr i64, ptr %numbers, i64 {node.detail}")
+            if node.dtype is torch.bool:
+                word = self.emit(f"load i64, ptr {pointer}")
+                self.scalars[index] = self.emit(f"icmp ne i64 {word}, 0")
+            else:
+                self.scalars[index] = self.emit(f"load {_TYPES[node.dtype]}, ptr {pointer}")
+        else:
+            inputs = [self.scalars[i] for i in node.inputs]
+            self.scalars[index] = self._primitive(node, inputs, vector=False)
+        self._splat(index, self.scalars[index])
+
+    def _splat(self, index: int, scalar: str) -> None:
+        kind = _TYPES[self.nest.nodes[index].dtype]
+        vector = f"<{self.lanes} x {kind}>"
+        one = self.emit(f"insertelement {vector} poison, {kind} {scalar}, i64 0")
+        self.splats[index] = self.emit(
+            f"shufflevector {vector} {one}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
+        )
+
+    def _load_one(self, node: Node, pointer: str) -> str:
+        value = self.emit(f"load {self.memory_type(node.dtype)}, ptr {pointer}, align 1")
+        return self.emit(f"icmp ne i8 {value}, 0") if node.dtype is torch.bool else value
+
+    # --- stages
+
+    def _loop(self, position: int, stage: Stage, previous: str, length: str, block: str) -> str:
+        """Write an arithmetic stage as one loop over vectors; return the label that follows it."""
+        label, after = f"loop{position}", f"after{position}"
+        self.lines += [f"  br label %{label}", f"{label}:"]
+        self.lines.append(f"  %i{position} = phi i64 [0, %{previous}], [%i{position}.next, %{label}]")
+        local = f"%i{position}"
+        at = self.emit(f"add i64 {block}, {local}") if block else local
+        values: dict[int, str] = {}
+
+        def value(index: int) -> str:
+            if index in self.splats:
+                return self.splats[index]
+            if index not in values:
+                node = self.nest.nodes[index]
+                if node.op == "load":
+                    values[index] = self._load(node, at)
+                else:
+                    values[index] = self._load_scratch(index, local)
+            return values[index]
+
+        for index in stage.nodes:
+            node = self.nest.nodes[index]
+            values[index] = self._primitive(node, [value(i) for i in node.inputs], vector=True)
+            if index in self.slots:
+                self._store_scratch(index, values[index], local)
+        for index in self._brought(position):
+            self._store_scratch(index, value(index), local)
+        stored = [(self.nest.stores[s][0], value(self.nest.stores[s][1])) for s in stage.stores]
+        for access, text in stored:
+            self._store(access, text, at)
+        self.lines.append(f"  %i{position}.next = add i64 {local}, {self.lanes}")
+        self.lines.append(f"  %i{position}.more = icmp ult i64 %i{position}.next, {length}")
+        self.lines.append(f"  br i1 %i{position}.more, label %{label}, label %{after}")
+        self.lines.append(f"{after}:")
+        return after
+
+    def _brought(self, position: int) -> list[int]:
+        """Loads and uniform values that the calls right after this stage want in scratch memory."""
+        found = []
+        for stage in self.nest.stages[position + 1 :]:
+            if not stage.call:
+                break
+            for i in self.nest.nodes[stage.nodes[0]].inputs:
+                if (self.nest.nodes[i].op == "load" or i in self.splats) and i not in found:
+                    found.append(i)
+        return found
+
+    def _call_stage(self, position: int, stage: Stage, previous: str) -> str:
+        index = stage.nodes[0]
+        node = self.nest.nodes[index]
+        function = self.library.find(str(node.detail), node.dtype)
+        if function is None:
+            raise CompileError(f"torch exports no vector function for {node.detail} on {node.dtype}")
+        self.math[function.symbol] = function
+        inputs = [self.slots[i] for i in node.inputs]
+        out = self.slots[index]
+        if function.library == "vml":
+            pointers = ", ".join(f"ptr {slot}" for slot in (*inputs, out))
+            self.declarations.add(
+                f"declare void @{function.symbol}(i32, {', '.join(['ptr'] * (function.arity + 1))}, i64)\n"
+            )
+            self.lines.append(f"  call void @{function.symbol}(i32 %len32, {pointers}, i64 {VML_MODE})")
+            return previous
+        kind = _TYPES[node.dtype]
+        vector = f"<{function.lanes} x {kind}>"
+        self.declarations.add(f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n")
+        label, after, i = f"call{position}", f"called{position}", f"%c{position}"
+        self.lines += [f"  br label %{label}", f"{label}:"]
+        self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{label}]")
+        arguments = []
+        for slot in inputs:
+            pointer = self.emit(f"getelementptr {kind}, ptr {slot}, i64 {i}")
+            arguments.append(f"{vector} " + self.emit(f"load {vector}, ptr {pointer}, align 1"))
+        result = self.emit(f"call {vector} @{function.symbol}({', '.join(arguments)})")
+        pointer = self.emit(f"getelementptr {kind}, ptr {out}, i64 {i}")
+        self.lines.append(f"  store {vector} {result}, ptr {pointer}, align 1")
+        self.lines.append(f"  {i}.next = add i64 {i}, {function.lanes}")
+        self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, %len")
+        self.lines.append(f"  br i1 {i}.more, label %{label}, label %{after}")
+        self.lines.append(f"{after}:")
+        return after
+
+    # --- memory
+
+    def _load(self, node: Node, at: str) -> str:
+        access = int(node.detail)  # type: ignore[arg-type]
+        kind = self.memory_type(node.dtype)
+        if self.nest.form.accesses[access].mode is Mode.STRIDED:
+            vector = f"<{self.lanes} x {kind}>"
+            value = "poison"
+            for lane, pointer in enumerate(self._lane_pointers(access, at)):
+                one = self.emit(f"load {kind}, ptr {pointer}, align 1")
+                value = self.emit(f"insertelement {vector} {value}, {kind} {one}, i64 {lane}")
+        else:
+            pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+            value = self.emit(f"load <{self.lanes} x {kind}>, ptr {pointer}, align 1")
+        return self._truth(value) if node.dtype is torch.bool else value
+
+    def _store(self, access: int, value: str, at: str) -> None:
+        spec = self.nest.form.accesses[access]
+        kind = self.memory_type(spec.dtype)
+        vector = f"<{self.lanes} x {kind}>"
+        if spec.dtype is torch.bool:
+            value = self.emit(f"zext <{self.lanes} x i1> {value} to {vector}")
+        if spec.mode is Mode.STRIDED:
+            for lane, pointer in enumerate(self._lane_pointers(access, at)):
+                one = self.emit(f"extractelement {vector} {value}, i64 {lane}")
+                self.lines.append(f"  store {kind} {one}, ptr {pointer}, align 1")
+            return
+        pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+        self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 1")
+
+    def _lane_pointers(self, access: int, at: str) -> list[str]:
+        offset = self.emit(f"mul i64 {at}, %s{access}")
+        pointers = [self.emit(f"getelementptr i8, ptr %a{access}, i64 {offset}")]
+        for _ in range(self.lanes - 1):
+            pointers.append(self.emit(f"getelementptr i8, ptr {pointers[-1]}, i64 %s{access}"))
+        return pointers
+
+    def _truth(self, value: str) -> str:
+        return self.emit(f"icmp ne <{self.lanes} x i8> {value}, zeroinitializer")
+
+    def _load_scratch(self, index: int, local: str) -> str:
+        node = self.nest.nodes[index]
+        kind = self.memory_type(node.dtype)
+        pointer = self.emit(f"getelementptr {kind}, ptr {self.slots[index]}, i64 {local}")
+        value = self.emit(f"load <{self.lanes} x {kind}>, ptr {pointer}, align 8")
+        return self._truth(value) if node.dtype is torch.bool else value
+
+    def _store_scratch(self, index: int, value: str, local: str) -> None:
+        node = self.nest.nodes[index]
+        kind = self.memory_type(node.dtype)
+        vector = f"<{self.lanes} x {kind}>"
+        if node.dtype is torch.bool:
+            value = self.emit(f"zext <{self.lanes} x i1> {value} to {vector}")
+        pointer = self.emit(f"getelementptr {kind}, ptr {self.slots[index]}, i64 {local}")
+        self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 8")
+
+    # --- primitives
+
+    def _primitive(self, node: Node, inputs: list[str], vector: bool) -> str:
+        dtype, kind = node.dtype, dtype_kind(node.dtype)
+        text = self.type(dtype, vector)
+        given = self.nest.nodes[node.inputs[0]].dtype
+        if node.op in _BINARY[kind]:
+            return self.emit(f"{_BINARY[kind][node.op]} {text} {inputs[0]}, {inputs[1]}")
+        if node.op in _COMPARE["f"]:
+            of = dtype_kind(given)
+            order = _COMPARE[of][node.op]
+            return self.emit(
+                f"{'fcmp' if of == 'f' else 'icmp'} {order} {self.type(given, vector)} {inputs[0]}, {inputs[1]}"
+            )
+        if node.op == "select":
+            test = self.type(torch.bool, vector)
+            return self.emit(f"select {test} {inputs[0]}, {text} {inputs[1]}, {text} {inputs[2]}")
+        if node.op == "cast":
+            return self._cast(inputs[0], given, dtype, vector)
+        if node.op == "neg":
+            return self.emit(f"fneg {text} {inputs[0]}" if kind == "f" else f"sub {text} {self._zero(vector)}, {inputs[0]}")
+        if node.op == "not":
+            ones = "true" if kind == "b" else "-1"
+            every = f"splat ({_TYPES[dtype]} {ones})" if vector else ones
+            return self.emit(f"xor {text} {inputs[0]}, {every}")
+        if node.op == "abs" and kind == "i":
+            return self._intrinsic("abs", text, dtype, vector, inputs, ", i1 false")
+        if node.op in ("abs", *_INTRINSICS) and kind == "f":
+            return self._intrinsic(_INTRINSICS.get(node.op, "fabs"), text, dtype, vector, inputs)
+        raise CompileError(f"no code for {node.op} on {dtype}")
+
+    def _zero(self, vector: bool) -> str:
+        return "zeroinitializer" if vector else "0"
+
+    def _intrinsic(
+        self, name: str, text: str, dtype: torch.dtype, vector: bool, inputs: list[str], more: str = ""
+    ) -> str:
+        suffix = f"v{self.lanes}{_SUFFIX[dtype]}" if vector else _SUFFIX[dtype]
+        symbol = f"@llvm.{name}.{suffix}"
+        types = ", ".join([text] * len(inputs)) + (", i1" if more else "")
+        self.declarations.add(f"declare {text} {symbol}({types})\n")
+        return self.emit(f"call {text} {symbol}({', '.join(f'{text} {value}' for value in inputs)}{more})")
+
+    def _cast(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
+        source, target = self.type(given, vector), self.type(wanted, vector)
+        kinds = dtype_kind(given) + dtype_kind(wanted)
+        if wanted is torch.bool:
+            compare = "fcmp une" if kinds[0] == "f" else "icmp ne"
+            return self.emit(f"{compare} {source} {value}, {'zeroinitializer' if vector else self._literal_zero(given)}")
+        if kinds == "fi":
+            return self._to_integer(value, given, wanted, vector)
+        wider = _SIZES[wanted] > _SIZES[given]
+        operation = {
+            "bf": "uitofp",
+            "bi": "zext",
+            "if": "sitofp",
+            "ii": "sext" if wider else "trunc",
+            "ff": "fpext" if wider else "fptrunc",
+        }[kinds]
+        return self.emit(f"{operation} {source} {value} to {target}")
+
+    def _literal_zero(self, dtype: torch.dtype) -> str:
+        return "0.0" if dtype_kind(dtype) == "f" else "0"
+
+    def _to_integer(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
+        """Convert as x86 does: what does not fit, NaN included, becomes the least integer."""
+        source, target, test = (self.type(d, vector) for d in (given, wanted, torch.bool))
+        bits = 8 * _SIZES[wanted]
+        top = struct.unpack(">Q", struct.pack(">d", 2.0 ** (bits - 1)))[0]
+        bottom = struct.unpack(">Q", struct.pack(">d", -(2.0 ** (bits - 1))))[0]
+
+        def same(text: str, dtype: torch.dtype) -> str:
+            return f"splat ({_TYPES[dtype]} {text})" if vector else text
+
+        # Truncation makes -2**31 - 0.5 fit; it becomes the least integer either way.
+        low = self.emit(f"fcmp oge {source} {value}, {same(f'0x{bottom:016X}', given)}")
+        high = self.emit(f"fcmp olt {source} {value}, {same(f'0x{top:016X}', given)}")
+        fits = self.emit(f"and {test} {low}, {high}")
+        zero = "zeroinitializer" if vector else "0.0"
+        safe = self.emit(f"select {test} {fits}, {source} {value}, {source} {zero}")
+        whole = self.emit(f"fptosi {source} {safe} to {target}")
+        least = same(str(-(1 << bits - 1)), wanted)
+        return self.emit(f"select {test} {fits}, {target} {whole}, {target} {least}")

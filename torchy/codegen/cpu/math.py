@@ -1,0 +1,87 @@
+"""Which vector-math function serves which op and dtype: the one that eager itself calls.
+
+With MKL in the build, ATen's ``vml`` kernels call MKL's ``vms*`` / ``vmd*``; the other vectorised kernels call SLEEF in
+the width of the instruction set that ATen chose. Both are exported by ``libtorch_cpu.so``. A function of which no exact
+counterpart is known is marked: it serves fast mode only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+VML_MODE: Final = 0x2 | 0x00140000 | 0x100  # HA | FTZDAZ_OFF | ERRMODE_IGNORE, as ATen sets it
+
+_VML: Final = {
+    "exp": "Exp", "log": "Ln", "log2": "Log2", "log10": "Log10", "sin": "Sin", "cos": "Cos", "tan": "Tan",
+    "tanh": "Tanh", "erf": "Erf", "erfc": "Erfc", "erfinv": "ErfInv", "asin": "Asin", "acos": "Acos", "atan": "Atan",
+}  # fmt: skip
+_SLEEF: Final = {
+    "exp2": "u10", "expm1": "u10", "log1p": "u10", "sinh": "u10", "cosh": "u10", "asinh": "u10", "acosh": "u10",
+    "atanh": "u10", "lgamma": "u10", "pow": "u10", "atan2": "u10", "hypot": "u05", "fmod": "",
+    "exp": "u10", "log": "u10", "log2": "u10", "log10": "u10", "sin": "u10", "cos": "u10", "tan": "u10",
+    "tanh": "u10", "erf": "u10", "erfc": "u15", "asin": "u10", "acos": "u10", "atan": "u10",
+}  # fmt: skip
+BINARY: Final = frozenset(("pow", "atan2", "hypot", "fmod"))
+
+
+@dataclass(frozen=True, slots=True)
+class MathFunction:
+    """A vector-math function: its symbol, and how it is called.
+
+    ``vml`` takes ``(int32 n, in..., out, int64 mode)``; ``sleef`` takes and returns vectors of ``lanes`` elements.
+    """
+
+    symbol: str
+    library: Literal["vml", "sleef"]
+    lanes: int
+    arity: int
+
+
+@dataclass(frozen=True, slots=True)
+class MathLibrary:
+    """The vector-math functions that this build of torch exports.
+
+    Parameters
+    ----------
+    library
+        ``libtorch_cpu.so``.
+    lanes
+        float32 elements in a vector of the instruction set that ATen chose: 8 (AVX2) or 16 (AVX512); 0 if neither.
+    """
+
+    library: ctypes.CDLL
+    lanes: int
+
+    @classmethod
+    def of_torch(cls) -> MathLibrary:
+        """Open the library of the torch that is imported."""
+        path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+        capability = torch.backends.cpu.get_cpu_capability()
+        return cls(ctypes.CDLL(str(path)), {"AVX2": 8, "AVX512": 16}.get(capability, 0))
+
+    def find(self, name: str, dtype: torch.dtype) -> MathFunction | None:
+        """Return the function that computes ``name`` on this dtype, None if the build has none."""
+        double = dtype is torch.float64
+        if name in _VML and torch.backends.mkl.is_available():
+            symbol = f"vm{'d' if double else 's'}{_VML[name]}"
+            if self.address(symbol):
+                return MathFunction(symbol, "vml", 1, 1)
+        if name in _SLEEF and self.lanes:
+            lanes = self.lanes // 2 if double else self.lanes
+            accuracy = f"_{_SLEEF[name]}" if _SLEEF[name] else ""
+            symbol = f"Sleef_{name}{'d' if double else 'f'}{lanes}{accuracy}"
+            if self.address(symbol):
+                return MathFunction(symbol, "sleef", lanes, 2 if name in BINARY else 1)
+        return None
+
+    def address(self, symbol: str) -> int:
+        """Return the address of a symbol, 0 if there is none."""
+        try:
+            return ctypes.cast(self.library[symbol], ctypes.c_void_p).value or 0
+        except AttributeError:
+            return 0

@@ -1,0 +1,380 @@
+"""Kernel form -> loop nest: primitives in SSA form, cut into stages that a backend can run block by block.
+
+An *arithmetic* stage is one vector loop whose values stay in registers. A *call* stage hands a whole block to a vector-math
+function. Values that a later stage needs pass through scratch memory. Values that are the same for all elements (made
+of numbers and constants only) are *uniform* and are computed once.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from torchy.codegen.errors import CompileError
+from torchy.ir import kernel as ir
+from torchy.ir.ops import OpSpec, dtype_kind, spec_of
+from torchy.ir.trace import Mode
+
+UNARY: Final = frozenset("neg abs sqrt floor ceil trunc rint not".split())
+BINARY: Final = frozenset("add sub mul div and or xor shl shr copysign".split())
+COMPARE: Final = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
+MATH: Final = frozenset(
+    "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv"
+    " lgamma pow atan2 fmod hypot".split()
+)
+_FUNCTIONS: Final = frozenset("abs sqrt floor ceil trunc rint copysign fma".split())
+_OPERATORS: Final[dict[type, str]] = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "div",
+    ast.BitAnd: "and",
+    ast.BitOr: "or",
+    ast.BitXor: "xor",
+    ast.LShift: "shl",
+    ast.RShift: "shr",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
+_NAMED: Final = {"nan": math.nan, "inf": math.inf, "pi": math.pi}
+_NUMBER_DTYPES: Final = {bool: torch.bool, int: torch.int64, float: torch.float64}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One primitive. ``detail``: the access of a load, the number's index, a constant's value, a function's name."""
+
+    op: str
+    inputs: tuple[int, ...]
+    dtype: torch.dtype
+    detail: bool | int | float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Nodes to evaluate together: one arithmetic loop, or one vector-math call. ``stores``: indices of the nest's stores."""
+
+    nodes: tuple[int, ...]
+    call: bool
+    stores: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopNest:
+    """A loop over a space of any size and rank; backend-neutral.
+
+    Parameters
+    ----------
+    nodes
+        Primitives, each after its inputs.
+    uniform
+        Nodes that are the same for all elements, in order.
+    stages
+        In the order in which they run on a block.
+    stores
+        ``(access, node)``.
+    """
+
+    form: ir.KernelForm
+    nodes: tuple[Node, ...]
+    uniform: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    stores: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        return _listing(self)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Grows the nodes, each once (equal primitives of equal inputs are one node)."""
+
+    form: ir.KernelForm
+    nodes: list[Node] = field(default_factory=list)
+    known: dict[Node, int] = field(default_factory=dict)
+
+    def add(self, op: str, dtype: torch.dtype, *inputs: int, detail: object = None) -> int:
+        node = Node(op, inputs, dtype, detail)  # type: ignore[arg-type]
+        key = Node(op, inputs, dtype, repr(detail))  # 0.0 and -0.0, 1 and True are not the same
+        if key not in self.known:
+            self.known[key] = len(self.nodes)
+            self.nodes.append(node)
+        return self.known[key]
+
+    def cast(self, value: int, dtype: torch.dtype) -> int:
+        node = self.nodes[value]
+        if node.dtype is dtype:
+            return value
+        if node.op == "const" and not isinstance(node.detail, str):
+            return self.constant(node.detail, dtype)
+        return self.add("cast", dtype, value)
+
+    def constant(self, value: object, dtype: torch.dtype) -> int:
+        if not isinstance(value, (bool, int, float)):
+            raise CompileError(f"{value!r} is not a number")
+        kind = dtype_kind(dtype)
+        if kind == "b":
+            return self.add("const", dtype, detail=bool(value))
+        if kind == "f":
+            return self.add("const", dtype, detail=float(value))
+        if isinstance(value, float) and not value.is_integer():
+            raise CompileError(f"{value!r} is not an integer, but the op computes in {dtype}")
+        return self.add("const", dtype, detail=int(value))
+
+
+def lower(form: ir.KernelForm, numerics: str = "exact") -> LoopNest:
+    """Turn a kernel form into a loop nest.
+
+    Raises
+    ------
+    CompileError
+        If an op has no formula for its dtype and literals, or a store cannot be made.
+    """
+    builder = _Builder(form)
+    results: list[int] = []
+
+    def value_of(value: ir.Value, dtype: torch.dtype) -> int:
+        match value:
+            case ir.Load(access):
+                found = builder.add("load", form.accesses[access].dtype, detail=access)
+            case ir.Result(statement):
+                found = results[statement]
+            case ir.RuntimeNumber(index):
+                kind = _NUMBER_DTYPES[form.number_kinds[index]]
+                found = builder.add("number", kind, detail=index)
+            case ir.Literal(literal):
+                return builder.constant(literal, dtype)
+        return builder.cast(found, dtype)
+
+    for statement in form.statements:
+        spec = spec_of(statement.op)
+        if spec is None:
+            raise CompileError(f"no op named {statement.op!r} in the op table")
+        literals = {
+            name: argument.value
+            for name, argument in zip(spec.parameters, statement.arguments, strict=True)
+            if isinstance(argument, ir.Literal)
+        }
+        rule = spec.rule(statement.compute, literals, "fast" if numerics == "fast" else "exact")
+        if rule is None:
+            raise CompileError(
+                f"{statement.op} has no {numerics} formula for {statement.compute} and {literals or 'no literals'}"
+            )
+        names = {
+            name: value_of(argument, torch.bool if name in spec.masks else statement.compute)
+            for name, argument in zip(spec.parameters, statement.arguments, strict=True)
+            if name in _names(rule.formula)
+        }
+        value = _Formula(builder, names, statement.compute, spec).lower(rule.formula)
+        results.append(builder.cast(value, statement.dtype))
+
+    stores = []
+    for store in form.stores:
+        access = form.accesses[store.access]
+        stores.append((store.access, value_of(store.value, access.dtype)))
+    return _staged(form, builder.nodes, tuple(stores))
+
+
+def _names(formula: str) -> set[str]:
+    return {node.id for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Name)}
+
+
+@dataclass(slots=True)
+class _Formula:
+    """Lowers one formula in one dtype."""
+
+    builder: _Builder
+    names: Mapping[str, int]
+    compute: torch.dtype
+    spec: OpSpec
+
+    def lower(self, formula: str) -> int:
+        return self.visit(ast.parse(formula, mode="eval").body)
+
+    def visit(self, tree: ast.expr) -> int:
+        build = self.builder
+        match tree:
+            case ast.Constant(value=bool(flag)):
+                return build.constant(flag, torch.bool)
+            case ast.Constant(value=value):
+                return build.constant(value, self.compute)
+            case ast.Name(id=name):
+                if name in self.names:
+                    return self.names[name]
+                if name in _NAMED:
+                    return build.constant(_NAMED[name], self.compute)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)):
+                return build.constant(-value, self.compute)  # type: ignore[operator]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return self.unary("neg", self.visit(operand))
+            case ast.UnaryOp(op=ast.Invert(), operand=operand):
+                return self.unary("not", self.visit(operand))
+            case ast.BinOp(left=left, op=operator, right=right):
+                a, b = self.visit(left), self.visit(right)
+                return build.add(_OPERATORS[type(operator)], build.nodes[a].dtype, a, b)
+            case ast.Compare(left=left, ops=[operator], comparators=[right]):
+                a, b = self.visit(left), self.visit(right)
+                return build.add(COMPARE[_OPERATORS[type(operator)]], torch.bool, a, b)
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                c, a, b = self.visit(test), self.visit(body), self.visit(orelse)
+                return build.add("select", build.nodes[a].dtype, c, a, b)
+            case ast.Call(func=ast.Name(id=name), args=arguments):
+                return self.call(name, [self.visit(argument) for argument in arguments])
+        raise CompileError(f"{self.spec.name}: {ast.unparse(tree)!r} is not a formula")
+
+    def unary(self, op: str, value: int) -> int:
+        return self.builder.add(op, self.builder.nodes[value].dtype, value)
+
+    def call(self, name: str, values: list[int]) -> int:
+        build, dtype = self.builder, self.builder.nodes[values[0]].dtype
+        if name == "isnan":
+            return build.add("ne", torch.bool, values[0], values[0])
+        if name == "fma" and dtype_kind(dtype) == "i":
+            return build.add("add", dtype, build.add("mul", dtype, *values[:2]), values[2])
+        if name in _FUNCTIONS:
+            return build.add(name, dtype, *values)
+        if name in MATH:
+            return build.add("call", dtype, *values, detail=name)
+        if name == "cast":
+            return build.cast(values[0], self.compute)
+        raise CompileError(f"{self.spec.name}: no primitive named {name!r}")
+
+
+def _staged(
+    form: ir.KernelForm, nodes: list[Node], stores: tuple[tuple[int, int], ...]
+) -> LoopNest:
+    """Cut the nodes into stages: a node's level is how many calls lie before it."""
+    modes = [access.mode for access in form.accesses]
+    stored = {access for access, _ in stores}
+    if len(stored) != len(stores):
+        raise CompileError("two stores to one access")
+    for access in stored:
+        if modes[access] in (Mode.SCALAR, Mode.REPEAT):
+            raise CompileError(f"a store to access {access}, which is {modes[access].value}")
+    needed = _reachable(nodes, [node for _, node in stores])
+    uniform: set[int] = set()
+    level: dict[int, int] = {}
+    for index in sorted(needed):
+        node = nodes[index]
+        if node.op in ("number", "const"):
+            uniform.add(index)
+        elif node.op != "load" and node.op != "call" and uniform.issuperset(node.inputs):
+            uniform.add(index)
+        else:
+            level[index] = max(
+                (
+                    level[i] + (nodes[i].op == "call")
+                    for i in node.inputs
+                    if i not in uniform
+                ),
+                default=0,
+            )
+    last = max(level.values(), default=0)
+    if any(nodes[i].op == "call" and at == last for i, at in level.items()):
+        last += 1
+    # A store waits for the value, and for the last stage that loads its access.
+    loaded: dict[int, int] = {}
+    for index, at in level.items():
+        for i in (*nodes[index].inputs, index):
+            if nodes[i].op == "load":
+                access = int(nodes[i].detail)  # type: ignore[arg-type]
+                loaded[access] = max(loaded.get(access, 0), at)
+    for access, value in stores:
+        if nodes[value].op == "load":
+            source = int(nodes[value].detail)  # type: ignore[arg-type]
+            loaded[source] = max(loaded.get(source, 0), loaded.get(access, 0))
+    when = []
+    for access, value in stores:
+        ready = level.get(value, 0) + (nodes[value].op == "call")
+        when.append(max(ready, loaded.get(access, 0)))
+    for position, (_, value) in enumerate(stores):  # a copied access must not be overwritten first
+        if nodes[value].op == "load":
+            source = int(nodes[value].detail)  # type: ignore[arg-type]
+            for other, (access, _) in enumerate(stores):
+                if access == source:
+                    when[other] = max(when[other], when[position])
+    stages = []
+    for at in range(last + 1):
+        members = [i for i in sorted(level) if level[i] == at and nodes[i].op not in ("call", "load")]
+        writes = tuple(s for s, stage in enumerate(when) if stage == at)
+        if members or writes or at < last:
+            stages.append(Stage(tuple(members), False, writes))
+        calls = [i for i in sorted(level) if level[i] == at and nodes[i].op == "call"]
+        stages.extend(Stage((call,), True) for call in calls)
+    return LoopNest(form, tuple(nodes), tuple(sorted(uniform)), tuple(stages), stores)
+
+
+def _reachable(nodes: list[Node], roots: list[int]) -> set[int]:
+    seen: set[int] = set()
+    todo = list(roots)
+    while todo:
+        index = todo.pop()
+        if index not in seen:
+            seen.add(index)
+            todo.extend(nodes[index].inputs)
+    return seen
+
+
+_SYMBOLS: Final = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
+    **{name: symbol for symbol, name in COMPARE.items()},
+}  # fmt: skip
+
+
+def _listing(nest: LoopNest) -> str:
+    """Write the nest as readable pseudo-code."""
+    short = {torch.float32: "f32", torch.float64: "f64", torch.int32: "i32", torch.int64: "i64", torch.bool: "bool"}
+
+    def name(index: int) -> str:
+        node = nest.nodes[index]
+        if node.op == "load":
+            return f"a{node.detail}[i]"
+        if node.op == "const":
+            return f"{node.detail!r}"
+        if node.op == "number":
+            return f"number{node.detail}"
+        return f"v{index}"
+
+    def line(index: int) -> str:
+        node = nest.nodes[index]
+        inputs = [name(i) for i in node.inputs]
+        if node.op in _SYMBOLS:
+            text = f"{inputs[0]} {_SYMBOLS[node.op]} {inputs[1]}"
+        elif node.op == "select":
+            text = f"{inputs[1]} if {inputs[0]} else {inputs[2]}"
+        elif node.op == "cast":
+            text = f"{short[node.dtype]}({inputs[0]})"
+        else:
+            text = f"{node.detail if node.op == 'call' else node.op}({', '.join(inputs)})"
+        return f"v{index}: {short[node.dtype]} = {text}"
+
+    written = dict(nest.stores)
+    lines = []
+    for index, access in enumerate(nest.form.accesses):
+        use = "written" if index in written else "read"
+        lines.append(f"a{index}: {short[access.dtype]}, {access.mode.value}, {use}")
+    for i in nest.uniform:
+        if nest.nodes[i].op not in ("const", "number"):
+            lines.append(line(i))
+    blocked = any(stage.call for stage in nest.stages)
+    lines.append("for each block of elements:" if blocked else "for each vector of elements i:")
+    for stage in nest.stages:
+        pad = "    "
+        if blocked and not stage.call:
+            lines.append("    for each vector of elements i in the block:")
+            pad = "        "
+        if stage.call:
+            lines.append(f"{pad}{line(stage.nodes[0])}  # the whole block at once")
+            continue
+        lines.extend(pad + line(i) for i in stage.nodes)
+        lines.extend(f"{pad}a{nest.stores[s][0]}[i] = {name(nest.stores[s][1])}" for s in stage.stores)
+    return "\n".join(lines) + "\n"
