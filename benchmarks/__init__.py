@@ -1,0 +1,1 @@
+"""The microbenchmarks: ``python -m benchmarks`` measures Torchy and its peers in the same run."""
