@@ -1,0 +1,136 @@
+"""What a valid plan is, as a table of rules. For tests, and for debug builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torchy.ir.kernel import Load, Result, RuntimeNumber
+from torchy.ir.trace import Trace
+from torchy.plan.memory import touched
+from torchy.plan.plan import Call, FusedGroup, Plan, Step
+from torchy.plan.roles import Classify, Role, classify
+
+Rule = Callable[[Plan, Trace], Iterator[str]]
+
+
+def check_plan(plan: Plan, trace: Trace, role_of: Classify = classify) -> list[str]:
+    """Return what is wrong with a plan, a line each; empty if nothing is."""
+    problems = [f"{rule.__name__}: {text}" for rule in RULES for text in rule(plan, trace)]
+    roles = [role_of(op, trace) for op in trace.ops]
+    return problems + [f"hazards_kept: {text}" for text in hazards_kept(plan, trace, roles)]
+
+
+def ops_of(step: Step) -> tuple[int, ...]:
+    """Return the indices of the ops that a step runs."""
+    return step.ops if isinstance(step, FusedGroup) else (step.op,)
+
+
+def each_op_once(plan: Plan, trace: Trace) -> Iterator[str]:
+    """Every op is in one step, or dead."""
+    planned = sorted([*plan.dead, *(op for step in plan.steps for op in ops_of(step))])
+    if planned != list(range(len(trace.ops))):
+        yield f"steps and dead ops are {planned}, the trace has {len(trace.ops)} ops"
+
+
+def hazards_kept(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
+    """Ops that touch one buffer, one of them writing, run in their order."""
+    place = {op: index for index, step in enumerate(plan.steps) for op in ops_of(step)}
+    touching: dict[int, list[tuple[int, bool]]] = {}
+    for op in trace.ops:
+        if op.index not in place:
+            continue
+        role = roles[op.index]
+        written = {trace.buffer_of(view) for view in role.writes}
+        for buffer in {trace.buffer_of(view) for view in role.reads} | written:
+            for earlier, wrote in touching.get(buffer, ()):
+                if (wrote or buffer in written) and place[earlier] > place[op.index]:
+                    yield f"op {op.index} runs before op {earlier}: both touch buffer {buffer}"
+            touching.setdefault(buffer, []).append((op.index, buffer in written))
+
+
+def groups_in_order(plan: Plan, trace: Trace) -> Iterator[str]:
+    """The ops of a group, and its statements, are in the order of the trace."""
+    for step in plan.steps:
+        if isinstance(step, FusedGroup):
+            if list(step.ops) != sorted(step.ops):
+                yield f"group {step.ops} is not in order"
+            if len(step.form.statements) != len(step.ops):
+                yield f"group {step.ops} has {len(step.form.statements)} statements"
+
+
+def forms_fit(plan: Plan, trace: Trace) -> Iterator[str]:
+    """A form's accesses and numbers are those of its group, numbered by first use."""
+    for step in plan.steps:
+        if not isinstance(step, FusedGroup):
+            continue
+        form = step.form
+        if [access.dtype for access in form.accesses] != [
+            trace.views[view].dtype for view in step.accesses
+        ]:
+            yield f"group {step.ops}: accesses and their views differ in dtype"
+        if [trace.number_kinds[number] for number in step.numbers] != list(form.number_kinds):
+            yield f"group {step.ops}: numbers and their kinds differ"
+        loads, numbers = [], []
+        for index, statement in enumerate(form.statements):
+            for value in statement.arguments:
+                if isinstance(value, Load):
+                    loads.append(value.access)
+                elif isinstance(value, RuntimeNumber):
+                    numbers.append(value.index)
+                elif isinstance(value, Result) and value.statement >= index:
+                    yield f"group {step.ops}: statement {index} uses a later one"
+        used = list(dict.fromkeys([*loads, *(store.access for store in form.stores)]))
+        if used != list(range(len(form.accesses))) or len(step.accesses) != len(form.accesses):
+            yield f"group {step.ops}: accesses are used in the order {used}"
+        if list(dict.fromkeys(numbers)) != list(range(len(form.number_kinds))):
+            yield f"group {step.ops}: numbers are used in the order {numbers}"
+
+
+def stores_alone(plan: Plan, trace: Trace) -> Iterator[str]:
+    """A kernel reaches a buffer that it writes through one view only."""
+    for step in plan.steps:
+        if not isinstance(step, FusedGroup):
+            continue
+        stored = [step.accesses[store.access] for store in step.form.stores]
+        for view in stored:
+            buffer = trace.buffer_of(view)
+            through = {other for other in step.accesses if trace.buffer_of(other) == buffer}
+            through |= {
+                view
+                for op in step.ops
+                for view in trace.ops[op].writes
+                if trace.buffer_of(view) == buffer
+            }
+            if len(through) > 1 or stored.count(view) > 1:
+                yield f"group {step.ops} writes buffer {buffer} through views {sorted(through)}"
+
+
+def memory_is_there(plan: Plan, trace: Trace) -> Iterator[str]:
+    """What a step touches is in memory; nothing is allocated or released twice."""
+    if not len(plan.steps) == len(plan.allocate) == len(plan.release):
+        yield "allocate and release do not match the steps"
+        return
+    present = {buffer.index for buffer in trace.buffers if buffer.creator is None}
+    for index, step in enumerate(plan.steps):
+        for buffer in plan.allocate[index]:
+            if buffer in present:
+                yield f"step {index} allocates buffer {buffer}, which is there"
+            present.add(buffer)
+        if isinstance(step, Call):
+            created = {trace.buffer_of(view) for view in trace.ops[step.op].writes}
+            present |= {b for b in created if trace.buffers[b].creator == step.op}
+        for buffer in touched(trace, step) - present:
+            yield f"step {index} touches buffer {buffer}, which has no memory"
+        for buffer in plan.release[index]:
+            if buffer not in present:
+                yield f"step {index} releases buffer {buffer}, which is not there"
+            present.discard(buffer)
+
+
+RULES: tuple[Rule, ...] = (
+    each_op_once,
+    groups_in_order,
+    forms_fit,
+    stores_alone,
+    memory_is_there,
+)
