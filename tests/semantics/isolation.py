@@ -1,0 +1,159 @@
+"""Runs each test in a process of its own, so that a crash or a hang is that test's and nobody else's.
+
+A server process imports torch once and forks for every test: a few milliseconds each. It never runs an op itself, so
+that no thread pool is inherited. The file is both: a module for the tests' side, a script for the server's.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import faulthandler
+import gc
+import importlib.util
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+import types
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which test to run, with what, where to write its outcome, and how long it may take."""
+
+    file: str
+    name: str
+    arguments: dict[str, object]
+    outcome: str
+    log: str
+    seconds: float
+
+
+class Server:
+    """The tests' side: starts the server process and asks it for one run at a time."""
+
+    def __init__(self, preload: tuple[str, ...] = ("torch",)) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.runs = 0
+        path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        if os.environ.get("PYTHONPATH"):  # a stand-in for torchy goes first
+            path = os.pathsep.join([os.environ["PYTHONPATH"], str(HERE), str(ROOT)])
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path},
+            cwd=ROOT,
+        )
+
+    def run(self, file: str, name: str, arguments: dict[str, object], seconds: float) -> str:
+        """Run one test; return what it printed. Fail or skip as it did."""
+        self.runs += 1
+        stem = str(Path(self.folder.name) / str(self.runs))
+        request = Request(file, name, arguments, stem + ".outcome", stem + ".log", seconds)
+        self.process.stdin.write(base64.b64encode(pickle.dumps(request)) + b"\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            pytest.fail(f"the test server died with {self.process.wait()}", pytrace=False)
+        status = int(answer)
+        log = Path(request.log).read_text(errors="replace")
+        Path(request.log).unlink()
+        outcome = Path(request.outcome)
+        if not outcome.exists():
+            reason = "timed out" if "Timeout (" in log else "died"
+            how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+            pytest.fail(f"the test's process {reason} ({how}); its output:\n{log}", pytrace=False)
+        kind, text = pickle.loads(outcome.read_bytes())
+        outcome.unlink()
+        if kind == "skipped":
+            pytest.skip(text)
+        if kind == "failed":
+            pytest.fail(text + ("\n--- output ---\n" + log if log else ""), pytrace=False)
+        return log
+
+    def close(self) -> None:
+        """End the server."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+def load(file: str) -> types.ModuleType:
+    """Import a test file by its path."""
+    name = Path(file).stem
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_here(request: Request) -> None:
+    """Run the test in this process, the child, and write down its outcome."""
+    os.setpgid(0, 0)
+    log = os.open(request.log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(sys.stderr, all_threads=True)
+    faulthandler.dump_traceback_later(request.seconds, exit=True, file=sys.stderr)
+    try:
+        getattr(load(request.file), request.name)(**request.arguments)
+        outcome = ("passed", "")
+    except pytest.skip.Exception as skipped:
+        outcome = ("skipped", str(skipped))
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures too
+        frames = traceback.format_exc() if not isinstance(error, AssertionError) else ""
+        if not frames:
+            steps = traceback.extract_tb(error.__traceback__)[1:]
+            own = [step for step in steps if step.filename == request.file]
+            frames = "".join(traceback.format_list(own)) + f"AssertionError: {error}"
+        outcome = ("failed", frames)
+    sys.stdout.flush()
+    Path(request.outcome + ".part").write_bytes(pickle.dumps(outcome))
+    os.replace(request.outcome + ".part", request.outcome)
+
+
+def serve() -> None:
+    """Fork for every request that comes in, until there are no more."""
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin.buffer:
+        request = pickle.loads(base64.b64decode(line))
+        child = os.fork()
+        if child == 0:
+            try:
+                run_here(request)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what the test may have left behind
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    sys.modules["isolation"] = sys.modules["__main__"]
+    Request.__module__ = "isolation"
+    for module in sys.argv[1:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    serve()

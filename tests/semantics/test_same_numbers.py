@@ -1,0 +1,185 @@
+"""Numbers in a program: their values change, their places do not."""
+
+import math
+
+import numpy
+import pytest
+import torch
+from sameness import program
+
+
+@program
+def test_a_factor_that_changes_in_a_loop():
+    x = torch.randn(20)
+    results = []
+    for i in range(20):
+        x = x * (3.7 - i) + i / 7
+        results.append(x + 0.1 * i)
+    return results
+
+
+@program
+def test_a_number_object_that_is_reused():
+    x, results = torch.ones(5), []
+    for factor in [1.5, 2.5, 1.5, -0.0, 0.0, 1e300, 1e-300]:
+        results.append(x * factor)
+        results.append(factor * x)
+        results.append(x.double() * factor)
+    return results
+
+
+@program
+@pytest.mark.parametrize(
+    "name", ["add", "sub", "mul", "div", "pow", "eq", "lt", "remainder", "floor_divide", "fmod"]
+)
+def test_special_numbers_of_every_kind(name):
+    x, results = torch.tensor([1.5, -0.0, math.nan, -3.0, math.inf]), []
+    for number in [
+        math.nan,
+        math.inf,
+        -math.inf,
+        -0.0,
+        0.0,
+        True,
+        False,
+        3,
+        -3,
+        2**40,
+        1e-320,
+        0.1,
+    ]:
+        results.append(getattr(torch, name)(x, number))
+        results.append(getattr(x.clone(), name + "_")(number))
+    return results
+
+
+@program
+def test_integers_beyond_float_precision():
+    x, f = torch.tensor([2**53 + 1, -(2**62)]), torch.ones(3)
+    return (
+        x * 3,
+        x + 2**40,
+        x - (2**53 + 1),
+        x == 2**53 + 1,
+        f * 2**53,
+        f * (2**24 + 1),
+        f + 2**100,
+        x / 3,
+        x + 0.5,
+    )
+
+
+@program
+def test_numbers_that_change_their_kind_at_one_place():
+    x, y, results = torch.arange(5.0), torch.arange(5), []
+    for number in [
+        1,
+        1.0,
+        True,
+        2,
+        2.5,
+        numpy.float32(0.1),
+        numpy.float64(0.1),
+        numpy.int32(7),
+        -1,
+    ]:
+        results += [x * number, y * number, x + number, y + number, x > number, y > number]
+    return results
+
+
+@program
+def test_exponents_have_their_own_kernels():
+    x, results = torch.linspace(-2, 2, 33), []
+    for exponent in [0, 1, 2, 3, 0.5, -0.5, -1, -2, 2.0, 1.7, 4, True, math.nan, 0.0]:
+        results += [x**exponent, torch.pow(exponent, x), x.double() ** exponent]
+    return results
+
+
+@program
+def test_zero_dimensional_tensors_in_place_of_numbers():
+    x = torch.randn(10)
+    half, whole = torch.tensor(0.5), torch.tensor(3)
+    half.add_(1)
+    y = x * half
+    half.mul_(2)
+    return (
+        y,
+        x * half,
+        x + whole,
+        x.double() * half,
+        x.half() * half,
+        torch.add(x, x, alpha=2),
+        half * whole,
+        half,
+    )
+
+
+@program
+def test_a_zero_dimensional_tensor_read_as_a_number_later():
+    scale = torch.tensor(2.0) * 3
+    x = torch.ones(4)
+    y = x * scale.item()
+    scale += 1
+    return y, x * float(scale), x.add(x, alpha=scale.item()), x[int(scale.item()) - 5 :]
+
+
+@program
+def test_alpha_beta_and_value_arguments():
+    x, y, results = torch.randn(12), torch.randn(12), []
+    for number in [0, 1, -1, 0.5, 2, math.nan, 0.0]:
+        results += [x.add(y, alpha=number), torch.addcmul(x, y, y, value=number), torch.addcdiv(x, y, x, value=number),
+                    torch.lerp(x, y, float(number)), x.sub(y, alpha=number)]  # fmt: skip
+    matrix = torch.randn(3, 3)
+    matrix[0, 0] = math.nan
+    for number in [0, 1, 2.5]:
+        results += [torch.addmm(matrix, torch.ones(3, 3), torch.ones(3, 3), beta=number),
+                    torch.addmm(matrix, torch.ones(3, 3), torch.ones(3, 3), alpha=number)]  # fmt: skip
+    return results
+
+
+@program
+def test_clamp_with_every_mix_of_limits():
+    x, results = torch.linspace(-3, 3, 21), []
+    for low in [None, -1, -1.5, 0, math.nan, -math.inf]:
+        for high in [None, 1, 1.5, -2, math.nan]:
+            if low is not None or high is not None:
+                results += [x.clamp(low, high), x.clone().clamp_(low, high)]
+    integers = torch.arange(-5, 5)
+    return results, integers.clamp(-1, 2), integers.clamp(max=2.5), integers.clamp(0.5)
+
+
+@program
+def test_a_learning_rate_that_changes_at_every_step():
+    weight, gradient = torch.randn(30), torch.randn(30)
+    for step in range(30):
+        weight.add_(gradient, alpha=-0.1 / (step + 1))
+        weight.mul_(1 - 0.01 * step).addcdiv_(gradient, gradient.abs() + 1, value=-(0.9**step))
+    return weight
+
+
+@program
+def test_bool_and_integer_fills():
+    results = []
+    for number in [True, 3, 2.7, -0.0, math.nan]:
+        for dtype in [torch.float32, torch.float64]:
+            results += [
+                torch.zeros(3, dtype=dtype).fill_(number),
+                torch.full((3,), number, dtype=dtype) * 2,
+            ]
+    results += [
+        torch.zeros(3, dtype=torch.int64).fill_(2.7),
+        torch.zeros(3, dtype=torch.bool).fill_(2.7),
+    ]
+    return results
+
+
+@program
+def test_numbers_made_by_pending_comparisons():
+    x = torch.randn(40)
+    count = 0
+    for i in range(10):
+        x = x * 1.1 - 0.05 * i
+        if (x > 0).sum() > 20:
+            count += 1
+            x = x / (1 + count)
+    return x, count
