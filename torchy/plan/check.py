@@ -10,14 +10,13 @@ from torchy.plan.memory import touched
 from torchy.plan.plan import Call, FusedGroup, Plan, Step
 from torchy.plan.roles import Classify, Role, classify
 
-Rule = Callable[[Plan, Trace], Iterator[str]]
+Rule = Callable[[Plan, Trace, Sequence[Role]], Iterator[str]]
 
 
 def check_plan(plan: Plan, trace: Trace, role_of: Classify = classify) -> list[str]:
     """Return what is wrong with a plan, a line each; empty if nothing is."""
-    problems = [f"{rule.__name__}: {text}" for rule in RULES for text in rule(plan, trace)]
     roles = [role_of(op, trace) for op in trace.ops]
-    return problems + [f"hazards_kept: {text}" for text in hazards_kept(plan, trace, roles)]
+    return [f"{text} ({name})" for name, rule in RULES for text in rule(plan, trace, roles)]
 
 
 def ops_of(step: Step) -> tuple[int, ...]:
@@ -25,15 +24,13 @@ def ops_of(step: Step) -> tuple[int, ...]:
     return step.ops if isinstance(step, FusedGroup) else (step.op,)
 
 
-def each_op_once(plan: Plan, trace: Trace) -> Iterator[str]:
-    """Every op is in one step, or dead."""
+def _each_op_once(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     planned = sorted([*plan.dead, *(op for step in plan.steps for op in ops_of(step))])
     if planned != list(range(len(trace.ops))):
         yield f"steps and dead ops are {planned}, the trace has {len(trace.ops)} ops"
 
 
-def hazards_kept(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
-    """Ops that touch one buffer, one of them writing, run in their order."""
+def _hazards_kept(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     place = {op: index for index, step in enumerate(plan.steps) for op in ops_of(step)}
     touching: dict[int, list[tuple[int, bool]]] = {}
     for op in trace.ops:
@@ -48,8 +45,7 @@ def hazards_kept(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[st
             touching.setdefault(buffer, []).append((op.index, buffer in written))
 
 
-def groups_in_order(plan: Plan, trace: Trace) -> Iterator[str]:
-    """The ops of a group, and its statements, are in the order of the trace."""
+def _groups_in_order(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     for step in plan.steps:
         if isinstance(step, FusedGroup):
             if list(step.ops) != sorted(step.ops):
@@ -58,8 +54,7 @@ def groups_in_order(plan: Plan, trace: Trace) -> Iterator[str]:
                 yield f"group {step.ops} has {len(step.form.statements)} statements"
 
 
-def forms_fit(plan: Plan, trace: Trace) -> Iterator[str]:
-    """A form's accesses and numbers are those of its group, numbered by first use."""
+def _forms_fit(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     for step in plan.steps:
         if not isinstance(step, FusedGroup):
             continue
@@ -86,8 +81,7 @@ def forms_fit(plan: Plan, trace: Trace) -> Iterator[str]:
             yield f"group {step.ops}: numbers are used in the order {numbers}"
 
 
-def stores_alone(plan: Plan, trace: Trace) -> Iterator[str]:
-    """A kernel reaches a buffer that it writes through one view only."""
+def _stores_alone(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     for step in plan.steps:
         if not isinstance(step, FusedGroup):
             continue
@@ -105,8 +99,7 @@ def stores_alone(plan: Plan, trace: Trace) -> Iterator[str]:
                 yield f"group {step.ops} writes buffer {buffer} through views {sorted(through)}"
 
 
-def memory_is_there(plan: Plan, trace: Trace) -> Iterator[str]:
-    """What a step touches is in memory; nothing is allocated or released twice."""
+def _memory_is_there(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:
     if not len(plan.steps) == len(plan.allocate) == len(plan.release):
         yield "allocate and release do not match the steps"
         return
@@ -127,10 +120,11 @@ def memory_is_there(plan: Plan, trace: Trace) -> Iterator[str]:
             present.discard(buffer)
 
 
-RULES: tuple[Rule, ...] = (
-    each_op_once,
-    groups_in_order,
-    forms_fit,
-    stores_alone,
-    memory_is_there,
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("every op is in one step, or dead", _each_op_once),
+    ("ops that touch one buffer, one of them writing, run in their order", _hazards_kept),
+    ("a group's ops are in the order of the trace", _groups_in_order),
+    ("a form's accesses and numbers are its group's, numbered by first use", _forms_fit),
+    ("a kernel reaches a buffer that it writes through one view only", _stores_alone),
+    ("what a step touches is in memory", _memory_is_there),
 )
