@@ -1,0 +1,70 @@
+"""What is compared: each peer turns a function into one that is called the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.chains import Chain
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way to run a function.
+
+    Parameters
+    ----------
+    name
+        As the table calls it.
+    prepare
+        Takes a function and example operands; what it returns is called and timed. Its own time counts as part of the
+        first call.
+    region
+        Entered around a batch of calls, and timed with them.
+    """
+
+    name: str
+    prepare: Callable[[Chain, Sequence[torch.Tensor]], Chain]
+    region: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+
+def _as_it_is(function: Chain, _: Sequence[torch.Tensor]) -> Chain:
+    return function
+
+
+def _script(function: Chain, examples: Sequence[torch.Tensor]) -> Chain:
+    traced: Chain = torch.jit.trace(function, tuple(examples))  # type: ignore[no-untyped-call]
+    return traced
+
+
+def _compile(function: Chain, _: Sequence[torch.Tensor]) -> Chain:
+    return torch.compile(function)
+
+
+def _torchy(function: Chain, _: Sequence[torch.Tensor]) -> Chain:
+    import torchy  # noqa: F401  # the import is part of the first call, as it is for torch.compile
+
+    return function
+
+
+def _lazy(cache_dir: str) -> AbstractContextManager[object]:
+    import torchy
+
+    return torchy.lazy(cache_dir=cache_dir)
+
+
+def peers(cache_dir: str) -> list[Peer]:
+    """Return all peers, eager first. What Torchy caches on disk goes to an empty folder of its own."""
+    found = [
+        Peer("eager", _as_it_is),
+        Peer("TorchScript", _script),
+        Peer("torch.compile", _compile),
+    ]
+    if importlib.util.find_spec("torchy.session"):
+        found.append(Peer("Torchy", _torchy, lambda: _lazy(cache_dir)))
+    return found

@@ -1,0 +1,75 @@
+"""The benchmarks measure what they say they measure."""
+
+import json
+import time
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks import __main__ as command
+from benchmarks import case, measure
+from benchmarks.chains import LENGTHS, OPERANDS, bytes_to_move, chain, look, operands
+from benchmarks.peers import Peer, peers
+
+
+class CountOps(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.names.append(op.overloadpacket.__name__)
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_chain_calls_as_many_ops_as_it_says(length):
+    with CountOps() as counted:
+        chain(length)(*operands(3))
+    again = ["sub", "mul", "div", "add", "sub", "mul", "div", "add"]
+    assert counted.names == (["add", *again[1:]] + again * 3)[:length]
+
+
+def test_bytes_to_move_are_those_of_operands_and_result():
+    inputs = operands(5)
+    assert len(inputs) == OPERANDS
+    assert bytes_to_move(5) == sum(t.nbytes for t in inputs) + chain(8)(*inputs).nbytes
+
+
+def test_a_look_reads_the_last_element():
+    assert look(torch.arange(6.0).reshape(2, 3)) == 5
+
+
+def test_results_are_compared_by_their_bits():
+    one = torch.ones(3)
+    assert case.compare(one, one.clone()) == {"equal": True, "max_ulp": 0}
+    assert case.compare(torch.nextafter(one, 2 * one), one) == {"equal": False, "max_ulp": 1}
+
+
+def test_contenders_take_turns(monkeypatch):
+    monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0)
+    slow = measure.Contender(lambda: time.sleep(0.004))
+    fast = measure.Contender(lambda: time.sleep(0.001))
+    times = measure.in_turns({"slow": slow, "fast": fast}, seconds=0, rounds=(3, 5))
+    assert len(times["slow"]) == len(times["fast"]) == 3
+    assert min(times["slow"]) > 0.004
+    assert min(times["fast"]) > 0.001
+
+
+def test_a_peer_that_fails_is_reported_and_the_others_are_measured(monkeypatch):
+    def fail(function, examples):
+        raise RuntimeError("no compiler\nat all")
+
+    def two_peers(cache_dir):
+        return [peers(cache_dir)[0], Peer("broken", fail)]
+
+    monkeypatch.setattr(case, "peers", two_peers)
+    monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0)
+    found = case.measure(8, 16, seconds=0)
+    assert json.loads(json.dumps(found)) == found
+    table = command.case_table(found)
+    assert "broken failed: RuntimeError: no compiler" in table
+    [eager] = [line.split() for line in table.splitlines() if line.startswith("eager")]
+    assert "1.00x" in eager
+    assert eager[-1] == "yes"
