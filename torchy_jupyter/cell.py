@@ -1,0 +1,281 @@
+"""What makes a notebook cell run under Torchy: an input transformer, an AST transformer and events.
+
+``%%torchy`` becomes a call on its own line, so all other lines keep their numbers; the last
+expression is wrapped, so that the flush happens inside the cell and what fails there fails the cell
+on a line of it; ``post_run_cell`` cleans up, after an exception or an interrupt too.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+
+import torchy
+from torchy_jupyter.explorer import CellSource, Explorer
+
+BEGIN, END = "__torchy_begin__", "__torchy_end__"
+MARKER = "%%torchy"
+LARGE = 1 << 20  # bytes of a result in `Out` from which on the explorer says that it is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was written behind ``%%torchy`` or ``%torchy on``: settings of the session, and quiet."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    quiet: bool = False
+
+
+@dataclass(slots=True)
+class Running:
+    """The cell that runs under a session. ``info`` is IPython's; a nested cell has another one."""
+
+    session: torchy.Session
+    options: Options
+    info: Any
+    began: float
+    hints: list[str] = field(default_factory=list)
+
+
+class Cells:
+    """Hooks into one shell; the state of what runs in it.
+
+    Parameters
+    ----------
+    shell
+        The shell to hook into.
+    parse
+        Makes options of the text behind ``%%torchy``; raises ``UsageError`` for what it does not know.
+    """
+
+    def __init__(self, shell: InteractiveShell, parse: Callable[[str], Options]) -> None:
+        self.shell = shell
+        self.parse = parse
+        self.always: Options | None = None  # the options of `%torchy on`
+        self.running: Running | None = None
+        self.last: Explorer | None = None
+        self.sources: dict[str, CellSource] = {}
+        self._info: Any = None
+        self._wrapper = WrapLastExpression(lambda: self.running is not None)
+        self._formatter: Any = shell.display_formatter
+        self._format: Callable[..., Any] = self._formatter.format
+        self._told_why_eager = False
+
+    # -- hooking in and out
+
+    def install(self) -> None:
+        """Put every hook into the shell."""
+        shell = self.shell
+        vars(builtins)[BEGIN] = self.begin  # there, not in the user's namespace: survives %reset
+        vars(builtins)[END] = self.end
+        shell.input_transformers_cleanup.append(self.replace_first_line)
+        shell.ast_transformers.append(self._wrapper)
+        shell.events.register("pre_run_cell", self.before)
+        shell.events.register("post_run_cell", self.after)
+        self._formatter.format = self.format
+        self._remember_cells_run_before()
+
+    def remove(self) -> None:
+        """Undo every line of :meth:`install`, and end a session that is running."""
+        shell = self.shell
+        self.always = None
+        if self.running is not None:
+            self._finish("the extension is unloaded")
+        del self._formatter.format  # the instance's; the class has its own
+        shell.events.unregister("post_run_cell", self.after)
+        shell.events.unregister("pre_run_cell", self.before)
+        shell.ast_transformers.remove(self._wrapper)
+        shell.input_transformers_cleanup.remove(self.replace_first_line)
+        for name in (BEGIN, END):
+            vars(builtins).pop(name, None)
+
+    # -- what IPython calls
+
+    def replace_first_line(self, lines: list[str]) -> list[str]:
+        """Make a call of the marker line. Pure: IPython also calls it to see if code is complete."""
+        if not lines or lines[0].split(maxsplit=1)[:1] != [MARKER]:
+            return lines
+        options = lines[0].strip().removeprefix(MARKER).strip()
+        body = "".join(lines[1:])
+        if body.lstrip().startswith("%%"):  # another cell magic below
+            body = self.shell.input_transformer_manager.transform_cell(body)
+        return [f"{BEGIN}({options!r})\n", *body.splitlines(keepends=True)]
+
+    def before(self, info: Any) -> None:
+        """Note the cell's text; start a session if `%torchy on` said so."""
+        self._remember_cell(info.raw_cell, self.shell.execution_count)
+        if self.running is None:
+            self._info = info
+            if self.always is not None:
+                self._start(self.always)
+
+    def begin(self, line: str) -> None:
+        """Start the session of a ``%%torchy`` cell: the marker line calls it."""
+        __tracebackhide__ = True
+        options = self.parse(line)
+        if self.running is not None:  # `%torchy on` has started one with its own options
+            self._finish("a session with other options begins", show=False)
+        self._start(options)
+
+    def end(self, value: Any = None) -> Any:
+        """Flush at the cell's end, and give back the value of its last expression."""
+        __tracebackhide__ = True
+        if self.running is not None:
+            torchy.flush(reason="end of cell")
+            self._hint_at_what_is_kept(value)
+        return value
+
+    def after(self, result: Any) -> None:
+        """End the session, however the cell ended, and show the explorer."""
+        info = getattr(result, "info", None)
+        if self.running is None or (info is not None and info is not self.running.info):
+            return  # no session, or a cell that was run by the running one
+        error = getattr(result, "error_before_exec", None) or getattr(result, "error_in_exec", None)
+        self._finish(f"the cell raised {type(error).__name__}" if error else "end of cell")
+
+    def format(self, value: object, *arguments: Any, **options: Any) -> Any:
+        """Flush once before a value is displayed, so that one flush serves all of its formatters."""
+        if self.running is not None:
+            torchy.flush(reason="display")
+        return self._format(value, *arguments, **options)
+
+    # -- the session
+
+    def _start(self, options: Options) -> None:
+        try:
+            session = self._enable(options)
+        except torchy.WalkerUnavailable as unavailable:
+            self._tell_why_eager(unavailable)
+            return
+        self.running = Running(session, options, self._info, time.perf_counter())
+
+    def _enable(self, options: Options) -> torchy.Session:
+        if torchy.walker_ready():
+            return torchy.enable(**options.settings)
+        release = torch.__version__.split("+")[0]
+        notice = display(
+            Notice(f"Torchy: building the walker for torch {release} (once, ~15 s)…"),
+            display_id=True,
+        )
+        began = time.perf_counter()
+        try:
+            session = torchy.enable(**options.settings)
+        except BaseException:
+            notice.update(Notice(f"Torchy: the walker for torch {release} could not be built"))
+            raise
+        took = time.perf_counter() - began
+        notice.update(Notice(f"Torchy: built the walker for torch {release} ({took:.0f} s, once)"))
+        return session
+
+    def _tell_why_eager(self, unavailable: Exception) -> None:
+        short = "Torchy is off: the cell runs eagerly."
+        display(Notice(short if self._told_why_eager else f"{short} {unavailable}"))
+        self._told_why_eager = True
+        self.always = None
+
+    def _finish(self, reason: str, show: bool = True) -> None:
+        running, self.running = self.running, None
+        if running is None:
+            return
+        try:
+            torchy.flush(reason=reason)
+        finally:
+            if torchy.current_session() is running.session:
+                torchy.disable()
+        self.last = Explorer(
+            running.session.report.with_file_names(
+                {file: cell.name for file, cell in self.sources.items()}
+            ),
+            dict(self.sources),
+            seconds=time.perf_counter() - running.began,
+            hints=tuple(running.hints),
+        )
+        if show and not running.options.quiet and (self.last.report.traces or not self.always):
+            self.last.show()
+
+    # -- the cells' texts
+
+    def _remember_cells_run_before(self) -> None:
+        history = self.shell.history_manager
+        for number, raw in enumerate(history.input_hist_raw if history else ()):
+            self._remember_cell(raw, number)
+
+    def _remember_cell(self, raw: str, number: int) -> None:
+        if not raw or raw.isspace():
+            return
+        # linecache holds the transformed text; the name that IPython gives the code leads to ours
+        file = self.shell.compile.get_code_name(raw, self.shell.transform_cell(raw), number)
+        self.sources.pop(file, None)
+        self.sources[file] = CellSource(f"cell {number}", raw.rstrip("\n"))
+
+    def _hint_at_what_is_kept(self, value: object) -> None:
+        running = self.running
+        if running is None or not isinstance(value, torch.Tensor):
+            return
+        if value.layout is not torch.strided or self.shell.displayhook.quiet():
+            return
+        size = value.numel() * value.element_size()
+        if size >= LARGE:
+            running.hints.append(
+                f"Out[{self.shell.execution_count}] keeps {size / LARGE:.0f} MiB alive; "
+                "end the line with ; to avoid it"
+            )
+
+
+class WrapLastExpression(ast.NodeTransformer):
+    """Makes ``END(E)`` of the last expression E, or appends ``END()``.
+
+    Only in a cell that begins with the marker's call, and, while a session runs, in all that IPython
+    compiles: what ``%%time`` and ``%timeit`` measure then includes the flush.
+    """
+
+    def __init__(self, session_runs: Callable[[], bool]) -> None:
+        self._session_runs = session_runs
+
+    def visit_Module(self, module: ast.Module) -> ast.Module:
+        """Wrap the last expression."""
+        if not module.body:
+            return module
+        marked = _is_marker(module.body[0])
+        if not (marked or self._session_runs()):
+            return module
+        last = module.body[-1]
+        end = ast.copy_location(ast.Name(END, ast.Load()), last)
+        if isinstance(last, ast.Expr) and not (marked and len(module.body) == 1):
+            last.value = ast.copy_location(ast.Call(end, [last.value], []), last.value)
+        else:
+            call = ast.copy_location(ast.Call(end, [], []), last)
+            module.body.append(ast.copy_location(ast.Expr(call), last))
+        return ast.fix_missing_locations(module)
+
+
+def _is_marker(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.Expr(ast.Call(ast.Name(name))):
+            return name == BEGIN
+        case _:
+            return False
+
+
+class Notice:
+    """A line of Torchy's own in the cell's output."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        """Return the line."""
+        return self.text
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<span style="color: #888; font-size: 90%">{escape(self.text)}</span>'
