@@ -232,10 +232,15 @@ class _Formula:
         raise CompileError(f"{self.spec.name}: {ast.unparse(tree)!r} is not a formula")
 
     def unary(self, op: str, value: int) -> int:
+        node = self.builder.nodes[value]
+        if op == "neg" and node.op == "const" and isinstance(node.detail, (int, float)):
+            return self.builder.constant(-node.detail, node.dtype)
         return self.builder.add(op, self.builder.nodes[value].dtype, value)
 
     def call(self, name: str, values: list[int]) -> int:
         build, dtype = self.builder, self.builder.nodes[values[0]].dtype
+        if name == "fma" and build.nodes[values[1]].detail in (1, -1) and build.nodes[values[1]].op == "const":
+            return build.add("add" if build.nodes[values[1]].detail == 1 else "sub", dtype, values[2], values[0])
         if name == "isnan":
             return build.add("ne", torch.bool, values[0], values[0])
         if name == "fma" and dtype_kind(dtype) == "i":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import struct
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import torch
 
-from torchy.codegen.cpu import threads
+from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.llvm import write_module
 from torchy.codegen.cpu.math import MathLibrary
@@ -35,45 +36,59 @@ class Kernel:
     ----------
     form
         What it computes.
+    identity
+        Short hash of the form, the machine and the versions: equal in all processes on equal machines.
     nest
         The loop nest; ``source`` is its listing.
     llvm_ir
         The module's text.
+    compiler
+        What compiled it, with the code that all kernels share.
     engine
         Owns the code: lives as long as the kernel does.
+    seconds
+        What compiling took.
     """
 
     __slots__ = (
-        "_flat", "_itemsizes", "_moves", "_steps", "address", "assembly", "compile_seconds", "engine", "form", "function",
-        "id", "llvm_ir", "nest",
+        "_flat", "_inner_steps", "_itemsizes", "_linear", "_moves", "_words", "address", "compile_seconds", "compiler",
+        "engine", "form", "function", "id", "llvm_ir", "nest",
     )  # fmt: skip
 
     def __init__(
-        self, form: KernelForm, identity: str, nest: LoopNest, llvm_ir: str, engine: Any, assembly: str, seconds: float
-    ) -> None:
+        self, form: KernelForm, identity: str, nest: LoopNest, llvm_ir: str, compiler: Compiler, engine: Any,
+        seconds: float,
+    ) -> None:  # fmt: skip
         self.form = form
         self.id = identity
         self.nest = nest
         self.llvm_ir = llvm_ir
+        self.compiler = compiler
         self.engine = engine
-        self.assembly = assembly
         self.compile_seconds = seconds
         self.address: int = engine.get_function_address("kernel")
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)(self.address)
+        modes = [access.mode for access in form.accesses]
         self._itemsizes = tuple(access.dtype.itemsize for access in form.accesses)
-        self._moves = tuple(access.mode is not Mode.SCALAR for access in form.accesses)
-        self._steps = tuple(
-            size if access.mode is Mode.LINEAR else 0
-            for size, access in zip(self._itemsizes, form.accesses, strict=True)
-        )
+        self._linear = form.flat
+        self._moves = tuple(mode is not Mode.SCALAR for mode in modes)
+        self._inner_steps = [
+            0 if mode in (Mode.SCALAR, Mode.REPEAT) else size
+            for mode, size in zip(modes, self._itemsizes, strict=True)
+        ]
         letters = "".join(_LETTERS[kind] for kind in form.number_kinds)
-        count = len(form.accesses)
-        self._flat = struct.Struct(f"={HEADER + 2 * count}q{letters}")
+        self._flat = struct.Struct(f"={HEADER + 2 * len(modes)}q{letters}").pack
+        self._words = ctypes.c_int64 * (HEADER + 2 * len(modes) + len(letters))
 
     @property
     def source(self) -> str:
         """The loop nest as readable pseudo-code."""
         return str(self.nest)
+
+    @property
+    def assembly(self) -> str:
+        """The machine code, as assembly text; made when asked for."""
+        return self.compiler.assembly(self.llvm_ir)
 
     def pack(
         self, sizes: Sequence[int], accesses: Sequence[PackedAccess], numbers: Sequence[bool | int | float] = ()
@@ -95,20 +110,16 @@ class Kernel:
         Packed
             64-bit words, for :meth:`launch` or for the C function at ``address``.
         """
-        total = 1
-        for size in sizes:
-            total *= size
-        if self.form.flat:
-            return self._words(self._flat.pack(total, total, 0, *[at for at, _ in accesses], *self._steps, *numbers))
+        if self._linear:
+            total = math.prod(sizes)
+            data = self._flat(total, total, 0, *[access[0] for access in accesses], *self._inner_steps, *numbers)
+            return self._words.from_buffer_copy(data)
         inner, outer, steps, strides = self._coalesce(sizes, [s for _, s in accesses])
         if len(outer) > MOST_OUTER:
             raise ValueError(f"{len(outer)} outer dimensions, at most {MOST_OUTER}")
-        head = self._flat.pack(total, inner, len(outer), *[at for at, _ in accesses], *steps, *numbers)
+        head = self._flat(math.prod(sizes), inner, len(outer), *[at for at, _ in accesses], *steps, *numbers)
         words = [*outer, *(stride for dimension in strides for stride in dimension)]
-        return self._words(head + struct.pack(f"={len(words)}q", *words))
-
-    @staticmethod
-    def _words(data: bytes) -> Packed:
+        data = head + struct.pack(f"={len(words)}q", *words)
         return (ctypes.c_int64 * (len(data) // 8)).from_buffer_copy(data)
 
     def _coalesce(
@@ -129,25 +140,16 @@ class Kernel:
                 else:
                     rows.append((size, row))
             dense *= size
-        if not rows:
-            return dense, [], list(self._inner_steps()), []
-        if not self._fits(rows[0][1]):  # the inner dimension has one element, so it went away
-            rows.insert(0, (1, list(self._inner_steps())))
+        if not rows or not self._fits(rows[0][1]):  # the inner dimension has one element, so it went away
+            rows.insert(0, (1, self._inner_steps))
         outer = rows[:0:-1]
         return rows[0][0], [size for size, _ in outer], rows[0][1], [row for _, row in outer]
-
-    def _inner_steps(self) -> list[int]:
-        """Steps that agree with the modes."""
-        return [
-            0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else size
-            for access, size in zip(self.form.accesses, self._itemsizes, strict=True)
-        ]
 
     def _fits(self, steps: list[int]) -> bool:
         """Tell if the code, which takes the modes at their word, is right for these inner steps."""
         return all(
             access.mode is Mode.STRIDED or step == wanted
-            for access, step, wanted in zip(self.form.accesses, steps, self._inner_steps(), strict=True)
+            for access, step, wanted in zip(self.form.accesses, steps, self._inner_steps, strict=True)
         )
 
     def launch(self, packed: Packed, threads: int = 1) -> None:
@@ -167,6 +169,21 @@ class Compiler:
         self.pool = threads.pool()
         for name, address in self.pool.items():
             llvm.add_symbol(name, address)
+        self.driver = self._engine(driver.driver(bool(self.pool)))
+        llvm.add_symbol(driver.SYMBOL, self.driver.get_function_address(driver.SYMBOL))
+
+    def _machine(self) -> Any:
+        target = llvm.Target.from_default_triple()
+        return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2)
+
+    def _engine(self, text: str) -> Any:
+        """Compile a module; the engine owns the code."""
+        try:
+            engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), self._machine())
+            engine.finalize_object()
+        except RuntimeError as error:
+            raise CompileError(f"LLVM: {error}") from error
+        return engine
 
     def identity(self, form: KernelForm, numerics: str = "exact") -> str:
         """Return the id of the kernel that this form gets: equal in all processes on equal machines."""
@@ -185,17 +202,13 @@ class Compiler:
         if not form.accesses or not form.stores:
             raise CompileError("a kernel without accesses or stores")
         nest = lower(form, numerics)
-        module = write_module(nest, self.math, bool(self.pool))
+        module = write_module(nest, self.math)
         for function in module.math:
             llvm.add_symbol(function.symbol, self.math.address(function.symbol))
-        machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=self.cpu, features=self.features, opt=1
-        )
-        try:
-            parsed = llvm.parse_assembly(module.text)
-            engine = llvm.create_mcjit_compiler(parsed, machine)
-            engine.finalize_object()
-        except RuntimeError as error:
-            raise CompileError(f"LLVM: {error}") from error
+        engine = self._engine(module.text)
         seconds = time.perf_counter() - start
-        return Kernel(form, self.identity(form, numerics), nest, module.text, engine, "", seconds)
+        return Kernel(form, self.identity(form, numerics), nest, module.text, self, engine, seconds)
+
+    def assembly(self, llvm_ir: str) -> str:
+        """Return a module's machine code as text."""
+        return str(self._machine().emit_assembly(llvm.parse_assembly(llvm_ir)))

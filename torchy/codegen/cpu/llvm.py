@@ -1,8 +1,8 @@
 """Loop nest -> LLVM IR text.
 
-The module has three layers: ``kernel`` and ``run`` (threads, outer dimensions) and ``row`` (tail) from :mod:`driver`, and
-``vectors``, written here: the stages, on a number of elements that is a multiple of the lanes. Nothing here may change
-a bit: no fast-math flag, no contraction but the formula's own ``fma``.
+A kernel's own function is ``vectors``: the stages, on a number of elements that is a multiple of the lanes. What is around
+it (threads, outer dimensions, tails) is shared, see :mod:`torchy.codegen.cpu.driver`. Nothing here may change a bit: no
+fast-math flag, no contraction but the formula's own ``fma``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Module:
     math: tuple[MathFunction, ...]
 
 
-def write_module(nest: LoopNest, library: MathLibrary, parallel: bool) -> Module:
+def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     """Write the LLVM module of a loop nest.
 
     Raises
@@ -64,17 +64,15 @@ def write_module(nest: LoopNest, library: MathLibrary, parallel: bool) -> Module
     vectors = writer.vectors()
     stored = {access for access, _ in nest.stores}
     loaded = {node.detail for node in nest.nodes if node.op == "load"}
-    accesses = [
-        (_SIZES[access.dtype], access.mode not in (Mode.SCALAR, Mode.REPEAT), i in loaded, i in stored)
+    traits = [
+        _SIZES[access.dtype]
+        + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
+        + (driver.LOADED if i in loaded else 0)
+        + (driver.STORED if i in stored else 0)
         for i, access in enumerate(nest.form.accesses)
     ]
-    tail_bytes = sum(size * writer.lanes for size, moves, *_ in accesses if moves)
-    text = (
-        vectors
-        + driver.row(writer.lanes, accesses)
-        + driver.driver(len(accesses), len(nest.form.number_kinds), tail_bytes, parallel)
-        + "".join(sorted(writer.declarations))
-    )
+    stub = driver.stub(traits, len(nest.form.number_kinds), writer.lanes)
+    text = vectors + stub + "".join(sorted(writer.declarations))
     return Module(text, tuple(writer.math.values()))
 
 
