@@ -6,9 +6,7 @@ In a fresh process, with empty caches, a first call is a first call.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -66,41 +64,39 @@ def measure(length: int, size: int, seconds: float) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     contenders: dict[str, Contender] = {}
     prepared: dict[str, tuple[Peer, Chain]] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as cache_dir:
-        for peer in peers(cache_dir):
-            try:
-                call, result, first = first_call(peer, function, inputs)
-                with peer.region():
-                    again = call(*inputs)  # may take another path than the first
-                    look(again)
-            except Exception as error:
-                found[peer.name] = {"failed": f"{type(error).__name__}: {error}".split("\n")[0]}
-                continue
-            same = [compare(each, expected) for each in (result, again)]
-            found[peer.name] = {
-                "first_call": first,
-                "equal": all(each["equal"] for each in same),
-                "max_ulp": max(each["max_ulp"] for each in same),
-            }
-            del result, again
-            contenders[peer.name] = contend(peer, call, inputs)
-            prepared[peer.name] = (peer, call)
-        times = in_turns({**contenders, "copy": copy_of(size)}, seconds)
-        copy = summary(times.pop("copy"))
-        for name, rounds in times.items():
-            found[name] |= summary(rounds)
-            found[name]["of_roofline"] = copy["median"] / found[name]["median"]
-            found[name]["ratio"] = found["eager"]["median"] / found[name]["median"]
-        other = operands(size * 7 // 8)
-        expected = function(*other)
-        for name, (peer, call) in prepared.items():
-            start = time.perf_counter()
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(peer.region())
-                result = call(*other)
-                look(result)
-            found[name]["new_size"] = time.perf_counter() - start
-            found[name]["equal"] &= compare(result, expected)["equal"]
+    for peer in peers():
+        try:
+            call, result, first = first_call(peer, function, inputs)
+            with peer.region():
+                again = call(*inputs)  # may take another path than the first
+                look(again)
+        except Exception as error:
+            found[peer.name] = {"failed": f"{type(error).__name__}: {error}".split("\n")[0]}
+            continue
+        same = [compare(each, expected) for each in (result, again)]
+        found[peer.name] = {
+            "first_call": first,
+            "equal": all(each["equal"] for each in same),
+            "max_ulp": max(each["max_ulp"] for each in same),
+        }
+        del result, again
+        contenders[peer.name] = contend(peer, call, inputs)
+        prepared[peer.name] = (peer, call)
+    times = in_turns({**contenders, "copy": copy_of(size)}, seconds)
+    copy = summary(times.pop("copy"))
+    for name, rounds in times.items():
+        found[name] |= summary(rounds)
+        found[name]["of_roofline"] = copy["median"] / found[name]["median"]
+        found[name]["ratio"] = found["eager"]["median"] / found[name]["median"]
+    other = operands(size * 7 // 8)
+    expected = function(*other)
+    for name, (peer, call) in prepared.items():
+        start = time.perf_counter()
+        with peer.region():
+            result = call(*other)
+            look(result)
+        found[name]["new_size"] = time.perf_counter() - start
+        found[name]["equal"] &= compare(result, expected)["equal"]
     return {
         "ops": length,
         "size": size,

@@ -52,19 +52,19 @@ def _torchy(function: Chain, _: Sequence[torch.Tensor]) -> Chain:
     return function
 
 
-def _lazy(cache_dir: str) -> AbstractContextManager[object]:
+def _lazy() -> AbstractContextManager[object]:
     import torchy
 
-    return torchy.lazy(cache_dir=cache_dir)
+    return torchy.lazy()
 
 
-def peers(cache_dir: str) -> list[Peer]:
-    """Return all peers, eager first. What Torchy caches on disk goes to an empty folder of its own."""
+def peers() -> list[Peer]:
+    """Return all peers, eager first."""
     found = [
         Peer("eager", _as_it_is),
         Peer("TorchScript", _script),
         Peer("torch.compile", _compile),
     ]
     if importlib.util.find_spec("torchy.session"):
-        found.append(Peer("Torchy", _torchy, lambda: _lazy(cache_dir)))
+        found.append(Peer("Torchy", _torchy, _lazy))
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -53,27 +52,26 @@ def measure() -> dict[str, Any]:
         "eager": lambda: time_batch(nullcontext(), lambda: None, plain),
         "eager, with grad": lambda: time_batch(nullcontext(), lambda: None, with_grad),
     }
-    with tempfile.TemporaryDirectory(prefix="bench-") as cache_dir:
-        if importlib.util.find_spec("torchy.session"):
-            import torchy
+    if importlib.util.find_spec("torchy.session"):
+        import torchy
 
-            def under(compiled: str, operands: tuple[torch.Tensor, torch.Tensor]) -> Any:
-                region = torchy.lazy(compile=compiled, cache_dir=cache_dir)
-                return time_batch(region, torchy.flush, operands)
+        def under(compiled: str, operands: tuple[torch.Tensor, torch.Tensor]) -> Any:
+            region = torchy.lazy(compile=compiled)
+            return time_batch(region, torchy.flush, operands)
 
-            contenders |= {
-                "recorded, interpreted": lambda: under("never", plain),
-                "recorded, compiled": lambda: under("always", plain),
-                "recorded, with grad": lambda: under("never", with_grad),
-                "switched off again": contenders["eager"],
-            }
-        for run in contenders.values():
-            run()
-            run()
-        times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-        for _ in range(ROUNDS):
-            for name, run in contenders.items():
-                times[name].append(run())
+        contenders |= {
+            "recorded, interpreted": lambda: under("never", plain),
+            "recorded, compiled": lambda: under("always", plain),
+            "recorded, with grad": lambda: under("never", with_grad),
+            "switched off again": contenders["eager"],
+        }
+    for run in contenders.values():
+        run()
+        run()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, run in contenders.items():
+            times[name].append(run())
     return {
         name: {
             "op_us": median(op for op, _ in rounds),

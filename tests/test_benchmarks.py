@@ -62,8 +62,8 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured(monkeypatch):
     def fail(function, examples):
         raise RuntimeError("no compiler\nat all")
 
-    def two_peers(cache_dir):
-        return [peers(cache_dir)[0], Peer("broken", fail)]
+    def two_peers():
+        return [peers()[0], Peer("broken", fail)]
 
     monkeypatch.setattr(case, "peers", two_peers)
     monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0)
