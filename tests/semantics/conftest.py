@@ -10,12 +10,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 from isolation import Server
 
 SECONDS = 60.0  # a test that takes longer hangs
+PRELOAD = (
+    "torch",
+    "sameness",
+    "torch._dynamo",
+    "torch.func",
+    "torch.testing",
+    "sympy",
+    "torch.utils.flop_counter",
+)
 
 
 @pytest.fixture(scope="session")
 def semantics_server():
     """The process that forks for every test."""
-    server = Server(preload=("torch", "sameness"))
+    server = Server(preload=PRELOAD)
     yield server
     server.close()
 

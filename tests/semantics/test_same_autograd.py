@@ -271,7 +271,8 @@ def test_jacobians_and_hessians():
 
     x = torch.randn(3)
     return (torch.autograd.functional.jacobian(f, x), torch.autograd.functional.hessian(lambda x: f(x).sum(), x),
-            torch.autograd.functional.vjp(f, x, torch.ones(3) * 2), torch.autograd.functional.jvp(f, x, torch.ones(3) * 2))  # fmt: skip
+            torch.autograd.functional.vjp(f, x, torch.ones(3) * 2),
+            torch.autograd.functional.jvp(f, x, torch.ones(3) * 2))  # fmt: skip
 
 
 @program

@@ -138,8 +138,8 @@ SCALAR_READERS = {
     "complex": complex,
     "index": lambda t: [5, 6, 7, 8][t.long()],
     "format spec": lambda t: f"{t:.3f}",
-    "percent": lambda t: "%.2f" % t,
-    "if": lambda t: "yes" if t > 1 else "no",  # noqa: UP031
+    "percent": lambda t: "%.2f" % t,  # noqa: UP031
+    "if": lambda t: "yes" if t > 1 else "no",
     "while": lambda t: [t := t - 1 for _ in range(3) if t > 0],
     "range": lambda t: list(range(t.long())),
     "round": lambda t: round(t.item(), 2),

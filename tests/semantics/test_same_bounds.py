@@ -1,0 +1,223 @@
+"""Rule 9, bounded: a program that never looks runs in bounded memory, and traces end by themselves."""
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+MIB = 2**20
+
+
+def resident():
+    """Return the resident memory of this process in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+class Peak:
+    """Watches the resident memory within its block."""
+
+    def __enter__(self):
+        gc.collect()
+        self.start = self.highest = resident()
+        self.running = True
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while self.running:
+            self.highest = max(self.highest, resident())
+            time.sleep(0.002)
+
+    def __exit__(self, *error):
+        self.running = False
+        self.thread.join()
+        self.bytes = max(self.highest, resident()) - self.start
+
+
+def peaks(body, warm=1, **settings):
+    """Return the memory that a program needs eagerly and under Torchy, both measured warm."""
+    import torchy
+
+    for _ in range(warm):
+        body()
+        with torchy.lazy(**settings):
+            body()
+    with Peak() as eager:
+        body()
+    with Peak() as lazily, torchy.lazy(**settings):
+        body()
+    return eager.bytes, lazily.bytes
+
+
+def assert_bounded(eager, lazily):
+    """Rule 9's own words."""
+    assert lazily <= eager * 1.05 + 16 * MIB, (
+        f"eager {eager / MIB:.1f} MiB, torchy {lazily / MIB:.1f} MiB"
+    )
+
+
+@TIERS
+@pytest.mark.seconds(200)
+def test_a_loop_of_100_000_ops_that_never_looks(compile):
+    import torchy
+
+    x = torch.zeros(4)
+    with Peak() as peak, torchy.lazy(compile=compile) as session:
+        for _ in range(100_000):
+            x = x + 1
+    assert x.tolist() == [100_000.0] * 4
+    assert session.counters["flushes"] > 1
+    assert peak.bytes < 64 * MIB  # compilers and the walker's own build included
+
+
+@TIERS
+def test_a_loop_in_place_that_never_looks(compile):
+    def body():
+        x, y = torch.zeros(1000), torch.ones(1000)
+        for i in range(20_000):
+            x.add_(y, alpha=i)
+            y.mul_(0.999)
+        return x
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_large_tensors_that_are_dropped(compile):
+    def body():
+        x = torch.ones(MIB)
+        for _ in range(100):
+            x = (x * 1.0001 + 0.5).relu()
+        return x.sum().item()
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_large_tensors_made_by_ops_that_run_now(compile):
+    def body():
+        total = torch.zeros(MIB)
+        for _ in range(60):
+            total += torch.rand(MIB) * 2
+        return total
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_chains_of_calls_that_never_look(compile):
+    def body():
+        x = torch.eye(512)
+        for _ in range(80):
+            x = (x @ x) * 0.5 + 1e-3
+        return x
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_results_that_are_kept(compile):
+    def body():
+        kept = []
+        x = torch.ones(MIB // 4)
+        for i in range(40):
+            kept.append(x * i + 1)
+        return kept
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_a_training_loop_that_never_looks(compile):
+    model = torch.nn.Sequential(
+        torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 256)
+    )
+    x = torch.randn(256, 256)
+
+    def body():
+        optimizer = torch.optim.Adam(model.parameters())
+        for _ in range(60):
+            optimizer.zero_grad()
+            ((model(x) - x) ** 2).mean().backward()
+            optimizer.step()
+
+    assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_programs_that_differ_every_time_do_not_fill_the_memory(compile):
+    import torchy
+
+    def once(i):
+        x = torch.ones(8)
+        for k in range(12):
+            x = x + 1 if (i >> k) & 1 else x.clamp(k - i, i + k)
+        return x
+
+    with torchy.lazy(compile="never"):
+        for i in range(200):
+            once(i)
+    with Peak() as peak, torchy.lazy(compile=compile if compile == "never" else "auto"):
+        for i in range(200, 2500):
+            once(i)
+            torchy.flush()
+    assert peak.bytes < 128 * MIB
+
+
+@TIERS
+def test_max_ops_ends_a_trace(compile):
+    import torchy
+
+    with torchy.lazy(compile=compile, max_ops=10) as session:
+        x = torch.zeros(3)
+        for _ in range(100):
+            x = x + 1
+        assert session.counters["flushes"] >= 9
+    assert x.tolist() == [100.0] * 3
+
+
+@TIERS
+def test_max_bytes_ends_a_trace(compile):
+    import torchy
+
+    with torchy.lazy(compile=compile, max_bytes=8 * MIB) as session:
+        kept = [torch.ones(MIB) * i for i in range(10)]
+        assert session.counters["flushes"] >= 4
+    assert [t[7].item() for t in kept] == list(range(10))
+
+
+@TIERS
+def test_what_a_trace_holds_is_let_go_at_the_flush(compile):
+    import weakref
+
+    import torchy
+
+    with torchy.lazy(compile=compile):
+        x = torch.ones(1000)
+        storage = weakref.ref(x.untyped_storage())
+        y = x * 2
+        del x
+        torchy.flush()
+        assert y.sum().item() == 2000
+    gc.collect()
+    assert storage() is None
+
+
+@TIERS
+def test_sessions_do_not_pile_up(compile):
+    import torchy
+
+    def body():
+        for i in range(300):
+            with torchy.lazy(compile=compile):
+                (torch.ones(1000) * i + 1).sum().item()
+
+    body()
+    with Peak() as peak:
+        body()
+    assert peak.bytes < 16 * MIB
