@@ -222,7 +222,7 @@ def run_op(program: Program, memory: Memory, op: Op) -> None:
         else:
             columns.append([argument.value] * len(list(positions(layout, layout.sizes))))
     buffer = program.buffer_of(result)
-    if program.buffers[buffer].creator == op.index:
+    if program.buffers[buffer].creator == op.index and buffer not in memory:
         memory[buffer] = [GARBAGE] * program.sizes[buffer]
     values: list[int]
     if name == "call":  # mixes across elements, as a reduction or a matrix product would
@@ -250,8 +250,15 @@ def run_trace(program: Program) -> Memory:
     return memory
 
 
-def run_plan(program: Program, plan: Plan, *, by_element: bool) -> Memory:
-    """Run a plan; memory that it does not allocate does not exist."""
+WAYS = ("by element", "by array", "by op")
+
+
+def run_plan(program: Program, plan: Plan, way: str) -> Memory:
+    """Run a plan; memory that it does not allocate does not exist.
+
+    The kernels of groups work element by element, or on whole arrays; "by op", groups have no kernels
+    and run as the ops that they are.
+    """
     memory = start(program)
     for index, step in enumerate(plan.steps):
         for buffer in plan.allocate[index]:
@@ -259,8 +266,14 @@ def run_plan(program: Program, plan: Plan, *, by_element: bool) -> Memory:
             memory[buffer] = [GARBAGE] * program.sizes[buffer]
         if isinstance(step, Call):
             run_op(program, memory, program.ops[step.op])
+        elif way == "by op":
+            for op in step.ops:
+                run_op(program, memory, program.ops[op])
+            for buffer in program.buffers:
+                if buffer.creator in step.ops and buffer.index not in plan.allocate[index]:
+                    del memory[buffer.index]
         else:
-            _run_group(program, memory, step, by_element=by_element)
+            _run_group(program, memory, step, by_element=way == "by element")
         for buffer in plan.release[index]:
             del memory[buffer]
     return memory

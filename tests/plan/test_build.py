@@ -1,4 +1,4 @@
-from tests.plan.mini import Program, role_of, run_plan, run_trace
+from tests.plan.mini import WAYS, Program, role_of, run_plan, run_trace
 from torchy.plan import Call, FusedGroup, build_plan
 
 
@@ -8,10 +8,10 @@ def plan_of(program, *live_views, dead_inputs=()):
     right = run_trace(program)
     written = {program.buffer_of(v) for op in program.ops for v in op.writes}
     inputs = {b.index for b in program.buffers if b.creator is None} - set(dead_inputs)
-    for by_element in (False, True):
-        memory = run_plan(program, plan, by_element=by_element)
+    for way in WAYS:
+        memory = run_plan(program, plan, way)
         for buffer in live | (written & inputs):
-            assert memory[buffer] == right[buffer], f"buffer {buffer}, by_element={by_element}"
+            assert memory[buffer] == right[buffer], f"buffer {buffer}, {way}"
     return plan
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.plan.mini import PRIME, Program, role_of, run_plan, run_trace
+from tests.plan.mini import PRIME, WAYS, Program, role_of, run_op, run_plan, run_trace, start
 from torchy.ir.trace import Constant
 from torchy.plan import build_plan, fuse, liveness
 from torchy.plan.check import check_plan
@@ -92,10 +92,19 @@ def check(case):
     right = run_trace(program)
     written = {trace.buffer_of(view) for op in trace.ops for view in op.writes}
     inputs = {buffer.index for buffer in trace.buffers if buffer.creator is None}
-    for by_element in (False, True):
-        memory = run_plan(program, plan, by_element=by_element)
+    for way in WAYS:
+        memory = run_plan(program, plan, way)
         for buffer in live | ((written & inputs) - dead_inputs):
-            assert memory[buffer] == right[buffer], f"buffer {buffer}, by_element={by_element}"
+            assert memory[buffer] == right[buffer], f"buffer {buffer}, {way}"
+    run_needed_ops(program, plan)
+
+
+def run_needed_ops(program, plan):
+    """Op by op, without the dead ones: every buffer is created before it is written."""
+    memory = start(program)
+    for op in program.ops:
+        if op.index not in plan.dead:
+            run_op(program, memory, op)
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -174,9 +183,7 @@ def with_every_write_an_overwrite(monkeypatch):
     find_dead = liveness.find_dead
 
     def faulty(trace, roles, live):
-        return find_dead(
-            trace, [type(r)((), r.writes, r.writes, r.formula) for r in roles], live
-        )
+        return find_dead(trace, [type(r)((), r.writes, r.writes, r.formula) for r in roles], live)
 
     monkeypatch.setattr("torchy.plan.build.find_dead", faulty)
 

@@ -30,7 +30,8 @@ def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> froz
 
     Walks the trace from its end. A buffer is *wanted* from there on if it is live or a needed op reads
     it; a write through a view is then still useless if all of that view is overwritten before
-    anything reads that buffer. An op that writes nothing is there for its effect, and stays.
+    anything reads that buffer. An op that writes nothing is there for its effect, and stays; so does
+    one that creates a buffer which a needed op fills, for whoever runs the ops one by one.
 
     Parameters
     ----------
@@ -39,19 +40,26 @@ def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> froz
     """
     wanted = set(live)
     overwritten: dict[int, set[int]] = {}  # by buffer: views filled later, before any read
+    touched: set[int] = set()
     dead = set()
     for index in range(len(roles) - 1, -1, -1):
         role = roles[index]
         if role.writes and not any(
-            (buffer := trace.buffer_of(view)) in wanted and view not in overwritten.get(buffer, ())
-            for view in role.writes
+            (trace.buffers[buffer].creator == index and buffer in touched)
+            or (buffer in wanted and view not in overwritten.get(buffer, ()))
+            for view, buffer in buffers_of(trace, role.writes)
         ):
             dead.add(index)
             continue
-        for view in role.overwrites:
-            overwritten.setdefault(trace.buffer_of(view), set()).add(view)
-        for view in role.reads:
-            buffer = trace.buffer_of(view)
+        touched.update(buffer for _, buffer in buffers_of(trace, role.reads + role.writes))
+        for view, buffer in buffers_of(trace, role.overwrites):
+            overwritten.setdefault(buffer, set()).add(view)
+        for _, buffer in buffers_of(trace, role.reads):
             wanted.add(buffer)
             overwritten.pop(buffer, None)
     return frozenset(dead)
+
+
+def buffers_of(trace: Trace, views: Sequence[int]) -> list[tuple[int, int]]:
+    """Return views, each with its buffer."""
+    return [(view, trace.buffer_of(view)) for view in views]
