@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.plan.mini import PRIME, WAYS, Program, role_of, run_op, run_plan, run_trace, start
+from torchy.ir.check import check_trace
 from torchy.ir.trace import Constant
 from torchy.plan import build_plan, fuse, liveness
 from torchy.plan.check import check_plan
@@ -88,6 +89,7 @@ def check(case):
     program, live, dead_inputs = case
     trace = program.trace
     plan = build_plan(trace, live, role_of=role_of, dead_inputs=dead_inputs)
+    assert check_trace(trace, program.layouts) == []
     assert check_plan(plan, trace, role_of) == []
     right = run_trace(program)
     written = {trace.buffer_of(view) for op in trace.ops for view in op.writes}

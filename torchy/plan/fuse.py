@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torchy.ir.listing import short_op
 from torchy.ir.trace import Mode, Op, Operand, Trace
 from torchy.plan.hazards import LastUses, StepGraph
 from torchy.plan.roles import Role
@@ -244,7 +245,8 @@ class Fuser:
         for group in (later, earlier):
             if group.layout is None:
                 op = self._trace.ops[group.ops[0]]
-                return f"{op.name} (op {op.index}) {self._roles[op.index].why_not}"
+                result = next((f"%{view} = " for view in op.results if view is not None), "")
+                return f"{result}{short_op(op.name)} {self._roles[op.index].why_not}"
         for op_index in later.ops:
             if (op_index, earlier.step) in self._refused:
                 return self._refused[op_index, earlier.step]
