@@ -55,14 +55,14 @@ def measure() -> dict[str, Any]:
     if importlib.util.find_spec("torchy.session"):
         import torchy
 
-        def under(compiled: str, operands: tuple[torch.Tensor, torch.Tensor]) -> Any:
-            region = torchy.lazy(compile=compiled)
-            return time_batch(region, torchy.flush, operands)
+        def under(operands: tuple[torch.Tensor, torch.Tensor], **settings: str) -> Any:
+            return time_batch(torchy.lazy(**settings), torchy.flush, operands)
 
         contenders |= {
-            "recorded, interpreted": lambda: under("never", plain),
-            "recorded, compiled": lambda: under("always", plain),
-            "recorded, with grad": lambda: under("never", with_grad),
+            "recorded, interpreted": lambda: under(plain, compile="never"),
+            "recorded, compiled": lambda: under(plain, compile="always"),
+            "recorded, with grad": lambda: under(with_grad, compile="never"),
+            "passed through": lambda: under(plain, mode="pass_through"),
             "switched off again": contenders["eager"],
         }
     for run in contenders.values():
