@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -193,7 +192,7 @@ class _Formula:
     """Lowers one formula in one dtype."""
 
     builder: _Builder
-    names: Mapping[str, int]
+    names: dict[str, int]
     compute: torch.dtype
     spec: OpSpec
 
@@ -210,10 +209,15 @@ class _Formula:
             case ast.Name(id=name):
                 if name in self.names:
                     return self.names[name]
+                if name == "bits":
+                    return build.constant(8 * self.compute.itemsize, self.compute)
                 if name in _NAMED:
                     return build.constant(_NAMED[name], self.compute)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)):
-                return build.constant(-value, self.compute)  # type: ignore[operator]
+            case ast.NamedExpr(target=ast.Name(id=name), value=value):
+                self.names[name] = self.visit(value)
+                return self.names[name]
+            case ast.Tuple(elts=parts):
+                return [self.visit(part) for part in parts][-1]
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return self.unary("neg", self.visit(operand))
             case ast.UnaryOp(op=ast.Invert(), operand=operand):
@@ -242,6 +246,8 @@ class _Formula:
         if name == "fma" and build.nodes[values[1]].detail in (1, -1) and build.nodes[values[1]].op == "const":
             return build.add("add" if build.nodes[values[1]].detail == 1 else "sub", dtype, values[2], values[0])
         if name == "isnan":
+            if dtype_kind(dtype) != "f":
+                return build.constant(False, torch.bool)
             return build.add("ne", torch.bool, values[0], values[0])
         if name == "fma" and dtype_kind(dtype) == "i":
             return build.add("add", dtype, build.add("mul", dtype, *values[:2]), values[2])

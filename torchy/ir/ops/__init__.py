@@ -1,14 +1,28 @@
-"""The op table: what Torchy knows of each op."""
+"""The op table: what Torchy knows of each op, as data, and how an op of a trace is looked up in it."""
 
-from torchy.ir.ops.spec import FUSED_DTYPES, OpSpec, Rule, dtype_kind, fusable
-from torchy.ir.ops.table import OPS
+from torchy.ir.ops.resolve import (
+    SPECS,
+    compute_dtype,
+    literal_arguments,
+    lookup,
+    named_arguments,
+    spec_of,
+    statement_arguments,
+)
+from torchy.ir.ops.spec import FUSED_DTYPES, Numerics, OpSpec, Rule, dtype_kind, fusable
 
-_SPECS = {spec.name: spec for spec in OPS}
-
-
-def spec_of(name: str) -> OpSpec | None:
-    """Return the spec with this functional base name (``add``), None if there is none."""
-    return _SPECS.get(name)
-
-
-__all__ = ["FUSED_DTYPES", "OpSpec", "Rule", "dtype_kind", "fusable", "spec_of"]
+__all__ = [
+    "FUSED_DTYPES",
+    "SPECS",
+    "Numerics",
+    "OpSpec",
+    "Rule",
+    "compute_dtype",
+    "dtype_kind",
+    "fusable",
+    "literal_arguments",
+    "lookup",
+    "named_arguments",
+    "spec_of",
+    "statement_arguments",
+]

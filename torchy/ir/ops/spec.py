@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -13,10 +13,13 @@ FLOATS: Final = (torch.float32, torch.float64)
 INTEGERS: Final = (torch.int32, torch.int64)
 FUSED_DTYPES: Final = frozenset((*FLOATS, *INTEGERS, torch.bool))
 
-Promotion = Literal["common", "float", "self", "result"]
+Promotion = Literal["common", "float", "self", "result", "mode"]
 Numerics = Literal["exact", "fast"]
 
 POSITION: Final = "eager's result depends on the element's position (vector body or scalar tail)"
+ZEROS: Final = "of zeros with different signs, eager's vector body and scalar tail pick different ones"
+NAN_POSITION: Final = "eager's vector body and scalar tail treat NaN differently"
+NO_VECTOR: Final = "no vector form of eager's function is known"
 SCALAR_LIBM: Final = "eager calls the C library, one element at a time"
 
 
@@ -70,7 +73,10 @@ class OpSpec:
         Parameters that are part of the code.
     promotion
         The dtype computed in: ``common`` (promoted), ``float`` (promoted; the default dtype if that is not floating),
-        ``self`` (the first tensor parameter's) or ``result`` (the first result's).
+        ``self`` (the first tensor parameter's), ``result`` (the first result's) or ``mode`` (``float`` if the literal
+        ``rounding_mode`` is None, else ``common``).
+    ignored
+        Schema arguments that the formula does without: they shape the result, or are only written.
     stays_call
         Why a pointwise op never becomes a kernel; empty if it may.
     raises_on_data
@@ -90,6 +96,7 @@ class OpSpec:
     masks: frozenset[str] = frozenset()
     literals: frozenset[str] = frozenset()
     promotion: Promotion = "common"
+    ignored: frozenset[str] = frozenset()
     stays_call: str = ""
     raises_on_data: str = ""
     hidden_writes: tuple[str, ...] = ()
@@ -133,10 +140,14 @@ def pointwise(
     f: str | None = None,
     i: str | None = None,
     b: str | None = None,
-    when: Mapping[tuple[tuple[str, object], ...], str] = MappingProxyType({}),
+    when: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
     kinds: str = "f",
+    kinds_of: Mapping[str, str] = MappingProxyType({}),
+    fast: str = "",
     promotion: Promotion = "common",
+    ignored: str = "",
     inexact: str = "",
+    inexact_f: str = "",
     stays_call: str = "",
     raises_on_data: str = "",
     kernel: str = "",
@@ -147,37 +158,55 @@ def pointwise(
     ----------
     parameters
         Names, separated by blanks. A plain name is a value that takes part in type promotion; ``name!`` is a scalar that
-        does not; ``name?`` is a literal; ``name%`` a mask (bool).
+        does not; ``name?`` is a literal, and ``name&`` one that takes part in promotion; ``name%`` a mask (bool).
     formula
         For the kinds in ``kinds``.
     f, i, b
         Formulas for floats, integers and bools, where they differ.
     when
-        Formulas for particular literals, tried first; for the kinds in ``kinds``.
+        Formulas for particular literals, tried first; for the kinds in ``kinds`` or, by formula, ``kinds_of``.
+    fast
+        A last formula, for fast mode only; ``inexact`` is about this one, if there is one, and else about all.
+    inexact_f
+        Why the formulas are not exact for floats, where they are for other kinds.
     """
-    names, promoted, masks, literals, runtime = [], set(), set(), set(), set()
+    sets: dict[str, set[str]] = {mark: set() for mark in ("", "!", "?", "&", "%")}
+    names = []
     for word in parameters.split():
-        bare = word.rstrip("!?%")
+        bare = word.rstrip("!?&%")
         names.append(bare)
-        mark = word[len(bare) :]
-        {"": promoted, "!": runtime, "?": literals, "%": masks}[mark].add(bare)
-    rules = [Rule(text, kinds, dict(match), inexact) for match, text in when.items()]
-    for kind, text in (("b", b), ("i", i), ("f", f)):
-        if text is not None:
-            rules.append(Rule(text, kind, {}, inexact))
-    if formula is not None:
-        rules.append(Rule(formula, kinds, {}, inexact))
+        sets[word[len(bare) :]].add(bare)
+    promoted = sets[""] | sets["&"]
+    exactness = "" if fast else inexact
+    rules = [
+        Rule(text, kinds_of.get(text, kinds), dict(match), exactness) for text, match in when.items()
+    ]
+    texts = [("b", b), ("i", i), ("f", f), (kinds, formula)]
+    rules += [Rule(text, kind, {}, exactness) for kind, text in texts if text is not None]
+    if fast:
+        rules.append(Rule(fast, "f", {}, inexact))
+    if inexact_f:
+        rules = [
+            part
+            for rule in rules
+            for part in (
+                replace(rule, kinds=rule.kinds.replace("f", "")),
+                replace(rule, kinds="f" if "f" in rule.kinds else "", inexact=inexact_f),
+            )
+            if part.kinds
+        ]
     return OpSpec(
         name=name,
         kind="pointwise",
         parameters=tuple(names),
-        runtime=frozenset(runtime | promoted),
+        runtime=frozenset(sets["!"] | sets[""]),
         kernel=kernel or f"{name}_kernel",
         rules=tuple(rules),
         promoted=frozenset(promoted),
-        masks=frozenset(masks),
-        literals=frozenset(literals),
+        masks=frozenset(sets["%"]),
+        literals=frozenset(sets["?"] | sets["&"]),
         promotion=promotion,
+        ignored=frozenset(ignored.split()),
         stays_call=stays_call,
         raises_on_data=raises_on_data,
     )

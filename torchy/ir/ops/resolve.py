@@ -1,0 +1,207 @@
+"""From the dispatcher's names to the table's, and from an op's arguments to a formula's parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from torchy.ir.ops.activations import ACTIVATIONS
+from torchy.ir.ops.arithmetic import ARITHMETIC
+from torchy.ir.ops.calls import CALLS
+from torchy.ir.ops.spec import OpSpec
+from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
+
+SPECS: Final[Mapping[str, OpSpec]] = {spec.name: spec for spec in (*ARITHMETIC, *ACTIVATIONS, *CALLS)}
+
+_WRAPPED: Final = {bool: torch.bool, int: torch.int64, float: None}
+
+
+def spec_of(name: str) -> OpSpec | None:
+    """Return the spec with this name in the table (``add``), None if there is none."""
+    return SPECS.get(name)
+
+
+@functools.cache
+def lookup(name: str) -> OpSpec | None:
+    """Return the spec of an op, as the dispatcher spells it, or None if the table does not have it.
+
+    In-place (``aten::add_.Tensor``), ``out=`` (``aten::add.out``) and scalar forms (``aten::add.Scalar``) have the spec of
+    the functional form. An overload with an argument that the spec does not know is not in the table.
+    """
+    schema = _schema(name)
+    if schema is None:
+        return None
+    base, overload = schema.base, name.partition(".")[2]
+    spec = SPECS.get(_table_name(base, overload))
+    if spec is None and base.endswith("_") and not base.startswith("__"):
+        spec = SPECS.get(_table_name(base[:-1], overload))
+    if spec is None or not schema.returns_tensors:
+        return None
+    if spec.kind == "call":
+        return spec if _functional_overload(overload) & spec.overloads else None
+    known = {*spec.parameters, *spec.ignored}
+    if not known.issuperset(schema.inputs) or schema.lists:
+        return None
+    return spec
+
+
+def _table_name(base: str, overload: str) -> str:
+    """Tell apart overloads that compute differently: bounds that are tensors, divisions that round."""
+    if base in ("clamp", "clamp_min", "clamp_max", "clamp_", "clamp_min_", "clamp_max_") and "Tensor" in overload:
+        return base.rstrip("_") + "_tensor"
+    if base in ("div", "div_") and "mode" in overload:
+        return "div_mode"
+    return base
+
+
+def _functional_overload(overload: str) -> frozenset[str]:
+    """Return the overloads whose ``out=`` form this may be, itself included."""
+    if overload == "out":
+        return frozenset(("", "out"))
+    return frozenset((overload, overload.removesuffix("_out")))
+
+
+class _Schema(NamedTuple):
+    base: str
+    names: tuple[str, ...]  # of all arguments
+    inputs: tuple[str, ...]  # without those that are only written (out=)
+    lists: bool  # takes a list of tensors
+    returns_tensors: bool
+
+
+@functools.cache
+def _schema(name: str) -> _Schema | None:
+    qualified, _, overload = name.partition(".")
+    namespace, _, base = qualified.partition("::")
+    if namespace != "aten":
+        return None
+    try:
+        schema: Any = torch._C._get_schema(qualified, overload)
+    except RuntimeError:
+        return None
+    names = tuple(argument.name for argument in schema.arguments)
+    inputs = tuple(argument.name for argument in schema.arguments if not argument.is_out)
+    lists = any(str(argument.type).startswith("List[Tensor") for argument in schema.arguments)
+    tensors = bool(schema.returns) and all(str(r.type) == "Tensor" for r in schema.returns)
+    return _Schema(base, names, inputs, lists, tensors)
+
+
+def named_arguments(op: Op) -> dict[str, Argument]:
+    """Return an op's arguments by their names in the schema."""
+    schema = _schema(op.name)
+    if schema is None:
+        raise KeyError(f"{op.name} is not an aten op")
+    return dict(zip(schema.names, op.arguments, strict=False))
+
+
+def statement_arguments(
+    spec: OpSpec, op: Op, trace: Trace | None = None
+) -> tuple[Operand | Number | Constant, ...] | None:
+    """Return an op's arguments in the order of its spec's parameters: the arguments of a ``Statement``.
+
+    One for each of ``spec.parameters``, found by name in the op's schema; ``Constant(None)`` where the overload has no
+    such argument or the op was recorded without it. Arguments that are not parameters (``out=``, ``non_blocking``, the
+    ``self`` of ``copy_``) are left out: the formula does not read them.
+
+    Returns
+    -------
+    tuple or None
+        None if the spec has no formula or an argument is a list.
+    """
+    if spec.kind != "pointwise":
+        return None
+    named = named_arguments(op)
+    result: list[Operand | Number | Constant] = []
+    for name in spec.parameters:
+        argument = named.get(name, Constant(None))
+        if isinstance(argument, tuple):
+            return None
+        result.append(argument)
+    return tuple(result)
+
+
+def literal_arguments(spec: OpSpec, op: Op) -> dict[str, object]:
+    """Return the values of an op's constant arguments by parameter, as :func:`fusable` wants them."""
+    arguments = statement_arguments(spec, op) or ()
+    return {
+        name: argument.value
+        for name, argument in zip(spec.parameters, arguments, strict=False)
+        if isinstance(argument, Constant)
+    }
+
+
+def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:
+    """Return the dtype in which eager's kernel computes: ATen's type promotion.
+
+    Tensors with dimensions come before zero-dimensional ones, and those before Python numbers, within a category (bool,
+    integer, floating); see ``ATen/native/TypeProperties.cpp``.
+
+    Parameters
+    ----------
+    spec
+        A pointwise op's.
+    op, trace
+        The op, with the views that it reads.
+    """
+    if spec.promotion == "result":
+        result = op.results[0]
+        if result is None:
+            raise ValueError(f"{op.name} has no first result")
+        return trace.views[result].dtype
+    arguments = statement_arguments(spec, op, trace) or ()
+    named = dict(zip(spec.parameters, arguments, strict=False))
+    if spec.promotion == "self":
+        for argument in arguments:
+            if isinstance(argument, Operand):
+                return trace.views[argument.view].dtype
+    common = _result_type([named[name] for name in spec.parameters if name in spec.promoted], trace)
+    mode = named.get("rounding_mode")
+    floating = spec.promotion == "float" or (
+        spec.promotion == "mode" and isinstance(mode, Constant) and mode.value is None
+    )
+    if floating and not (common.is_floating_point or common.is_complex):
+        return torch.get_default_dtype()
+    return common
+
+
+def _result_type(arguments: list[Operand | Number | Constant], trace: Trace) -> torch.dtype:
+    dimensioned: torch.dtype | None = None
+    zero: torch.dtype | None = None
+    wrapped: torch.dtype | None = None
+    for argument in arguments:
+        if isinstance(argument, Operand):
+            view = trace.views[argument.view]
+            if view.rank:
+                dimensioned = _promote(dimensioned, view.dtype)
+            else:
+                zero = _promote(zero, view.dtype)
+        elif isinstance(argument, Number) and not argument.wrapped:
+            zero = _promote(zero, _WRAPPED[argument.kind] or torch.float64)
+        else:
+            kind = argument.kind if isinstance(argument, Number) else type(argument.value)
+            if kind in _WRAPPED:
+                wrapped = _promote(wrapped, _WRAPPED[kind] or torch.get_default_dtype())
+    common = _by_category(dimensioned, _by_category(zero, wrapped))
+    if common is None:
+        raise ValueError("an op without operands has no common dtype")
+    return common
+
+
+def _promote(a: torch.dtype | None, b: torch.dtype) -> torch.dtype:
+    return b if a is None else torch.promote_types(a, b)
+
+
+def _by_category(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
+    """Combine two priorities: the lower counts only if its category is higher. As ATen's ``combine_categories``."""
+    if higher is None or lower is None:
+        return higher or lower
+    if higher.is_complex:
+        return higher
+    if higher.is_floating_point:
+        return higher.to_complex() if lower.is_complex else higher
+    if higher is torch.bool or lower.is_floating_point or lower.is_complex:
+        return torch.promote_types(higher, lower)
+    return higher
