@@ -42,7 +42,7 @@ class Running:
     options: Options
     info: Any
     began: float
-    hints: list[str] = field(default_factory=list)
+    kept: int = 0  # bytes of the result that `Out` keeps
 
 
 class Cells:
@@ -110,8 +110,7 @@ class Cells:
         return [f"{BEGIN}({options!r})\n", *body.splitlines(keepends=True)]
 
     def before(self, info: Any) -> None:
-        """Note the cell's text; start a session if `%torchy on` said so."""
-        self._remember_cell(info.raw_cell, self.shell.execution_count)
+        """Start a session if `%torchy on` said so."""
         if self.running is None:
             self._info = info
             if self.always is not None:
@@ -130,13 +129,16 @@ class Cells:
         __tracebackhide__ = True
         if self.running is not None:
             torchy.flush(reason="end of cell")
-            self._hint_at_what_is_kept(value)
+            self.running.kept = self._kept_by_out(value)
         return value
 
     def after(self, result: Any) -> None:
         """End the session, however the cell ended, and show the explorer."""
-        info = getattr(result, "info", None)
-        if self.running is None or (info is not None and info is not self.running.info):
+        info = getattr(result, "info", None) or self._info  # a cancelled cell has no result
+        number = getattr(result, "execution_count", None) or self.shell.execution_count - 1
+        if info is not None:
+            self._remember_cell(info.raw_cell, number)
+        if self.running is None or info is not self.running.info:
             return  # no session, or a cell that was run by the running one
         error = getattr(result, "error_before_exec", None) or getattr(result, "error_in_exec", None)
         self._finish(f"the cell raised {type(error).__name__}" if error else "end of cell")
@@ -190,13 +192,18 @@ class Cells:
         finally:
             if torchy.current_session() is running.session:
                 torchy.disable()
+        cells = self._below_magics() | self.sources
+        hint = (
+            f"Out keeps {running.kept / LARGE:.0f} MiB of this cell's result alive; "
+            "a ; at the end of the line avoids it"
+        )
         self.last = Explorer(
             running.session.report.with_file_names(
-                {file: cell.name for file, cell in self.sources.items()}
+                {file: cell.name for file, cell in cells.items()}
             ),
-            dict(self.sources),
+            cells,
             seconds=time.perf_counter() - running.began,
-            hints=tuple(running.hints),
+            hints=(hint,) if running.kept >= LARGE else (),
         )
         if show and not running.options.quiet and (self.last.report.traces or not self.always):
             self.last.show()
@@ -216,18 +223,22 @@ class Cells:
         self.sources.pop(file, None)
         self.sources[file] = CellSource(f"cell {number}", raw.rstrip("\n"))
 
-    def _hint_at_what_is_kept(self, value: object) -> None:
-        running = self.running
-        if running is None or not isinstance(value, torch.Tensor):
-            return
-        if value.layout is not torch.strided or self.shell.displayhook.quiet():
-            return
-        size = value.numel() * value.element_size()
-        if size >= LARGE:
-            running.hints.append(
-                f"Out[{self.shell.execution_count}] keeps {size / LARGE:.0f} MiB alive; "
-                "end the line with ; to avoid it"
-            )
+    def _below_magics(self) -> dict[str, CellSource]:
+        """Return what `%%time` and `%timeit` compile of the running cell, by their names for it."""
+        if not self.sources:
+            return {}
+        cell = list(self.sources.values())[-1]
+        lines = cell.text.split("\n")
+        while lines and lines[0].startswith("%%"):
+            del lines[0]
+        below = CellSource(f"{cell.name} below %%time", "\n".join(lines))
+        timed = CellSource(f"{cell.name} in %timeit", "")
+        return {"<timed exec>": below, "<timed eval>": below, "<magic-timeit>": timed}
+
+    def _kept_by_out(self, value: object) -> int:
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            return 0
+        return 0 if self.shell.displayhook.quiet() else value.numel() * value.element_size()
 
 
 class WrapLastExpression(ast.NodeTransformer):

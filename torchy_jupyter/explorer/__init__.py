@@ -22,7 +22,7 @@ from torchy_jupyter.explorer.widget import ExplorerWidget
 __all__ = ["CellSource", "Explorer"]
 
 LAYOUT_SECONDS = 1.0  # for all graphs of a cell together; what is left is laid out in the browser
-LISTING_LINES = 40
+LISTING_LINES = 16
 
 
 class Explorer:

@@ -348,7 +348,7 @@ def _sources(traces: list[ShownTrace], cells: Mapping[str, CellSource]) -> tuple
                 seconds=seconds.get((file, number), 0.0),
                 flushes=tuple(flushes.get((file, number), ())),
             )
-            for number in (texts or happened)
+            for number in sorted({*texts, *happened})
         )
         found.append(Source(file, _name(file, cells), lines))
     return tuple(found)

@@ -254,7 +254,8 @@ class Explorer {
       if (op.dead) parts.push("dead: nobody could reach its result, so it never ran");
     }
     if (group) {
-      const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(group.ops.length - (op ? 1 : 0), op ? "other op" : "op")} in kernel ${group.kernel ?? `of group ${group.id}`}`;
+      const all = this.trace.ops.filter((each) => each.group === id).reduce((sum, each) => sum + each.count, 0) / group.count;
+      const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(all - (op ? 1 : 0), op ? "other op" : "op")} in kernel ${group.kernel ?? `of group ${group.id}`}`;
       parts.push(what + times(group.count), duration(group.seconds));
       if (group.why_apart) parts.push(`not joined with the step before: ${group.why_apart}`);
     }

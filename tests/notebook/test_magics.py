@@ -1,0 +1,135 @@
+"""The magics in a real kernel: options, switching on and off, loading and unloading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Kernel, start
+
+pytestmark = pytest.mark.notebook
+
+LAST = "torchy_jupyter.last_explorer()"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("%%torchy --frobnicate", "--frobnicate"),
+        ("%%torchy --numerics sloppy", "sloppy"),
+        ("%%torchy fast", "fast"),
+    ],
+)
+def test_an_unknown_option_fails_the_cell(kernel: Kernel, line: str, message: str) -> None:
+    output = kernel.run(f"{line}\nran = True")
+    assert output.status == "error" and output.error.startswith("UsageError")
+    assert message in output.error
+    assert "--numerics exact|fast, --compile auto|always|never, --quiet" in output.error
+    assert kernel.value("'ran' in globals()") == "False"
+
+
+def test_options_reach_the_session(kernel: Kernel) -> None:
+    output = kernel.run(
+        "%%torchy --numerics fast --compile never --quiet\nsession = torchy.current_session()"
+    )
+    assert output.status == "ok", output.traceback
+    settings = kernel.value("session.settings")
+    assert "fast" in settings and "never" in settings
+
+
+def test_help_is_shown(kernel: Kernel) -> None:
+    reply = kernel.client.execute("%%torchy?", reply=True, timeout=60)
+    (page,) = reply["content"]["payload"]
+    text = page["data"]["text/plain"]
+    assert "--numerics" in text and "Run this cell under Torchy" in text
+
+
+def test_run_cell_magic_works_too(kernel: Kernel) -> None:
+    kernel.run("get_ipython().run_cell_magic('torchy', '--quiet', 'made = torch.ones(2) + 1')")
+    assert kernel.value("made.tolist()") == "[2.0, 2.0]"
+    assert "1 trace:" in kernel.value(f"{LAST}.report.summary()")
+
+
+def test_on_holds_for_all_cells_until_off(kernel: Kernel) -> None:
+    assert kernel.run("%torchy on").explorers == []
+    first = kernel.run("x = torch.ones(2)\nx + 1")
+    assert first.result == "tensor([2., 2.])" and len(first.explorers) == 1
+    second = kernel.run("x = x * 3\nx.tolist()")
+    assert second.result == "[3.0, 3.0]" and len(second.explorers) == 1
+    assert kernel.run("1 + 1").explorers == []  # nothing to show
+    failing = kernel.run("y = x + 1\n1 / 0")
+    assert failing.error.startswith("ZeroDivisionError")
+    assert kernel.run("y.tolist()").result == "[4.0, 4.0]"
+    assert "on for all cells" in kernel.run("%torchy status").stdout
+    kernel.run("%torchy off")
+    off = kernel.run("(x + 1).tolist()")
+    assert off.result == "[4.0, 4.0]" and off.explorers == []
+    assert "Torchy is off" in kernel.run("%torchy status").stdout
+
+
+def test_on_takes_options(kernel: Kernel) -> None:
+    kernel.run("%torchy on --quiet --compile never")
+    assert kernel.run("session = torchy.current_session()\ntorch.ones(2) + 1").explorers == []
+    assert "never" in kernel.value("session.settings")
+    assert len(kernel.run("%%torchy\ntorch.ones(2) + 1").explorers) == 1
+    kernel.run("%torchy off")
+
+
+def test_last_shows_and_save_writes_the_explorer(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.run("%%torchy --quiet\nx = torch.ones(2) + 1")
+    assert len(kernel.run("%torchy last").explorers) == 1
+    path = tmp_path / "trace.html"
+    assert str(path) in kernel.run(f"%torchy save {path}").stdout
+    page = path.read_text()
+    assert page.startswith("<!doctype html>") and "torch.ones(2) + 1" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert "https://" not in page
+
+
+@pytest.mark.parametrize("line", ["%torchy", "%torchy sideways", "%torchy save", "%torchy off now"])
+def test_a_wrong_command_says_what_is_right(kernel: Kernel, line: str) -> None:
+    output = kernel.run(line)
+    assert output.error.startswith("UsageError") and "save FILE.html" in output.error
+
+
+def test_unload_undoes_everything(fresh_kernel: Kernel) -> None:
+    kernel = fresh_kernel
+    count = (
+        "import builtins; ip = get_ipython(); "
+        "(len(ip.input_transformers_cleanup), len(ip.ast_transformers), "
+        "len(ip.events.callbacks['pre_run_cell']), len(ip.events.callbacks['post_run_cell']), "
+        "'format' in vars(ip.display_formatter), len(vars(builtins)), "
+        "'torchy' in ip.magics_manager.magics['line'], "
+        "'torchy' in ip.magics_manager.magics['cell'], 'TorchyMagics' in ip.magics_manager.registry)"
+    )
+    kernel.run("1")  # the first cell sets things up itself
+    before = kernel.run(count).result
+    assert kernel.run("%load_ext torchy_jupyter").status == "ok"
+    assert kernel.run(count).result != before
+    kernel.run("%torchy on")
+    assert kernel.run("%unload_ext torchy_jupyter").status == "ok"
+    assert kernel.run(count).result == before
+    assert "torchy" in kernel.run("%%torchy\n1").stderr  # no such magic
+    assert kernel.run("import torch\n(torch.ones(2) + 1).tolist()").result == "[2.0, 2.0]"
+    assert kernel.run("%load_ext torchy_jupyter").status == "ok"
+    assert kernel.run("%%torchy\n(torch.ones(2) + 1).tolist()").result == "[2.0, 2.0]"
+    assert kernel.run("%reload_ext torchy_jupyter").status == "ok"
+    assert len(kernel.run("%%torchy\n(torch.ones(2) + 1).tolist()").explorers) == 1
+
+
+def test_without_a_compiler_the_cell_says_so_and_runs_eagerly(tmp_path: Path) -> None:
+    kernel = start(tmp_path, CXX="", PATH="/nonexistent", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    try:
+        assert kernel.run("%load_ext torchy_jupyter\nimport torch").status == "ok"
+        output = kernel.run("%%torchy\n(torch.ones(2) + 1).tolist()")
+        assert (output.status, output.result) == ("ok", "[2.0, 2.0]")
+        notices = [data["text/plain"] for data in output.displays]
+        assert any("compiler" in notice for notice in notices)
+        again = kernel.run("%%torchy\n(torch.ones(2) + 1).tolist()")
+        assert any("runs eagerly" in data["text/plain"] for data in again.displays)
+        assert kernel.run("%torchy on").status == "ok"
+        assert kernel.run("1 + 1").result == "2"
+        assert kernel.run("1 + 1").displays == []  # said once
+    finally:
+        kernel.close()
