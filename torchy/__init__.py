@@ -1,0 +1,29 @@
+"""Torchy: a tracing JIT compiler for PyTorch that keeps eager's semantics to the last bit."""
+
+from torchy.face import (
+    current_session,
+    disable,
+    enable,
+    flush,
+    is_pending,
+    lazy,
+    walker_ready,
+)
+from torchy.record.native import WalkerUnavailable
+from torchy.report import Report
+from torchy.session import Session
+from torchy.settings import Settings
+
+__all__ = [
+    "Report",
+    "Session",
+    "Settings",
+    "WalkerUnavailable",
+    "current_session",
+    "disable",
+    "enable",
+    "flush",
+    "is_pending",
+    "lazy",
+    "walker_ready",
+]

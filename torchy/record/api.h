@@ -1,0 +1,393 @@
+// What Python calls: plain functions through ctypes (which gives up the GIL meanwhile), and two torch ops where an
+// exception of torch must reach Python as what it is.
+#pragma once
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <sstream>
+
+#include "trace.h"
+
+namespace torchy {
+
+int64_t claim_ops();  // in walker.cpp
+
+inline std::shared_ptr<Session> session_of(int64_t id) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return registry().find(id);
+}
+
+inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argument, const c10::TypePtr& type) {
+  switch (argument.kind) {
+    case Argument::kView: {
+      at::Tensor tensor = shadow(trace, step.operand_views[argument.index]);
+      if (argument.requires_grad && !step.info->pointwise) tensor.set_requires_grad(true);
+      return tensor;
+    }
+    case Argument::kList: {
+      c10::List<at::Tensor> list;
+      for (const Argument& item : argument.items) list.push_back(rebuild(trace, step, item, type).toTensor());
+      return list;
+    }
+    case Argument::kNumber:
+    case Argument::kConstant: break;
+  }
+  c10::IValue value = argument.constant;
+  if (argument.kind == Argument::kNumber) {
+    int64_t bits = trace.numbers[argument.index];
+    double number = 0;
+    std::memcpy(&number, &bits, sizeof number);
+    if (argument.number == 'f') value = c10::IValue(number);
+    if (argument.number == 'i') value = c10::IValue(bits);
+    if (argument.number == 'b') value = c10::IValue(bits != 0);
+  }
+  if (argument.wrapped == c10::ScalarType::Undefined) return value;
+  at::Tensor tensor = at::empty({}, at::TensorOptions(argument.wrapped));
+  tensor.fill_(value.toScalar());
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
+
+// Runs one recorded op as torch itself would have; its results become the memory of its slots.
+inline void run_op(int64_t session_id, int64_t index) {
+  auto session = session_of(session_id);
+  TORCH_CHECK(session && session->running, "torchy: no flush is running");
+  Trace& trace = *session->running;
+  if (trace.done[index]) return;
+  Node* node = trace.path[index];
+  const Step& step = *node->step;
+  Paused paused;
+  torch::jit::Stack stack;
+  {
+    BelowEverything below;
+    c10::AutoGradMode grad(step.grad_mode);
+    c10::InferenceMode inference(false);
+    const auto& schema = step.info->op.schema();
+    for (size_t i = 0; i < step.arguments.size(); ++i)
+      stack.push_back(rebuild(trace, step, step.arguments[i], schema.arguments()[i].type()));
+    step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
+  }
+  for (size_t i = 0; i < step.info->results; ++i) {
+    int slot_index = node->result_slots[i];
+    if (slot_index < 0 || step.info->result_argument[i] >= 0) continue;
+    const at::Tensor& result = stack[i].toTensor();
+    const View& view = trace.views[node->result_views[i]];
+    const int64_t* at = &trace.words[view.at];
+    Slot& slot = trace.slots[slot_index];
+    TORCH_INTERNAL_ASSERT(result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
+                          "torchy: ", c10::toString(step.info->op.operator_name()), " gave another shape than recorded");
+    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) && result.storage_offset() == 0 &&
+        result.storage().nbytes() == slot.bytes && result.storage().use_count() == 1 && !slot.memory.get();
+    if (stolen) {
+      slot.memory = std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
+      trace.infos[slot_index].address = reinterpret_cast<int64_t>(slot.memory.get());
+    } else {
+      allocate(slot, trace.infos[slot_index]);
+      BelowEverything below;
+      shadow(trace, node->result_views[i]).copy_(result);
+    }
+  }
+  trace.done[index] = 1;
+}
+
+inline void quote(std::ostream& out, const std::string& text) {
+  out << '"';
+  for (char c : text) {
+    if (c == '"' || c == '\\') out << '\\';
+    if (static_cast<unsigned char>(c) < 0x20) {
+      out << ' ';
+    } else {
+      out << c;
+    }
+  }
+  out << '"';
+}
+
+inline void describe(std::ostream& out, const c10::IValue& value) {
+  if (value.isNone() || value.isTensor()) out << "null";
+  else if (value.isBool()) out << (value.toBool() ? "true" : "false");
+  else if (value.isInt()) out << value.toInt();
+  else if (value.isDouble()) {
+    out << "{\"bits\":" << std::to_string([&] {
+      int64_t bits = 0;
+      double number = value.toDouble();
+      std::memcpy(&bits, &number, sizeof bits);
+      return bits;
+    }()) << "}";
+  } else if (value.isString()) quote(out, value.toStringRef());
+  else if (value.isList()) {
+    out << "{\"list\":[";
+    bool first = true;
+    for (const c10::IValue& item : value.toListRef()) {
+      if (!first) out << ",";
+      first = false;
+      describe(out, item);
+    }
+    out << "]}";
+  } else out << "{\"text\":\"?\"}";
+}
+
+inline void describe(std::ostream& out, const Step& step, const Argument& argument) {
+  switch (argument.kind) {
+    case Argument::kView:
+      out << "{\"operand\":" << argument.index << "}";
+      break;
+    case Argument::kList:
+      out << "{\"items\":[";
+      for (size_t i = 0; i < argument.items.size(); ++i) {
+        if (i) out << ",";
+        describe(out, step, argument.items[i]);
+      }
+      out << "]}";
+      break;
+    case Argument::kNumber:
+      out << "{\"number\":" << argument.index << ",\"kind\":\"" << argument.number << "\"}";
+      break;
+    case Argument::kConstant:
+      out << "{\"constant\":";
+      describe(out, argument.constant);
+      out << "}";
+      break;
+  }
+}
+
+inline void list(std::ostream& out, const char* name, const std::vector<int>& items) {
+  out << ",\"" << name << "\":[";
+  for (size_t i = 0; i < items.size(); ++i) out << (i ? "," : "") << items[i];
+  out << "]";
+}
+
+// JSON, for the cold path: an op at a place, with its pattern if the node is known.
+inline std::string describe(const Step& step, const Node* node) {
+  std::ostringstream out;
+  const OpInfo& info = *step.info;
+  out << "{\"step\":" << step.id << ",\"name\":";
+  quote(out, c10::toString(info.op.operator_name()));
+  out << ",\"pointwise\":" << (info.pointwise ? "true" : "false") << ",\"arguments\":[";
+  for (size_t i = 0; i < step.arguments.size(); ++i) {
+    if (i) out << ",";
+    describe(out, step, step.arguments[i]);
+  }
+  out << "]";
+  std::vector<int> dtypes, written;
+  for (auto dtype : step.operand_dtypes) dtypes.push_back(static_cast<int>(dtype));
+  for (size_t i = 0; i < step.arguments.size(); ++i)
+    if ((info.writes | info.hidden_writes) >> i & 1) written.push_back(static_cast<int>(i));
+  list(out, "views", step.operand_views);
+  list(out, "slots", step.operand_slots);
+  list(out, "dtypes", dtypes);
+  list(out, "ranks", step.operand_ranks);
+  list(out, "written", written);
+  if (node) {
+    list(out, "pattern", std::vector<int>(node->pattern.begin(), node->pattern.end()));
+    list(out, "result_views", node->result_views);
+    list(out, "result_slots", node->result_slots);
+  }
+  out << "}";
+  return out.str();
+}
+
+}  // namespace torchy
+
+extern "C" {
+
+using torchy::registry;
+
+inline thread_local std::string torchy_text;
+
+__attribute__((visibility("default"))) int64_t torchy_abi() { return 1; }
+
+__attribute__((visibility("default"))) void torchy_set_callback(torchy::Callback function) {
+  torchy::callback() = function;
+}
+
+__attribute__((visibility("default"))) int64_t torchy_claim() { return torchy::claim_ops(); }
+
+__attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise,
+                                                          int64_t rule, uint64_t runtime, uint64_t hidden) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& info = *registry().ops[id];
+  info.pointwise = pointwise != 0;
+  info.rule = static_cast<torchy::LayoutRule>(rule);
+  info.runtime_numbers = runtime;
+  info.hidden_writes = hidden;
+  bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
+  auto wanted = static_cast<torchy::OpClass>(op_class);
+  info.op_class = wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
+}
+
+__attribute__((visibility("default"))) void torchy_open(int64_t id, int64_t mode, int64_t max_ops, int64_t slack) {
+  auto session = std::make_shared<torchy::Session>();
+  session->id = id;
+  session->mode = static_cast<torchy::SessionMode>(mode);
+  session->max_ops = static_cast<size_t>(max_ops);
+  session->slack_bytes = static_cast<size_t>(slack);
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    registry().sessions.push_back(session);
+  }
+}
+
+// The session that this thread records into from now on; -1: none.
+__attribute__((visibility("default"))) void torchy_attach(int64_t id) {
+  torchy::this_session = id < 0 ? nullptr : torchy::session_of(id);
+  torchy::set_thread_bit(torchy::this_session != nullptr);
+}
+
+__attribute__((visibility("default"))) void torchy_close(int64_t id) {
+  std::shared_ptr<torchy::Session> dropped;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& sessions = registry().sessions;
+  for (auto it = sessions.begin(); it != sessions.end(); ++it) {
+    if ((*it)->id != id) continue;
+    dropped = *it;
+    sessions.erase(it);
+    break;
+  }
+}
+
+// Nested: while paused, this thread's ops are run, not recorded.
+__attribute__((visibility("default"))) void torchy_pause(int64_t on) {
+  static thread_local std::vector<std::unique_ptr<torchy::Paused>> pauses;
+  if (on) {
+    pauses.push_back(std::make_unique<torchy::Paused>());
+  } else {
+    pauses.pop_back();
+  }
+}
+
+__attribute__((visibility("default"))) int64_t torchy_begin(int64_t id) {
+  auto session = torchy::session_of(id);
+  return session ? torchy::begin_flush(*session) : 0;
+}
+
+__attribute__((visibility("default"))) void torchy_leave(int64_t id) {
+  if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
+}
+
+__attribute__((visibility("default"))) void torchy_finish(int64_t id) {
+  if (auto session = torchy::session_of(id)) torchy::finish_flush(*session);
+}
+
+// The running trace: counts and addresses of its arrays of int64 (op ids, words, numbers, slot infos) and done flags.
+__attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* out) {
+  auto session = torchy::session_of(id);
+  auto& trace = *session->running;
+  out[0] = static_cast<int64_t>(trace.ids.size());
+  out[1] = reinterpret_cast<int64_t>(trace.ids.data());
+  out[2] = static_cast<int64_t>(trace.words.size());
+  out[3] = reinterpret_cast<int64_t>(trace.words.data());
+  out[4] = static_cast<int64_t>(trace.numbers.size());
+  out[5] = reinterpret_cast<int64_t>(trace.numbers.data());
+  out[6] = static_cast<int64_t>(trace.slots.size());
+  out[7] = reinterpret_cast<int64_t>(trace.infos.data());
+  out[8] = reinterpret_cast<int64_t>(trace.done.data());
+}
+
+// Memory for a slot; 0 if there is none to be had.
+__attribute__((visibility("default"))) int64_t torchy_allocate(int64_t id, int64_t slot) {
+  auto session = torchy::session_of(id);
+  auto& trace = *session->running;
+  try {
+    torchy::allocate(trace.slots[slot], trace.infos[slot]);
+    return 1;
+  } catch (const std::exception& error) {
+    torchy_text = error.what();
+    return 0;
+  }
+}
+
+__attribute__((visibility("default"))) void torchy_release(int64_t id, int64_t slot) {
+  auto session = torchy::session_of(id);
+  auto& trace = *session->running;
+  if (!trace.slots[slot].created || trace.slots[slot].live) return;
+  trace.slots[slot].memory.clear();
+  trace.infos[slot].address = 0;
+}
+
+// Launches a kernel and marks the ops of its group as done, in one go.
+__attribute__((visibility("default"))) void torchy_launch(int64_t id, void (*kernel)(int64_t*, int32_t),
+                                                          int64_t* arguments, int32_t threads, const int64_t* ops,
+                                                          int64_t count) {
+  auto session = torchy::session_of(id);
+  if (!session->running) return;  // finished meanwhile, by a call from within this flush
+  auto& done = session->running->done;
+  if (done[ops[0]]) return;
+  kernel(arguments, threads);
+  for (int64_t i = 0; i < count; ++i) done[ops[i]] = 1;
+}
+
+__attribute__((visibility("default"))) const char* torchy_describe_node(int64_t id) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto* node = registry().nodes[id];
+  torchy_text = node->step ? torchy::describe(*node->step, node) : "{}";
+  return torchy_text.c_str();
+}
+
+__attribute__((visibility("default"))) const char* torchy_describe_step(int64_t id) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  torchy_text = torchy::describe(*registry().steps[id], nullptr);
+  return torchy_text.c_str();
+}
+
+__attribute__((visibility("default"))) const char* torchy_last_text() { return torchy_text.c_str(); }
+
+// The sessions that must flush before a storage is read (or, with `written`, written): their ids, and how many.
+__attribute__((visibility("default"))) int64_t torchy_owing(c10::StorageImpl* storage, int64_t written, int64_t* out,
+                                                            int64_t room) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  bool pending = false;
+  auto sessions = torchy::holders(storage, &pending);
+  if (!pending && !written) return 0;
+  int64_t count = 0;
+  for (const auto& session : sessions)
+    if (count < room) out[count++] = session->id;
+  return count;
+}
+
+// A tensor's storage; null if it has none.
+__attribute__((visibility("default"))) c10::StorageImpl* torchy_storage(c10::TensorImpl* tensor) {
+  return tensor->has_storage() ? tensor->unsafe_storage().unsafeGetStorageImpl() : nullptr;
+}
+
+__attribute__((visibility("default"))) int64_t torchy_is_pending(c10::TensorImpl* tensor) {
+  auto* storage = torchy_storage(tensor);
+  if (!storage) return 0;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  bool pending = false;
+  torchy::holders(storage, &pending);
+  return pending;
+}
+
+__attribute__((visibility("default"))) int64_t torchy_has_bit(c10::TensorImpl* tensor) {
+  return torchy::carries_bit(*tensor);
+}
+
+__attribute__((visibility("default"))) void torchy_take_bit(c10::TensorImpl* tensor) { torchy::take_bit(*tensor); }
+
+// From now on, ops on this storage run at once: something outside torch can see its memory.
+__attribute__((visibility("default"))) void torchy_escaped(c10::StorageImpl* storage) {
+  torchy::note_escape(storage);
+}
+
+__attribute__((visibility("default"))) void torchy_counters(int64_t id, int64_t* out) {
+  auto session = torchy::session_of(id);
+  if (!session) return;
+  const int64_t values[] = {session->recorded, session->run_now, session->places, session->layouts,
+                            session->policy_calls, session->flushes, session->views};
+  std::copy(std::begin(values), std::end(values), out);
+}
+
+__attribute__((visibility("default"))) int64_t torchy_recorded_ops(int64_t id) {
+  auto session = torchy::session_of(id);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return session ? static_cast<int64_t>(session->trace.path.size()) : 0;
+}
+
+}  // extern "C"
+
+TORCH_LIBRARY(torchy, m) {
+  m.def("run(int session, int op) -> ()", &torchy::run_op);
+  m.def("reraise() -> ()");
+}

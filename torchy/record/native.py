@@ -1,0 +1,264 @@
+"""The walker, built and loaded: compiled on first use for the torch that is installed, and cached."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+HERE = Path(__file__).parent
+SOURCES = ("walker.cpp", "api.h", "keys.h", "layout.h", "recorder.h", "trace.h", "trie.h")
+CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p
+)
+
+
+class WalkerUnavailable(RuntimeError):
+    """The walker cannot be built or loaded here; the message says what to do about it."""
+
+
+class Running(NamedTuple):
+    """The trace that is being flushed, as addresses of arrays of int64 (``done``: of bytes)."""
+
+    op_count: int
+    ops: int
+    word_count: int
+    words: int
+    number_count: int
+    numbers: int
+    slot_count: int
+    slots: int
+    done: int
+
+
+class Counters(NamedTuple):
+    """What a session has done so far, in numbers."""
+
+    recorded: int
+    run_now: int
+    places: int
+    layouts: int
+    policy_calls: int
+    flushes: int
+    views: int
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder where the walker is kept."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "torchy"
+
+
+def _torch_folder() -> Path:
+    return Path(torch.__file__).parent
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler that would be used (``$CXX``, else ``g++``, else ``clang++``)."""
+    for name in (os.environ.get("CXX"), "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    return None
+
+
+def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the walker for this torch, these sources and this machine is kept."""
+    content = hashlib.sha256()
+    for name in SOURCES:
+        content.update((HERE / name).read_bytes())
+    content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()}".encode())
+    return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
+
+
+def _intact(library: Path) -> bool:
+    """Tell whether a built walker is what was built: its digest lies beside it."""
+    digest = library.with_suffix(".sha256")
+    try:
+        return digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest()
+    except OSError:
+        return False
+
+
+def is_built(cache_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Return True if the walker need not be compiled any more."""
+    return _intact(library_path(cache_dir))
+
+
+def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Compile the walker if that has not been done; several processes may start at once.
+
+    Returns
+    -------
+    Path
+        The shared library.
+
+    Raises
+    ------
+    WalkerUnavailable
+        If this platform is not supported, there is no compiler, or it fails.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise WalkerUnavailable(
+            f"Torchy runs on Linux x86-64 so far, not on {sys.platform} {platform.machine()}: "
+            "cells run eagerly."
+        )
+    library = library_path(cache_dir)
+    if _intact(library):
+        return library
+    command = compiler()
+    if command is None:
+        raise WalkerUnavailable(
+            "Torchy compiles its walker on first use and found no C++ compiler: install one "
+            "(apt install g++, dnf install gcc-c++, conda install cxx-compiler) or name it in "
+            "$CXX. Until then cells run eagerly."
+        )
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with open(library.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _intact(library):
+                _compile(command, library)
+    except OSError as error:
+        raise WalkerUnavailable(
+            f"Torchy cannot keep its walker in {library.parent}: {error}. Name a folder that can "
+            "be written with torchy.enable(cache_dir=...) or $XDG_CACHE_HOME."
+        ) from error
+    return library
+
+
+def _compile(command: str, library: Path) -> None:
+    torch_folder = _torch_folder()
+    include = torch_folder / "include"
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        built = Path(scratch) / library.name
+        run = subprocess.run(
+            [
+                command, "-O2", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden",
+                "-isystem", str(include),
+                "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
+                str(HERE / "walker.cpp"), "-o", str(built),
+                f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10",
+                f"-Wl,-rpath,{torch_folder / 'lib'}",
+            ],
+            capture_output=True,
+            text=True,
+        )  # fmt: skip
+        if run.returncode != 0:
+            errors = [line for line in run.stderr.splitlines() if "error" in line][:5]
+            raise WalkerUnavailable(
+                f"{command} could not compile the walker for torch {torch.__version__}:\n"
+                + "\n".join(errors or run.stderr.splitlines()[-5:])
+            )
+        digest = Path(scratch) / "digest"
+        digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
+        os.replace(built, library)
+        os.replace(digest, library.with_suffix(".sha256"))
+
+
+class Walker:
+    """The loaded walker: its functions, typed. One a process, since torch's dispatcher is one.
+
+    Parameters
+    ----------
+    library
+        What :func:`build` returned.
+    answer
+        Called for what only Python can decide or do: ``answer(what, session, argument, text)``
+        gives a number, negative if :attr:`raising` holds an exception for the program.
+    """
+
+    def __init__(self, library: Path, answer: Callable[[int, int, int, str], int]) -> None:
+        torch.ops.load_library(library)
+        self.library = ctypes.CDLL(str(library))
+        self.raising: dict[int, BaseException] = {}
+        self._answer = answer
+        self._callback = CALLBACK(self._called)
+        for name, result, *arguments in _FUNCTIONS:
+            function = getattr(self.library, f"torchy_{name}")
+            function.restype, function.argtypes = result, arguments
+        self._python_side = torch.library.Library("torchy", "IMPL")
+        self._python_side.impl("reraise", self._reraise, "CompositeImplicitAutograd")
+        self.library.torchy_set_callback(self._callback)
+        self.run = torch.ops.torchy.run.default
+
+    def _called(self, what: int, session: int, argument: int, text: bytes) -> int:
+        try:
+            return self._answer(what, session, argument, text.decode())
+        except BaseException as error:  # the walker raises it again, in the program
+            self.raising[threading.get_ident()] = error
+            return -1
+
+    def _reraise(self) -> None:
+        raise self.raising.pop(threading.get_ident())
+
+    def owing(self, tensor: torch.Tensor, written: bool) -> list[int]:
+        """Return the sessions that must flush before a tensor is read, or written, from outside."""
+        storage = self.library.torchy_storage(tensor._cdata)
+        return self.storage_owing(storage, written) if storage else []
+
+    def storage_owing(self, storage: int, written: bool) -> list[int]:
+        """Return the same for the address of a storage."""
+        out = (ctypes.c_int64 * 16)()
+        return out[: self.library.torchy_owing(storage, written, out, len(out))]
+
+    def is_pending(self, tensor: torch.Tensor) -> bool:
+        """Return True if a tensor's values have not been computed yet."""
+        return bool(self.library.torchy_is_pending(tensor._cdata))
+
+    def running(self, session: int) -> Running:
+        """Return where the trace that is being flushed lies."""
+        out = (ctypes.c_int64 * 9)()
+        self.library.torchy_running(session, out)
+        return Running(*out)
+
+    def counters(self, session: int) -> Counters:
+        """Return a session's counters."""
+        out = (ctypes.c_int64 * 7)()
+        self.library.torchy_counters(session, out)
+        return Counters(*out)
+
+
+_INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
+_POINTER = ctypes.c_void_p
+_FUNCTIONS = (
+    ("abi", _INT),
+    ("set_callback", _VOID, CALLBACK),
+    ("claim", _INT),
+    ("set_op", _VOID, _INT, _INT, _INT, _INT, ctypes.c_uint64, ctypes.c_uint64),
+    ("open", _VOID, _INT, _INT, _INT, _INT),
+    ("attach", _VOID, _INT),
+    ("close", _VOID, _INT),
+    ("pause", _VOID, _INT),
+    ("begin", _INT, _INT),
+    ("leave", _VOID, _INT),
+    ("finish", _VOID, _INT),
+    ("running", _VOID, _INT, _POINTER),
+    ("allocate", _INT, _INT, _INT),
+    ("release", _VOID, _INT, _INT),
+    ("launch", _VOID, _INT, _POINTER, _POINTER, ctypes.c_int32, _POINTER, _INT),
+    ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
+    ("storage", _POINTER, _POINTER),
+    ("is_pending", _INT, _POINTER),
+    ("has_bit", _INT, _POINTER),
+    ("take_bit", _VOID, _POINTER),
+    ("escaped", _VOID, _POINTER),
+    ("describe_node", _TEXT, _INT),
+    ("describe_step", _TEXT, _INT),
+    ("last_text", _TEXT),
+    ("counters", _VOID, _INT, _POINTER),
+    ("recorded_ops", _INT, _INT),
+)

@@ -1,0 +1,147 @@
+"""What happens with an op when it is first met: defer, view (metadata only), descend, or run now."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any, NamedTuple
+
+import torch
+
+from torchy.ir.ops import lookup
+
+
+class OpClass(enum.IntEnum):
+    """How the walker treats an op; the numbers are the walker's."""
+
+    RUN_NOW = 1
+    METADATA = 2
+    DESCEND = 3
+    DEFER = 4
+
+
+class LayoutRule(enum.IntEnum):
+    """How the layouts of an op's results follow from its operands'; the numbers are the walker's."""
+
+    LEARN = 0
+    ITERATE = 1
+    LIKE_FIRST = 2
+    REDUCE = 3
+    MATMUL = 4
+    ADD_MATMUL = 5
+
+
+class Classification(NamedTuple):
+    """What the walker needs to know of an op, once."""
+
+    op_class: OpClass
+    pointwise: bool = False
+    rule: LayoutRule = LayoutRule.LEARN
+    runtime: int = 0  # a bit for each argument whose value is not part of the place
+    hidden: int = 0  # a bit for each argument that is written to without the schema saying so
+
+
+RUN_NOW = Classification(OpClass.RUN_NOW)
+METADATA = Classification(OpClass.METADATA)
+
+# Read nothing of their tensor but sizes, strides, dtype and device; or return a view without saying so.
+METADATA_ONLY = frozenset(
+    """
+    empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty
+    new_empty_strided new_zeros new_ones new_full _unsafe_view _reshape_alias is_same_size
+    """.split()
+)
+
+# Pointwise ops whose kernel does not lay out its result as TensorIterator would.
+OTHER_LAYOUT = frozenset(("masked_fill",))
+
+# How the result of a call lies in memory: contiguous, of sizes by these rules. All others are learned.
+CALL_RULES: dict[LayoutRule, frozenset[str]] = {
+    LayoutRule.LIKE_FIRST: frozenset(
+        "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data".split()
+    ),
+    LayoutRule.REDUCE: frozenset(
+        """
+        sum sum.dim_IntList mean mean.dim amax amin any any.dim any.dims all all.dim all.dims
+        prod prod.dim_int
+        """.split()
+    ),
+    LayoutRule.MATMUL: frozenset("mm bmm".split()),
+    LayoutRule.ADD_MATMUL: frozenset("addmm baddbmm".split()),
+}
+
+
+def layout_rule(name: str, pointwise: bool) -> LayoutRule:
+    """Return how the layout of an op's result is found; ``name`` is without namespace."""
+    if pointwise:
+        other = name.partition(".")[0] in OTHER_LAYOUT
+        return LayoutRule.LEARN if other else LayoutRule.ITERATE
+    for rule, names in CALL_RULES.items():
+        if name in names:
+            return rule
+    return LayoutRule.LEARN
+
+
+def classify(name: str) -> Classification:
+    """Decide about an op by its name, as the dispatcher spells it: ``aten::add.Tensor``."""
+    namespace, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    if namespace != "aten":
+        return RUN_NOW
+    schema = torch._C._get_schema(name.partition(".")[0], overload)
+    if is_view(schema) or base in METADATA_ONLY:
+        return METADATA
+    if base.startswith("_foreach_"):
+        # its kernel on the CPU runs the plain op on each tensor; with a tensor of scalars it reads memory
+        scalars = any(str(a.type) == "Tensor" and a.name != "self" for a in schema.arguments)
+        return RUN_NOW if scalars else Classification(OpClass.DESCEND)
+    spec = lookup(name)
+    if spec is None or spec.raises_on_data:
+        return RUN_NOW
+    names = [argument.name for argument in schema.arguments]
+    pointwise = spec.kind == "pointwise"
+    return Classification(
+        OpClass.DEFER,
+        pointwise,
+        layout_rule(rest, pointwise),
+        _bits(names, spec.runtime),
+        _bits(names, frozenset(spec.hidden_writes)),
+    )
+
+
+def _bits(names: list[str], wanted: frozenset[str]) -> int:
+    return sum(1 << index for index, name in enumerate(names) if name in wanted)
+
+
+def is_view(schema: Any) -> bool:
+    """Tell whether an op returns an alias of its only tensor and touches no memory."""
+    tensors = [a for a in schema.arguments if "Tensor" in str(a.type)]
+    if len(tensors) != 1 or schema.name.startswith(("aten::_nested", "aten::_sparse")):
+        return False
+    aliases = [r.alias_info for r in schema.returns]
+    return bool(aliases) and all(
+        alias is not None and not alias.is_write for alias in aliases
+    )
+
+
+def allow(description: str) -> bool:
+    """Decide whether a deferrable op may be deferred with these constants.
+
+    Legality of dtypes is learned by the walker, which tries the real op; this is about arguments
+    that the plan cannot express.
+    """
+    step = json.loads(description)
+    base = step["name"].partition("::")[2].partition(".")[0]
+    if base in ("_to_copy", "clone", "copy_"):
+        # memory formats and other devices are not worth a rule of their own: only plain conversions
+        names = [a.name for a in torch._C._get_schema(*_split(step["name"])).arguments]
+        for name, argument in zip(names, step["arguments"], strict=True):
+            value = argument.get("constant")
+            if name in ("layout", "device", "pin_memory") and value is not None:
+                return False
+    return True
+
+
+def _split(name: str) -> tuple[str, str]:
+    base, _, overload = name.partition(".")
+    return base, overload

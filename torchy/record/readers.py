@@ -1,0 +1,125 @@
+"""Ways to look at a tensor that the walker does not see, in one table.
+
+What goes through the dispatcher, and whoever asks torch for a mutable pointer, meets the walker anyway.
+The rest reads through const pointers, or hands memory to something outside torch: these methods flush
+first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# method of torch.Tensor -> whether memory is handed out for good: such a storage's ops run at once from then on
+TENSOR_READERS: dict[str, bool] = {
+    "tolist": False,
+    "type": False,  # reads the keys
+    "new": False,
+    "new_tensor": False,
+    "numpy": True,
+    "__array__": True,
+    "data_ptr": True,
+    "const_data_ptr": True,
+    "mutable_data_ptr": True,
+    "__dlpack__": True,
+    "untyped_storage": False,  # writing through it asks for a mutable pointer
+    "storage": False,
+    "_typed_storage": False,
+    "share_memory_": True,
+    "is_shared": False,
+    "__reduce_ex__": False,
+    "__deepcopy__": False,
+}
+FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
+    (torch, "to_dlpack"),
+    (torch.utils.dlpack, "to_dlpack"),
+    (torch._C, "_to_dlpack"),
+)
+
+# methods of torch.UntypedStorage that replace memory or hand it out
+STORAGE_READERS = ("resize_", "data_ptr")
+
+Settle = Callable[[torch.Tensor, bool, str], None]
+
+
+class Readers:
+    """Puts the readers' hooks in place, and takes them away again.
+
+    Parameters
+    ----------
+    settle
+        ``settle(tensor, escapes, reason)`` computes what is pending on a tensor.
+    settle_storage
+        The same for an address of a storage that is about to be replaced.
+    """
+
+    def __init__(self, settle: Settle, settle_storage: Callable[[int, str], None]) -> None:
+        self._settle = settle
+        self._settle_storage = settle_storage
+        self._undo: list[Callable[[], None]] = []
+
+    def install(self) -> None:
+        """Put the hooks in place; does nothing if they are."""
+        if self._undo:
+            return
+        for name, escapes in TENSOR_READERS.items():
+            if hasattr(torch.Tensor, name):
+                self._replace(torch.Tensor, name, self._method(name, escapes))
+        for owner, name in FUNCTION_READERS:
+            if hasattr(owner, name):
+                self._replace(owner, name, self._function(owner, name))
+        for name in STORAGE_READERS:
+            self._replace(torch.UntypedStorage, name, self._storage_method(name))
+
+    def uninstall(self) -> None:
+        """Leave torch as it was."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _replace(self, owner: Any, name: str, hook: Any) -> None:
+        own = vars(owner).get(name)
+        setattr(owner, name, hook)
+        if own is None:
+            self._undo.append(functools.partial(delattr, owner, name))
+        else:
+            self._undo.append(functools.partial(setattr, owner, name, own))
+
+    def _method(self, name: str, escapes: bool) -> Any:
+        original = getattr(torch.Tensor, name)
+        settle = self._settle
+
+        @functools.wraps(original)
+        def reader(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            settle(tensor, escapes, name)
+            return original(tensor, *args, **kwargs)
+
+        return reader
+
+    def _function(self, owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
+        settle = self._settle
+        escapes = "dlpack" in name
+
+        @functools.wraps(original)
+        def reader(*args: Any, **kwargs: Any) -> Any:
+            for arg in args[:1]:
+                for tensor in arg if isinstance(arg, list | tuple) else (arg,):
+                    if isinstance(tensor, torch.Tensor):
+                        settle(tensor, escapes, name)
+            return original(*args, **kwargs)
+
+        return reader
+
+    def _storage_method(self, name: str) -> Any:
+        original = getattr(torch.UntypedStorage, name)
+        settle = self._settle_storage
+
+        @functools.wraps(original)
+        def reader(storage: torch.UntypedStorage, *args: Any, **kwargs: Any) -> Any:
+            settle(storage._cdata, f"UntypedStorage.{name}")
+            return original(storage, *args, **kwargs)
+
+        return reader

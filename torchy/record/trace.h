@@ -1,0 +1,384 @@
+// Traces being recorded or run, the storages that are pending on them, and the sessions that own them.
+//
+// One mutex guards all of it. Nothing waits while holding it: no Python, no kernel, no destructor of a tensor.
+#pragma once
+
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/StorageImpl.h>
+#include <c10/util/flat_hash_map.h>
+#include <sys/mman.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "layout.h"
+
+namespace torchy {
+
+using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
+using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
+
+// A storage that a trace reads or writes. Inputs are held; created ones only weakly until the flush. Either way its
+// address cannot be reused while the slot lives.
+struct Slot {
+  c10::StorageImpl* storage = nullptr;
+  c10::Storage held;
+  std::optional<WeakStorage> weak;
+  c10::DataPtr memory;  // of a pending storage: set aside, or made by the flush
+  size_t bytes = 0;
+  int last_view = -1;
+  bool created = false, written = false, live = true;
+
+  bool pending() const { return created || written; }
+  bool reachable() const { return created ? weak->use_count() > 0 : held.use_count() > 1; }
+};
+
+struct View {
+  int slot, previous;  // previous view of the same slot
+  size_t at;           // in Trace::words: offset, sizes, strides
+  uint8_t rank;
+  c10::ScalarType dtype;
+};
+
+// What Python sees of a slot during a flush.
+struct SlotInfo {
+  int64_t address, bytes, flags;  // flags: 1 created, 2 written, 4 live
+};
+
+struct Trace {
+  std::vector<Node*> path;
+  std::vector<Slot> slots;
+  std::vector<View> views;
+  std::vector<int64_t> words;
+  std::vector<int64_t> numbers;  // raw bits
+  ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
+  std::vector<WeakTensor> bearers;  // every tensor known to carry the bit for this trace
+  ProcessState state;
+  size_t large_bytes = 0;           // since the memory kept alive was last weighed
+  size_t peak = 0;                  // bytes that eager would have held at most
+  std::vector<SlotInfo> infos;      // filled in when a flush begins
+  std::vector<int64_t> ids;
+  std::vector<uint8_t> done;        // ops that have been run, by index
+
+  int find_slot(c10::StorageImpl* storage) const {
+    auto found = slot_of.find(storage);
+    return found == slot_of.end() ? -1 : found->second;
+  }
+
+  // Looks at the views made of a slot last; a view not found again is just another view.
+  int find_view(int slot, const c10::TensorImpl& tensor) const {
+    auto sizes = tensor.sizes(), strides = tensor.strides();
+    int looked = 0;
+    for (int i = slots[slot].last_view; i >= 0 && looked < 8; i = views[i].previous, ++looked) {
+      const View& view = views[i];
+      const int64_t* at = &words[view.at];
+      if (view.rank == sizes.size() && at[0] == tensor.storage_offset() &&
+          view.dtype == c10::typeMetaToScalarType(tensor.dtype()) &&
+          std::equal(sizes.begin(), sizes.end(), at + 1) &&
+          std::equal(strides.begin(), strides.end(), at + 1 + view.rank))
+        return i;
+    }
+    return -1;
+  }
+
+  int add_view(int slot, int64_t offset, c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType dtype) {
+    int index = static_cast<int>(views.size());
+    views.push_back({slot, slots[slot].last_view, words.size(), static_cast<uint8_t>(sizes.size()), dtype});
+    slots[slot].last_view = index;
+    words.push_back(offset);
+    words.insert(words.end(), sizes.begin(), sizes.end());
+    words.insert(words.end(), strides.begin(), strides.end());
+    return index;
+  }
+
+  // Bytes that the flush would need, and that eager would hold now (as if nothing were deferred).
+  void weigh(size_t& needed, size_t& eager) const {
+    needed = eager = 0;
+    for (const Slot& slot : slots) {
+      bool reachable = slot.reachable();
+      if (!slot.created || reachable) needed += slot.bytes;
+      if (reachable) eager += slot.bytes;
+    }
+  }
+};
+
+enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
+
+struct Session {
+  int64_t id = 0;
+  Trace trace;
+  std::unique_ptr<Trace> running;  // being flushed, or left by a flush that failed
+  std::thread::id flusher;         // nobody: the default value
+  std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
+  SessionMode mode = SessionMode::kRecord;
+  size_t max_ops = 1024, slack_bytes = 16 << 20;
+  // counters
+  int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0, views = 0;
+};
+
+struct Registry {
+  std::mutex mutex;
+  std::condition_variable flushed;
+  std::vector<std::shared_ptr<Session>> sessions;
+  ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped;  // a raw pointer to these has left torch
+  std::vector<std::unique_ptr<OpInfo>> ops;
+  std::unordered_map<Words, std::unique_ptr<Signature>, WordsHash> signatures;
+  std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
+  std::vector<Node*> nodes;
+  std::vector<Step*> steps;
+
+  std::shared_ptr<Session> find(int64_t id) {
+    for (auto& session : sessions)
+      if (session->id == id) return session;
+    return nullptr;
+  }
+};
+
+inline Registry& registry() {
+  static Registry* instance = std::make_unique<Registry>().release();  // lives as long as the process
+  return *instance;
+}
+
+inline thread_local std::shared_ptr<Session> this_session;
+
+// Python, called for what only it can decide or do. Returns a negative number if an exception is to be raised.
+enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3 };
+enum class Reason : int64_t {
+  kOperand = 0, kMemory = 1, kLength = 2, kBytes = 3, kState = 4, kWrite = 5, kOtherThread = 6
+};
+using Callback = int64_t (*)(int64_t what, int64_t session, int64_t argument, const char* text);
+
+inline Callback& callback() {
+  static Callback function = nullptr;
+  return function;
+}
+
+inline int64_t ask(Ask what, int64_t session, int64_t argument, const char* text = "") {
+  Paused paused;
+  int64_t answer = callback()(static_cast<int64_t>(what), session, argument, text);
+  if (answer < 0) {  // Python holds an exception: let torch translate it
+    torch::jit::Stack none;
+    c10::Dispatcher::singleton().findSchemaOrThrow("torchy::reraise", "").callBoxed(&none);
+    TORCH_CHECK(false, "torchy: an exception was lost");
+  }
+  return answer;
+}
+
+inline void on_access(c10::StorageImpl* storage);
+
+inline bool ours(const c10::StorageImpl& storage) { return storage.has_materializer(); }
+
+// Which sessions have a storage in a trace, and whether one of them owes it values. Call with the mutex held.
+inline std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending) {
+  std::vector<std::shared_ptr<Session>> found;
+  *pending = false;
+  for (auto& session : registry().sessions) {
+    bool here = false;
+    for (Trace* trace : {&session->trace, session->running.get()}) {
+      if (!trace) continue;
+      int slot = trace->find_slot(storage);
+      if (slot < 0) continue;
+      here = true;
+      *pending = *pending || trace->slots[slot].pending();
+    }
+    if (here) found.push_back(session);
+  }
+  return found;
+}
+
+// Flushes whatever is pending on a storage, or, if it is about to be written, whatever still has to read it.
+inline void settle_storage(c10::StorageImpl* storage, bool written, Reason reason, const char* text) {
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    std::vector<std::shared_ptr<Session>> sessions;
+    bool pending = false;
+    {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      sessions = holders(storage, &pending);
+    }
+    if (sessions.empty() || !(pending || written)) return;
+    for (auto& session : sessions) {
+      auto why = session == this_session ? reason : Reason::kOtherThread;
+      ask(Ask::kFlush, session->id, static_cast<int64_t>(why), text);
+    }
+  }
+}
+
+inline void note_escape(c10::StorageImpl* storage) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& escaped = registry().escaped;
+  if (escaped.size() >= 256 && (escaped.size() & (escaped.size() - 1)) == 0) {
+    for (auto it = escaped.begin(); it != escaped.end();)
+      it = it->second.use_count() == 0 ? escaped.erase(it) : std::next(it);
+  }
+  if (escaped.find(storage) == escaped.end())
+    escaped.emplace(storage, WeakStorage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage)));
+}
+
+// Somebody is about to write through, or to take, a raw pointer: torch calls this before it gives one away.
+inline void on_access(c10::StorageImpl* storage) {
+  settle_storage(storage, /*written=*/true, Reason::kMemory, "");
+  if (!Paused::active()) note_escape(storage);
+}
+
+inline void watch(c10::StorageImpl& storage) {
+  if (!storage.has_materializer()) storage.set_materializer(&on_access);
+}
+
+inline c10::DataPtr no_memory() { return c10::DataPtr(nullptr, c10::Device(c10::kCPU)); }
+
+inline at::Tensor pending_tensor(Trace& trace, const Layout& layout, int* slot_index, int* view_index) {
+  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(),
+                                                       c10::SymInt(static_cast<int64_t>(layout.bytes)), no_memory(),
+                                                       c10::GetCPUAllocator(), /*resizable=*/true);
+  storage->set_materializer(&on_access);
+  Slot slot;
+  slot.storage = storage.get();
+  slot.weak.emplace(storage);
+  slot.bytes = layout.bytes;
+  slot.created = true;
+  *slot_index = static_cast<int>(trace.slots.size());
+  trace.slot_of.emplace(storage.get(), *slot_index);
+  trace.slots.push_back(std::move(slot));
+  *view_index = trace.add_view(*slot_index, 0, layout.sizes, layout.strides, layout.dtype);
+  auto keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) | c10::DispatchKeySet(kBit);
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), keys,
+                                                         c10::scalarTypeToTypeMeta(layout.dtype));
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout.sizes, layout.strides);
+  trace.bearers.emplace_back(tensor.getIntrusivePtr());
+  return tensor;
+}
+
+// An input's values become pending too: its memory is set aside, its only tensor gets the bit.
+inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
+  slot.written = true;
+  slot.memory = std::move(slot.storage->_mutable_data_ptr_no_checks());
+  slot.storage->set_data_ptr_noswap(no_memory());
+  give_bit(tensor);
+  trace.bearers.emplace_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
+}
+
+// A real tensor on the memory of a slot, which the program cannot see.
+inline at::Tensor shadow(Trace& trace, int view_index) {
+  const View& view = trace.views[view_index];
+  Slot& slot = trace.slots[view.slot];
+  void* address = slot.pending() ? slot.memory.get() : const_cast<void*>(slot.storage->data());
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
+      c10::DataPtr(address, c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(std::move(storage)),
+      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
+      c10::scalarTypeToTypeMeta(view.dtype));
+  const int64_t* at = &trace.words[view.at];
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(at + 1, view.rank),
+                                                      c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
+  return tensor;
+}
+
+// Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is in the midst of it.
+inline int claim_flush(Session& session) {
+  std::unique_lock<std::mutex> lock(registry().mutex);
+  auto me = std::this_thread::get_id();
+  for (;;) {
+    if (session.running) {
+      if (session.flusher == me) return 2;
+      if (session.flusher == std::thread::id()) {
+        session.flusher = me;
+        return 1;
+      }
+      registry().flushed.wait(lock);
+      continue;
+    }
+    if (session.trace.path.empty()) return 0;
+    session.running = std::make_unique<Trace>(std::move(session.trace));
+    session.trace = Trace();
+    session.flusher = me;
+    ++session.flushes;
+    Trace& trace = *session.running;
+    trace.done.assign(trace.path.size(), 0);
+    for (Node* node : trace.path) trace.ids.push_back(node->id);
+    for (Slot& slot : trace.slots) {
+      if (slot.created) {
+        slot.held = c10::Storage(slot.weak->lock());
+        slot.live = static_cast<bool>(slot.held);
+      } else {
+        slot.live = slot.reachable();
+      }
+      trace.infos.push_back({slot.created ? 0
+                                 : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
+                                                : reinterpret_cast<int64_t>(slot.storage->data()),
+                             static_cast<int64_t>(slot.bytes),
+                             (slot.created ? 1 : 0) | (slot.written ? 2 : 0) | (slot.live ? 4 : 0)});
+    }
+    return 1;
+  }
+}
+
+inline int begin_flush(Session& session) {
+  int claimed = claim_flush(session);
+  if (claimed != 1) return claimed;
+  auto now = ProcessState::now();
+  if (now == session.running->state) return claimed;
+  session.outer_state = now;
+  session.running->state.apply();
+  return claimed;
+}
+
+inline void restore_state(Session& session) {
+  if (session.outer_state) session.outer_state->apply();
+  session.outer_state.reset();
+}
+
+// A flush that raised leaves its trace behind, to be resumed by the next.
+inline void leave_flush(Session& session) {
+  restore_state(session);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  session.flusher = std::thread::id();
+  registry().flushed.notify_all();
+}
+
+// All values are there: put them into the storages of the program and take the bit off its tensors.
+inline void finish_flush(Session& session) {
+  std::unique_ptr<Trace> trace;
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
+  restore_state(session);
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    trace = std::move(session.running);
+    if (!trace) return;
+    for (Slot& slot : trace->slots) {
+      if (!slot.held.unsafeGetStorageImpl()) continue;
+      if (slot.pending()) slot.storage->set_data_ptr_noswap(std::move(slot.memory));
+      bool pending = false;
+      if (slot.storage->has_materializer() && holders(slot.storage, &pending).empty())
+        slot.storage->clear_materializer();
+    }
+    for (auto& bearer : trace->bearers) {
+      if (auto tensor = bearer.lock()) {
+        take_bit(*tensor);
+        tensors.push_back(std::move(tensor));
+      }
+    }
+    session.flusher = std::thread::id();
+    registry().flushed.notify_all();
+  }
+}
+
+inline void* allocate(Slot& slot, SlotInfo& info) {
+  if (!slot.memory.get() && slot.bytes > 0) {
+    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
+    constexpr size_t kHuge = size_t{1} << 21;
+    if (slot.bytes >= 2 * kHuge) {  // page faults cost more than the arithmetic
+      auto begin = (reinterpret_cast<uintptr_t>(slot.memory.get()) + kHuge - 1) & ~(kHuge - 1);
+      auto end = (reinterpret_cast<uintptr_t>(slot.memory.get()) + slot.bytes) & ~(kHuge - 1);
+      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+    }
+  }
+  info.address = reinterpret_cast<int64_t>(slot.memory.get());
+  return slot.memory.get();
+}
+
+}  // namespace torchy

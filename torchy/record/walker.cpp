@@ -1,0 +1,421 @@
+// The walker: sees every op below autograd, on unpatched torch, and records or runs it.
+//
+// It must be C++ because only C++ can make a tensor whose storage has no memory yet, because ops arrive from threads
+// without Python, and because an op is recorded in the time in which Python looks up a name.
+//
+// How ops get here: see keys.h. What is recorded: trie.h (places) and trace.h (traces). How: recorder.h. What Python
+// calls: api.h. Built on first use by native.py, without Python's headers.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/TensorOptions.h>
+#include <torch/library.h>
+
+#include "api.h"
+#include "recorder.h"
+
+namespace torchy {
+
+OpInfo::OpInfo(const c10::OperatorHandle& handle) : op(handle) {
+  const auto& schema = op.schema();
+  arguments = schema.arguments().size();
+  results = schema.returns().size();
+  fresh_tensors = true;
+  for (size_t i = 0; i < arguments && i < 64; ++i) {
+    const auto* alias = schema.arguments()[i].alias_info();
+    if (alias && alias->isWrite()) writes |= uint64_t{1} << i;
+  }
+  for (const auto& result : schema.returns()) {
+    int from = -1;
+    if (const auto* alias = result.alias_info()) {
+      for (size_t i = 0; i < arguments; ++i) {
+        const auto* other = schema.arguments()[i].alias_info();
+        if (other && other->isWrite() && other->beforeSets() == alias->beforeSets()) from = static_cast<int>(i);
+      }
+    }
+    result_argument.push_back(from);
+    if (result.type()->kind() != c10::TypeKind::TensorType) fresh_tensors = false;
+  }
+}
+
+namespace {
+
+using torch::jit::Stack;
+
+template <typename F>
+void each_tensor(const c10::IValue& value, const F& f) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined()) f(value.toTensor());
+  } else if (value.isList()) {
+    for (const c10::IValue& item : value.toListRef()) each_tensor(item, f);
+  } else if (value.isTuple()) {
+    for (const c10::IValue& item : value.toTupleRef().elements()) each_tensor(item, f);
+  } else if (value.isGenericDict()) {
+    for (const auto& entry : value.toGenericDict()) each_tensor(entry.value(), f);
+  }
+}
+
+c10::StorageImpl* watched_storage(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return nullptr;
+  auto* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  return storage && storage->has_materializer() ? storage : nullptr;
+}
+
+bool carry_mode() { return this_session && this_session->mode == SessionMode::kCarry && !Paused::active(); }
+
+void carry(const Stack& stack, size_t results) {
+  for (size_t i = stack.size() - results; i < stack.size(); ++i)
+    each_tensor(stack[i], [](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() && impl.has_storage()) give_bit(impl);
+    });
+}
+
+// What the op needs is computed first; then it runs as eager would run it.
+void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  const size_t first = stack->size() - info.arguments;
+  bool carrying = carry_mode();
+  std::string name;
+  for (size_t i = 0; i < info.arguments; ++i) {
+    bool written = ((info.writes | info.hidden_writes) >> i & 1) != 0;
+    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
+      if (auto* storage = watched_storage(tensor)) {
+        if (name.empty()) name = c10::toString(info.op.operator_name());
+        settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand, name.c_str());
+      }
+      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl())) take_bit(*tensor.unsafeGetTensorImpl());
+    });
+  }
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) carry(*stack, info.results);
+}
+
+// A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
+void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  std::vector<c10::StorageImpl*> storages;
+  for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto* storage = carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
+      if (storage) storages.push_back(storage);
+    });
+  bool carrying = carry_mode();
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) return carry(*stack, info.results);
+  if (Paused::active() && storages.empty()) return;
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (!carries_bit(impl) && storages.empty()) return;
+      if (!impl.has_storage()) return;
+      auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      for (auto& session : registry().sessions) {
+        for (Trace* trace : {&session->trace, session->running.get()}) {
+          int slot = trace ? trace->find_slot(storage) : -1;
+          if (slot < 0 || !trace->slots[slot].pending()) continue;
+          give_bit(impl);
+          trace->bearers.emplace_back(tensor.getIntrusivePtr());
+          ++session->views;
+          return;
+        }
+      }
+      take_bit(impl);
+    });
+}
+
+bool too_long(Session& session) {
+  Trace& trace = session.trace;
+  if (trace.large_bytes < (size_t{1} << 20) && trace.path.size() % 64 != 0) return false;
+  trace.large_bytes = 0;
+  size_t needed = 0, eager = 0;
+  trace.weigh(needed, eager);
+  trace.peak = std::max(trace.peak, eager);
+  return needed > trace.peak + std::max(session.slack_bytes, trace.peak / 20);
+}
+
+void flush_now(Session& session, Reason reason, const char* text = "") {
+  ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
+}
+
+Node* root_of(Session& session) {
+  int64_t origin = ask(Ask::kOrigin, session.id, 0);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& root = registry().roots[origin];
+  if (!root) {
+    root = std::make_unique<Node>();
+    root->id = static_cast<int64_t>(registry().nodes.size());
+    registry().nodes.push_back(root.get());
+  }
+  return root.get();
+}
+
+void learn_from(Recorder& recorder, const std::optional<std::vector<Layout>>& layouts) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  recorder.learn(*layouts);
+}
+
+// Runs an op for the first time with these layouts, and remembers what its results look like.
+void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  run_now(info, keys, stack);
+  std::vector<Layout> layouts;
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i) {
+    const at::Tensor& tensor = (*stack)[i].toTensor();
+    layouts.push_back(layout_of(tensor));
+    // only what a fresh storage of just this size would be
+    if (tensor.defined() && info.result_argument[layouts.size() - 1] < 0 &&
+        (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts.back().bytes))
+      return;
+  }
+  learn_from(recorder, layouts);
+}
+
+void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  std::shared_ptr<Session> session = this_session;
+  auto state = ProcessState::now();
+  if (!session->trace.path.empty() && !(state == session->trace.state)) flush_now(*session, Reason::kState);
+  Node* root = session->trace.path.empty() ? root_of(*session) : nullptr;
+  for (int attempts = 0; attempts < 8; ++attempts) {
+    Recorder recorder(*session, info, *stack);
+    Outcome outcome;
+    {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      if (session->trace.path.empty() && !root) {
+        outcome = Outcome::kRunNow;  // another thread flushed just now
+      } else {
+        outcome = recorder.attempt(root);
+      }
+    }
+    switch (outcome) {
+      case Outcome::kRecorded: {
+        auto begin = stack->end() - static_cast<ptrdiff_t>(info.arguments + info.results);
+        stack->erase(begin, begin + static_cast<ptrdiff_t>(info.arguments));
+        if (session->trace.path.size() >= session->max_ops) {
+          flush_now(*session, Reason::kLength);
+        } else if (too_long(*session)) {
+          flush_now(*session, Reason::kBytes);
+        }
+        return;
+      }
+      case Outcome::kRunNow:
+        ++session->run_now;
+        return run_now(info, keys, stack);
+      case Outcome::kNeedsPlace: {
+        ++session->policy_calls;
+        Step* step = recorder.step();
+        int64_t allowed = ask(Ask::kPlace, session->id, step->id);
+        if (step->signature->verdict == Verdict::kUnknown) {
+          Paused paused;
+          bool defer = allowed == 1;
+          if (defer && info.pointwise) {
+            auto dtypes = try_on_one_element(info, *stack);
+            defer = dtypes.has_value();
+            if (defer) step->signature->result_dtypes = *dtypes;
+          }
+          step->signature->verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
+        }
+        break;
+      }
+      case Outcome::kNeedsLayout: {
+        Step* step = recorder.step();
+        std::optional<std::vector<Layout>> layouts;
+        {
+          Paused paused;
+          layouts = infer_layouts(info, *stack, step->signature->result_dtypes);
+        }
+        bool fine = layouts.has_value();
+        if (!fine) {
+          ++session->run_now;
+          return run_and_learn(info, recorder, keys, stack);
+        }
+        for (size_t i = 0; fine && i < info.results; ++i) {  // in-place and out= forms do not resize
+          int argument = info.result_argument[i];
+          if (argument < 0) continue;
+          const auto& target = (*stack)[stack->size() - info.arguments + argument].toTensor();
+          fine = target.sizes() == c10::IntArrayRef((*layouts)[i].sizes) &&
+              target.strides() == c10::IntArrayRef((*layouts)[i].strides);
+        }
+        if (!fine) {
+          ++session->run_now;
+          return run_now(info, keys, stack);
+        }
+        learn_from(recorder, layouts);
+        break;
+      }
+    }
+    if (session->trace.path.empty() && !root) root = root_of(*session);
+  }
+  run_now(info, keys, stack);
+}
+
+struct See : c10::OperatorKernel {
+  explicit See(OpInfo* info) : info(info) {}
+  OpInfo* info;
+
+  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet keys, Stack* stack) const {
+    see(*info, keys, stack);
+  }
+
+  static void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+    if (info.op_class == OpClass::kUnknown) classify(info);
+    if (info.op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
+    Session* session = this_session.get();
+    if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit())
+      return run_now(info, keys, stack);
+    switch (info.op_class) {
+      case OpClass::kDescend: return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+      case OpClass::kDefer: return record(info, keys, stack);
+      default: ++session->run_now; return run_now(info, keys, stack);
+    }
+  }
+
+  static void classify(OpInfo& info) {
+    if (!callback()) return;
+    auto name = c10::toString(info.op.operator_name());
+    ask(Ask::kClassify, 0, info.id, name.c_str());
+    if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
+  }
+};
+
+OpInfo* info_of(const c10::OperatorHandle& op) {
+  static std::mutex guard;
+  static std::unordered_map<c10::OperatorName, OpInfo*> known;
+  std::lock_guard<std::mutex> lock(guard);
+  auto& info = known[op.operator_name()];
+  if (!info) {
+    auto fresh = std::make_unique<OpInfo>(op);
+    info = fresh.get();
+    std::lock_guard<std::mutex> all(registry().mutex);
+    fresh->id = static_cast<int64_t>(registry().ops.size());
+    registry().ops.push_back(std::move(fresh));
+  }
+  return info;
+}
+
+// Serves what has no kernel of its own for the bit: ops registered after the walker was loaded.
+void see_unclaimed(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  See::see(*info_of(op), keys, stack);
+}
+
+// Other functionalities (sparse, quantized, nested, autograd): the CPU's own kernel takes over.
+void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+// Factories enter through BackendSelect; the ops inside their kernels are not the program's, so they are not recorded.
+void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  std::optional<c10::ScalarType> dtype;
+  std::optional<c10::Layout> layout;
+  std::optional<c10::Device> device;
+  const auto& arguments = op.schema().arguments();
+  const size_t first = stack->size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto& value = (*stack)[first + i];
+    if (value.isNone()) continue;
+    if (arguments[i].name() == "dtype") dtype = value.toScalarType();
+    if (arguments[i].name() == "layout") layout = value.toLayout();
+    if (arguments[i].name() == "device") device = value.toDevice();
+  }
+  auto key = c10::computeDispatchKey(dtype, layout, device);
+  Paused paused;
+  op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+}
+
+class Silent : public c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
+struct Claims {
+  std::vector<std::unique_ptr<torch::Library>> libraries;
+  std::unordered_map<std::string, torch::Library*> of;
+  std::unordered_map<std::string, bool> claimed;
+
+  torch::Library& library(const std::string& space, c10::DispatchKey key) {
+    auto name = space + "/" + c10::toString(key);
+    auto& found = of[name];
+    if (!found) {
+      libraries.push_back(std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__));
+      found = libraries.back().get();
+    }
+    return *found;
+  }
+
+  void claim(const c10::OperatorHandle& op, c10::DispatchKey key, torch::CppFunction&& function) {
+    const auto& name = op.operator_name();
+    auto full = name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
+    library(std::string(*name.getNamespace()), key).impl(full.c_str(), std::move(function));
+  }
+
+  static bool has_tensors(const c10::OperatorHandle& op) {
+    for (const auto& argument : op.schema().arguments())
+      if (argument.type()->str().find("Tensor") != std::string::npos) return true;
+    return false;
+  }
+
+  // A fallback only serves ops that have no kernel of their own for the backend. Those with a composite kernel would
+  // run that, decomposed, with other results than on the CPU. So each op that the CPU serves is claimed.
+  int64_t claim_all() {
+    using c10::DispatchKey;
+    Silent silent;
+    c10::WarningUtils::WarningHandlerGuard guard(&silent);
+    static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
+        {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
+        {DispatchKey::SparseCsrCPU, DispatchKey::SparseCsrPrivateUse3},
+        {DispatchKey::QuantizedCPU, DispatchKey::QuantizedPrivateUse3},
+        {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3},
+        {DispatchKey::AutogradCPU, DispatchKey::AutogradPrivateUse3},
+        {DispatchKey::MkldnnCPU, DispatchKey::Undefined}};
+    auto& dispatcher = c10::Dispatcher::singleton();
+    int64_t count = 0;
+    for (const auto& name : dispatcher.getAllOpNames()) {
+      if (!name.getNamespace() || *name.getNamespace() == "torchy") continue;
+      auto op = dispatcher.findSchema(name);
+      if (!op || claimed[c10::toString(name)]) continue;
+      bool composite = op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
+          op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
+      if (op->hasKernelForDispatchKey(DispatchKey::CPU) || composite) {
+        claimed[c10::toString(name)] = true;
+        claim(*op, DispatchKey::PrivateUse3,
+              torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(*op))));
+        ++count;
+        if (composite && op->hasKernelForDispatchKey(DispatchKey::BackendSelect) && !has_tensors(*op))
+          claim(*op, DispatchKey::BackendSelect, torch::CppFunction::makeFromBoxedFunction<&run_factory>());
+      }
+      for (auto [from, to] : kOthers)
+        if (to != DispatchKey::Undefined && op->hasKernelForDispatchKey(from))
+          claim(*op, to, torch::CppFunction::makeFromBoxedFunction<&pass>());
+    }
+    return count;
+  }
+};
+
+Claims& claims() {
+  static Claims* instance = std::make_unique<Claims>().release();
+  return *instance;
+}
+
+}  // namespace
+
+int64_t claim_ops() { return claims().claim_all(); }
+
+}  // namespace torchy
+
+TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::see_unclaimed>());
+}
+TORCH_LIBRARY_IMPL(_, SparsePrivateUse3, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>()); }
+TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+}
+TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+}
+TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+}
+TORCH_LIBRARY_IMPL(_, AutogradPrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+}

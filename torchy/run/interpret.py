@@ -1,0 +1,41 @@
+"""Running a trace op by op, as torch itself would have."""
+
+from __future__ import annotations
+
+from torchy.ir.trace import Trace
+from torchy.plan.plan import Call, FusedGroup, Plan
+
+Release = tuple[int, ...]
+
+
+def interpretation(trace: Trace, plan: Plan, live: frozenset[int]) -> list[tuple[int, Release]]:
+    """Return the ops to run, in program order, each with the buffers that nobody needs after it.
+
+    Only buffers that the trace creates are released; what is live never is.
+    """
+    dead = frozenset(plan.dead)
+    last: dict[int, int] = {}
+    for op in trace.ops:
+        if op.index in dead:
+            continue
+        for view in (*op.reads, *op.writes):
+            last[trace.buffer_of(view)] = op.index
+    releases: dict[int, list[int]] = {}
+    for buffer, op_index in last.items():
+        if trace.buffers[buffer].creator is not None and buffer not in live:
+            releases.setdefault(op_index, []).append(buffer)
+    return [
+        (op.index, tuple(releases.get(op.index, ()))) for op in trace.ops if op.index not in dead
+    ]
+
+
+def group_releases(trace: Trace, step: FusedGroup | Call, allocated: frozenset[int]) -> Release:
+    """Return the buffers that live and die within a group: interpreted, they get memory too."""
+    if isinstance(step, Call):
+        return ()
+    made = {trace.buffer_of(view) for op in step.ops for view in trace.ops[op].writes}
+    return tuple(
+        buffer
+        for buffer in sorted(made)
+        if trace.buffers[buffer].creator is not None and buffer not in allocated
+    )

@@ -1,0 +1,380 @@
+"""Ties the stages together: ops are recorded, traces are planned, compiled and run.
+
+The only file that knows all of them. What the walker calls back, for whatever session, arrives at the
+one :class:`Runtime` of the process, since torch has one dispatcher.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import itertools
+import os
+import threading
+import time
+from typing import Any
+
+import torch
+
+from torchy.ir.trace import Source, Trace
+from torchy.plan.build import build_plan
+from torchy.plan.memory import bytes_saved
+from torchy.plan.plan import FusedGroup
+from torchy.record import native, policy
+from torchy.record.native import Walker
+from torchy.record.places import Places
+from torchy.record.readers import Readers
+from torchy.record.source import current_source
+from torchy.report import Report, ReportBuilder
+from torchy.run.cache import LeastRecentlyUsed
+from torchy.run.execute import Binding, Execution, layouts, view_words
+from torchy.run.interpret import interpretation
+from torchy.run.tiers import Compiled, Kernels, choose
+from torchy.settings import Settings
+
+
+class Ask(enum.IntEnum):
+    """What the walker asks; the numbers are the walker's."""
+
+    FLUSH = 0
+    PLACE = 1
+    CLASSIFY = 2
+    ORIGIN = 3
+
+
+REASONS = (
+    "{} runs now",  # an operand is pending
+    "{} reads the memory",
+    "max_ops recorded",
+    "memory bound reached",
+    "process state changed",
+    "{} writes what a pending op reads",
+    "{} on another thread",
+)
+MODES = ("record", "pass_through", "carry")
+OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
+
+
+class Session:
+    """One enabled region on one thread: what it recorded, flushed and reports."""
+
+    def __init__(self, runtime: Runtime, number: int, settings: Settings) -> None:
+        self._runtime = runtime
+        self.id = number
+        self.settings = settings
+        self.builder = ReportBuilder()
+        self.depth = 0  # regions joined to it
+        self._last_counters: native.Counters | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self._last_counters is None else "closed"
+        return f"<torchy.Session {self.id}, {state}, {self.counters['recorded']} ops recorded>"
+
+    @property
+    def report(self) -> Report:
+        """What happened so far, as plain data; reading it touches no tensor and flushes nothing."""
+        return self.builder.report()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """How often what happened: ``recorded``, ``run_now``, ``places``, ``policy_calls``, ..."""
+        counters = self._last_counters or self._runtime.walker.counters(self.id)
+        return counters._asdict() | {"kernels_compiled": self._runtime.kernels.compiled}
+
+    def close(self) -> None:
+        """Let go of the walker's side; called once nothing is pending any more."""
+        self._last_counters = self._runtime.walker.counters(self.id)
+        self._runtime.walker.library.torchy_close(self.id)
+
+
+class Flush:
+    """A flush under way."""
+
+    def __init__(self, runtime: Runtime, session: Session, reason: str, where: Source | None):
+        self.runtime = runtime
+        self.session = session
+        self.reason = reason
+        self.where = where
+        running = runtime.walker.running(session.id)
+        self.execution = Execution(runtime.walker, session.id, running)
+        path = (ctypes.c_int64 * running.op_count).from_address(running.ops)
+        self.trace: Trace = runtime.places.trace(path)
+        self.words = ctypes.string_at(running.words, 8 * running.word_count)
+        self.numbers = ctypes.string_at(running.numbers, 8 * running.number_count)
+        self.entry = runtime.plan(self.trace, path[-1], self.execution.slots, session)
+        self.kernels = choose(
+            runtime.kernels,
+            self.entry,
+            self.trace,
+            self.layouts,
+            session.settings.compile,
+            session.settings.numerics,
+            session.builder.event,
+        )
+        self.seconds = 0.0
+
+    def layouts(self) -> tuple[Any, ...]:
+        """Return the layouts of this recording's views."""
+        return layouts(self.trace, memoryview(self.words).cast("q"))
+
+    def number_values(self) -> tuple[bool | int | float, ...]:
+        """Return this recording's numbers."""
+        view = memoryview(self.numbers)
+        letters = {float: "d", int: "q", bool: "q"}
+        return tuple(
+            kind(view[8 * i : 8 * i + 8].cast(letters[kind])[0])
+            for i, kind in enumerate(self.trace.number_kinds)
+        )
+
+    def advance(self) -> None:
+        """Run what has not been run; may raise, and may be called again."""
+        begin = time.perf_counter()
+        try:
+            if any(kernel is not None for kernel in self.kernels):
+                entry = self.entry
+                self.execution.execute(entry.plan, self.trace, entry.bindings, self.kernels)
+            else:
+                self.execution.interpret(self.entry.schedule)
+        except Exception as error:
+            op = self.trace.ops[self.execution.op]
+            error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
+            raise
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+    def tell(self) -> None:
+        """Write the report's record of it."""
+        compiled = any(kernel is not None for kernel in self.kernels)
+        entry, builder, runtime = self.entry, self.session.builder, self.runtime
+        if entry.bytes_saved is None or entry.visits <= 1:
+            sizes = [int(s) for s in self.buffer_bytes()]
+            entry.bytes_saved = bytes_saved(entry.plan, self.trace, sizes)
+        for kernel in self.kernels:
+            if kernel is not None and not builder.has_kernel(kernel.id):
+                builder.kernel(
+                    kernel.id,
+                    compile_seconds=kernel.compile_seconds,
+                    source=lambda k=kernel: k.source,  # type: ignore[misc]
+                    llvm_ir=lambda k=kernel: k.llvm_ir,  # type: ignore[misc]
+                    assembly=lambda k=kernel: k.assembly,  # type: ignore[misc]
+                )
+        builder.trace(
+            reason=self.reason,
+            where=self.where,
+            tier="compiled" if compiled else "interpreted",
+            seconds=self.seconds,
+            bytes_saved=entry.bytes_saved if compiled else 0,
+            trace=self.trace,
+            plan=entry.plan,
+            kernels=runtime.kernel_ids(entry, self.session.settings.numerics),
+            layouts=self.layouts,
+            numbers=self.number_values,
+        )
+
+    def buffer_bytes(self) -> list[int]:
+        """Return the size of each buffer in bytes."""
+        sizes = [0] * len(self.trace.buffers)
+        for view, layout in zip(self.trace.views, self.layouts(), strict=True):
+            last = sum((n - 1) * s for n, s in zip(layout.sizes, layout.strides, strict=True))
+            count = 0 if 0 in layout.sizes else layout.offset + last + 1
+            sizes[view.buffer] = max(sizes[view.buffer], count * view.dtype.itemsize)
+        return sizes
+
+
+class Runtime:
+    """What the process has one of: the walker, what is known of places, plans and kernels."""
+
+    def __init__(self, cache_dir: str | os.PathLike[str] | None) -> None:
+        self.walker = Walker(native.build(cache_dir), self._answer)
+        self.places = Places(self.walker)
+        self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
+        self.kernels = Kernels()
+        self.sessions: dict[int, Session] = {}
+        self.readers = Readers(self.settle, self._settle_storage)
+        self._flushes: dict[int, Flush] = {}
+        self._origins: dict[Source | None, int] = {}
+        self._numbers = itertools.count(1)
+        self._threads = threading.local()
+        self.walker.library.torchy_claim()
+        os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
+
+    # sessions
+
+    @property
+    def stack(self) -> list[tuple[Session, Settings]]:
+        """The sessions and settings of this thread's regions, innermost last."""
+        stack: list[tuple[Session, Settings]] | None = getattr(self._threads, "stack", None)
+        if stack is None:
+            stack = self._threads.stack = []
+        return stack
+
+    def enter(self, settings: Settings, given: dict[str, Any]) -> Session:
+        """Open a region on this thread: a session of its own, or joined to the one that is open."""
+        self.readers.install()
+        library = self.walker.library
+        library.torchy_claim()
+        if self.stack:
+            session, outer = self.stack[-1]
+            wanted = Settings.of(**(_as_dict(outer) | given))
+            if wanted != outer:
+                self.flush(session.id, "settings changed")
+                session.settings = wanted
+            self.stack.append((session, wanted))
+            library.torchy_attach(session.id)
+            return session
+        session = Session(self, next(self._numbers), settings)
+        self.sessions[session.id] = session
+        library.torchy_open(
+            session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
+        )
+        self.stack.append((session, settings))
+        library.torchy_attach(session.id)
+        return session
+
+    def leave(self, reason: str = "end of the region") -> None:
+        """Close this thread's innermost region: flushes if it is the last or had settings of its own."""
+        session, settings = self.stack[-1]
+        outer = self.stack[-2][1] if len(self.stack) > 1 else None
+        library = self.walker.library
+        if outer is not None:
+            self.stack.pop()
+            if outer != settings:
+                try:
+                    self.flush(session.id, "settings changed")
+                finally:
+                    session.settings = outer
+            library.torchy_attach(session.id)
+            return
+        try:
+            self.flush(session.id, reason)
+        finally:
+            if not library.torchy_recorded_ops(session.id) and session.id not in self._flushes:
+                self.stack.pop()
+                library.torchy_attach(-1)
+                session.close()
+                del self.sessions[session.id]
+
+    # what the walker asks
+
+    def _answer(self, what: int, session: int, argument: int, text: str) -> int:
+        if what == Ask.FLUSH:
+            name = OP_READERS.get(text, text or "memory access")
+            reason = REASONS[argument].format(name)
+            self.flush(session, name if text in OP_READERS else reason)
+            return 1
+        if what == Ask.ORIGIN:
+            return self._origins.setdefault(current_source(), len(self._origins))
+        try:
+            if what == Ask.PLACE:
+                self.places.sources[argument] = current_source()
+                return int(policy.allow(self.places.describe_step(argument)))
+            verdict = policy.classify(text)
+        except Exception as error:  # the op runs now; the report says so
+            for open_session in self.sessions.values():
+                open_session.builder.event(
+                    "policy raised", f"{text or argument}: {type(error).__name__}: {error}"
+                )
+            if what == Ask.PLACE:
+                return 0
+            verdict = policy.RUN_NOW
+        self.walker.library.torchy_set_op(
+            argument,
+            int(verdict.op_class),
+            verdict.pointwise,
+            int(verdict.rule),
+            verdict.runtime,
+            verdict.hidden,
+        )
+        return 1
+
+    # flushing
+
+    def flush(self, number: int, reason: str) -> None:
+        """Give every live buffer of a session its values; may be called in the midst of a flush."""
+        library = self.walker.library
+        library.torchy_pause(1)
+        try:
+            claim = library.torchy_begin(number)
+            if claim == 0:
+                return
+            try:
+                flush = self._flushes.get(number)
+                if flush is None:
+                    session = self.sessions[number]
+                    flush = Flush(self, session, reason, current_source())
+                    self._flushes[number] = flush
+                flush.advance()
+                if not flush.execution.finished:
+                    flush.execution.finished = True
+                    library.torchy_finish(number)
+                    del self._flushes[number]
+                    flush.tell()
+            except BaseException:
+                if claim == 1:
+                    library.torchy_leave(number)
+                raise
+        finally:
+            library.torchy_pause(0)
+
+    def plan(self, trace: Trace, node: int, slots: Any, session: Session) -> Compiled:
+        """Return the plan of a trace for what is live now, made or remembered."""
+        flags = slots[2::3]
+        numerics = session.settings.numerics
+        key = (node, tuple(flags), numerics)
+        entry = self.plans.get(key)
+        if entry is None:
+            live = frozenset(i for i, f in enumerate(flags) if f & 4 and f & 3)
+            dead_inputs = frozenset(i for i, f in enumerate(flags) if f & 2 and not f & 4)
+            plan = build_plan(trace, live, numerics, dead_inputs=dead_inputs)
+            words = view_words(trace)
+            bindings = [
+                Binding(trace, step, words) if isinstance(step, FusedGroup) else None
+                for step in plan.steps
+            ]
+            entry = Compiled(plan, live, interpretation(trace, plan, live), bindings)
+            self.plans.put(key, entry)
+        entry.visits += 1
+        return entry
+
+    def kernel_ids(self, entry: Compiled, numerics: str) -> tuple[str | None, ...]:
+        """Return the id of each step's kernel, made or not; None for a call."""
+        if len(entry.kernel_ids) != len(entry.plan.steps):
+            entry.kernel_ids = tuple(
+                self.kernels.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
+                for step in entry.plan.steps
+            )
+        return entry.kernel_ids
+
+    # readers
+
+    def settle(self, tensor: torch.Tensor, escapes: bool, reason: str) -> None:
+        """Compute what is pending on a tensor that something outside the walker looks at."""
+        walker = self.walker
+        storage = walker.library.torchy_storage(tensor._cdata)
+        if not storage:
+            return
+        for session in walker.storage_owing(storage, escapes):
+            self.flush(session, f"{reason}()")
+        if walker.library.torchy_has_bit(tensor._cdata) and not walker.is_pending(tensor):
+            walker.library.torchy_take_bit(tensor._cdata)
+        if escapes:
+            walker.library.torchy_escaped(storage)
+
+    def _settle_storage(self, storage: int, reason: str) -> None:
+        for session in self.walker.storage_owing(storage, written=True):
+            self.flush(session, f"{reason}()")
+        if reason.endswith("data_ptr"):
+            self.walker.library.torchy_escaped(storage)
+
+    # forks
+
+    def _before_fork(self) -> None:
+        for number in list(self.sessions):
+            self.flush(number, "fork")
+
+    def _after_fork(self) -> None:
+        self.kernels.forget_worker()
+
+
+def _as_dict(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__slots__}

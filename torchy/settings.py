@@ -1,0 +1,79 @@
+"""What can be set for a session."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Numerics = Literal["exact", "fast"]
+Compile = Literal["auto", "always", "never"]
+Mode = Literal["record", "pass_through", "carry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of a session.
+
+    Parameters
+    ----------
+    numerics
+        "exact": bit-identical to eager. "fast": an error against float64 of at most twice eager's.
+    compile
+        "auto": a trace met for the first time is interpreted unless compiling it pays at once, and
+        compiled in the background. "always": compiled before it is run. "never": interpreted.
+    max_ops
+        A trace is flushed when it has as many ops.
+    max_bytes
+        Memory, in bytes, by which a trace may exceed what eager would have held, before it is
+        flushed (5 % are always allowed).
+    cache_dir
+        Where the walker is kept; default ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
+    mode
+        For tests: "pass_through" runs every op through, "carry" makes every result carry the
+        backend bit besides.
+    """
+
+    numerics: Numerics = "exact"
+    compile: Compile = "auto"
+    max_ops: int = 1024
+    max_bytes: int = 16 << 20
+    cache_dir: str | os.PathLike[str] | None = None
+    mode: Mode = "record"
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Return settings, checked.
+
+        Raises
+        ------
+        TypeError
+            If a name is not a setting.
+        ValueError
+            If a value is not allowed.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise TypeError(f"{name!r} is not a setting of Torchy; settings: {', '.join(names)}")
+        settings = cls(**given)
+        settings._check("numerics", get_args(Numerics))
+        settings._check("compile", get_args(Compile))
+        settings._check("mode", get_args(Mode))
+        for name, least in (("max_ops", 1), ("max_bytes", 0)):
+            value = getattr(settings, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        if settings.max_ops > 1_000_000:
+            raise ValueError(f"max_ops must be at most 1000000, not {settings.max_ops}")
+        if settings.cache_dir is not None and not isinstance(settings.cache_dir, str | os.PathLike):
+            raise ValueError(f"cache_dir must be a path or None, not {settings.cache_dir!r}")
+        return settings
+
+    def _check(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}"
+            )
