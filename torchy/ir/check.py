@@ -77,9 +77,10 @@ def _names_exist(trace: Trace) -> Iterator[str]:
 
 def _creators_write(trace: Trace) -> Iterator[str]:
     for buffer in trace.buffers:
-        if buffer.creator is not None:
+        if buffer.creator is not None and 0 <= buffer.creator < len(trace.ops):
             op = trace.ops[buffer.creator]
-            if buffer.index not in {trace.buffer_of(view) for view in op.writes}:
+            views = (view for view in trace.views if view.buffer == buffer.index)
+            if not any(view.index in op.writes for view in views):
                 yield f"op {op.index} ({op.name}) creates buffer {buffer.index} and does not write it"
 
 
@@ -214,6 +215,7 @@ def mode_is_true(mode: Mode, layout: Layout, space: Layout) -> bool:
     )
 
 
+# The rules of TRACE_RULES run first, all of them, on whatever trace; the others on one that keeps them.
 TRACE_RULES: tuple[tuple[str, TraceRule], ...] = (
     ("buffers, views and ops know their own place", _all_numbered),
     ("what is named by index is there", _names_exist),

@@ -83,7 +83,8 @@ class _Script:
         buffer = self._trace.buffer_of(view)
         if buffer not in self._bases:
             self._bases[buffer] = f"b{buffer}"
-            dtype = self._trace.views[view].dtype
+            dtypes = [view.dtype for view in self._trace.views if view.buffer == buffer]
+            dtype = next((d for d in dtypes if d.is_floating_point), dtypes[0])
             yield f"b{buffer} = storage({self._nbytes(buffer)}, {dtype})"
         self._known.add(view)
         yield self._window(view)

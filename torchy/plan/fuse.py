@@ -177,7 +177,13 @@ class Fuser:
         return ""
 
     def _accesses(self, group: Group, role: Role) -> int:
-        """Count the accesses of the group's kernel if this op were the last to join it."""
+        """Count the accesses of the group's kernel if this op were the last to join it.
+
+        If even the bound that is quick to see is below what is allowed, return that.
+        """
+        bound = len(group.loads) + len(group.written) + len(role.reads) + len(role.writes)
+        if bound <= MAX_ACCESSES:
+            return bound
         written = group.written | {self._trace.buffer_of(view): view for view in role.writes}
         joining = self._buffers(role)
         views = {

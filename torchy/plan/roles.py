@@ -5,7 +5,6 @@ The only file of the plan that asks the op table.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -59,6 +58,9 @@ Agrees = Callable[[op_table.OpSpec, torch.dtype, Mapping[str, object]], bool]
 
 IS_CALL = "is a call"
 SAME_MEMORY = "reads the memory that it writes, through another view"
+NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
+NO_FORMULA = "has no formula for these dtypes and arguments"
+NOT_IDENTICAL = "is not bit-identical when fused"
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
@@ -91,8 +93,28 @@ def classify(
     fits = op_table.fusable(
         spec, compute, results, operands, numerics, literals=literals, agrees=agrees
     )
-    why_not = "" if fits else f"is not bit-identical when fused: {spec.name}"
+    why_not = "" if fits else _why_not(spec, compute, {*results, *operands}, literals, numerics)
     return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+
+def _why_not(
+    spec: op_table.OpSpec,
+    compute: torch.dtype,
+    dtypes: set[torch.dtype],
+    literals: Mapping[str, object],
+    numerics: Numerics,
+) -> str:
+    """Return why the op table does not let an op be fused."""
+    fast_rule = spec.rule(compute, literals, "fast")
+    if spec.stays_call:
+        return f"is a call: {spec.stays_call}"
+    if not op_table.FUSED_DTYPES.issuperset({compute, *dtypes}):
+        return NO_KERNEL_DTYPE
+    if fast_rule is None:
+        return NO_FORMULA
+    if numerics == "exact" and fast_rule.inexact:
+        return f"{NOT_IDENTICAL}: {fast_rule.inexact}"
+    return f"{NOT_IDENTICAL} on this machine"
 
 
 def call_role(op: Op, hidden_writes: tuple[int, ...] = ()) -> Role:
@@ -153,21 +175,9 @@ def _hidden_writes(op: Op, spec: op_table.OpSpec) -> tuple[int, ...]:
     """Return the views that an op writes without its schema saying so."""
     if not spec.hidden_writes:
         return ()
-    result = []
-    for name, argument in zip(parameter_names(op.name), op.arguments, strict=False):
-        if name in spec.hidden_writes:
-            for item in argument if isinstance(argument, tuple) else (argument,):
-                if isinstance(item, Operand):
-                    result.append(item.view)
-    return tuple(result)
-
-
-@functools.cache
-def parameter_names(name: str) -> tuple[str, ...]:
-    """Return the names of an op's parameters, in the order of its schema."""
-    base, _, overload = name.partition(".")
-    schema = torch._C._get_schema(base, overload)
-    return tuple(argument.name for argument in schema.arguments)
+    named = op_table.named_arguments(op)
+    arguments = (named.get(name) for name in spec.hidden_writes)
+    return tuple(argument.view for argument in arguments if isinstance(argument, Operand))
 
 
 def _unique(views: tuple[int, ...]) -> tuple[int, ...]:
