@@ -16,7 +16,7 @@ import torch
 
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.ops import OpSpec, dtype_kind, spec_of
+from torchy.ir.ops import Numerics, OpSpec, dtype_kind, spec_of
 from torchy.ir.trace import Mode
 
 UNARY: Final = frozenset("neg abs sqrt floor ceil trunc rint not".split())
@@ -24,7 +24,7 @@ BINARY: Final = frozenset("add sub mul div and or xor shl shr copysign".split())
 COMPARE: Final = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 MATH: Final = frozenset(
     "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv"
-    " lgamma pow atan2 fmod hypot".split()
+    " lgamma root pow atan2 fmod hypot".split()
 )
 _FUNCTIONS: Final = frozenset("abs sqrt floor ceil trunc rint copysign fma".split())
 _OPERATORS: Final[dict[type, str]] = {
@@ -130,7 +130,7 @@ class _Builder:
         return self.add("const", dtype, detail=int(value))
 
 
-def lower(form: ir.KernelForm, numerics: str = "exact") -> LoopNest:
+def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
     """Turn a kernel form into a loop nest.
 
     Raises
@@ -163,7 +163,7 @@ def lower(form: ir.KernelForm, numerics: str = "exact") -> LoopNest:
             for name, argument in zip(spec.parameters, statement.arguments, strict=True)
             if isinstance(argument, ir.Literal)
         }
-        rule = spec.rule(statement.compute, literals, "fast" if numerics == "fast" else "exact")
+        rule = spec.rule(statement.compute, literals, numerics)
         if rule is None:
             raise CompileError(
                 f"{statement.op} has no {numerics} formula for {statement.compute} and {literals or 'no literals'}"

@@ -7,7 +7,7 @@ import hashlib
 import math
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import llvmlite.binding as llvm
@@ -17,9 +17,11 @@ from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.llvm import write_module
 from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
 from torchy.ir.kernel import KernelForm
+from torchy.ir.ops import Numerics
 from torchy.ir.trace import Mode
 
 VERSION: Final = 1  # of the code that is generated: part of a kernel's id
@@ -167,45 +169,60 @@ class Compiler:
         self.features = llvm.get_host_cpu_features().flatten()
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
-        for name, address in self.pool.items():
-            llvm.add_symbol(name, address)
-        self.driver = self._engine(driver.driver(bool(self.pool)))
-        llvm.add_symbol(driver.SYMBOL, self.driver.get_function_address(driver.SYMBOL))
+        self.verifier = Verifier(self._run_unverified)
+        self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
+        self.entry: int = self.driver.get_function_address(driver.SYMBOL)
 
     def _machine(self) -> Any:
         target = llvm.Target.from_default_triple()
         return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2)
 
-    def _engine(self, text: str) -> Any:
-        """Compile a module; the engine owns the code."""
+    def _engine(self, text: str, symbols: Mapping[str, int]) -> Any:
+        """Compile a module that calls these symbols; the engine owns the code."""
         try:
-            engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), self._machine())
+            module = llvm.parse_assembly(text)
+            engine = llvm.create_mcjit_compiler(module, self._machine())
+            for name, address in symbols.items():
+                engine.add_global_mapping(module.get_function(name), address)
             engine.finalize_object()
         except RuntimeError as error:
             raise CompileError(f"LLVM: {error}") from error
         return engine
 
-    def identity(self, form: KernelForm, numerics: str = "exact") -> str:
+    def identity(self, form: KernelForm, numerics: Numerics = "exact") -> str:
         """Return the id of the kernel that this form gets: equal in all processes on equal machines."""
         text = repr((VERSION, form, numerics, self.cpu, self.features, self.math.lanes, torch.__version__))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def compile(self, form: KernelForm, numerics: str = "exact") -> Kernel:
+    def compile(self, form: KernelForm, numerics: Numerics = "exact") -> Kernel:
         """Compile a form.
+
+        In exact mode, an op that no kernel of this compiler has had before is compared with eager first.
 
         Raises
         ------
         CompileError
-            If it cannot be compiled.
+            If it cannot be compiled, or has an op that does not agree with eager on this machine.
         """
+        if numerics == "exact":
+            self.verifier.check(form)
+        return self._compile(form, numerics)
+
+    def _run_unverified(
+        self, form: KernelForm, tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
+    ) -> None:
+        kernel = self._compile(form, "fast")
+        operands = [(tensor.data_ptr(), None) for tensor in (*tensors, out)]
+        kernel.launch(kernel.pack([out.numel()], operands, numbers))
+
+    def _compile(self, form: KernelForm, numerics: Numerics) -> Kernel:
         start = time.perf_counter()
         if not form.accesses or not form.stores:
             raise CompileError("a kernel without accesses or stores")
         nest = lower(form, numerics)
         module = write_module(nest, self.math)
-        for function in module.math:
-            llvm.add_symbol(function.symbol, self.math.address(function.symbol))
-        engine = self._engine(module.text)
+        symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
+        engine = self._engine(module.text, {driver.SYMBOL: self.entry, **symbols})
         seconds = time.perf_counter() - start
         return Kernel(form, self.identity(form, numerics), nest, module.text, self, engine, seconds)
 

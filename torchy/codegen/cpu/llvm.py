@@ -162,7 +162,7 @@ class _Writer:
         for position, stage in enumerate(nest.stages):
             if stage.call:
                 previous = self._call_stage(position, stage, previous)
-            elif stage.nodes or stage.stores:
+            elif stage.nodes or stage.stores or self._brought(position):
                 previous = self._loop(position, stage, previous, "%len" if calls else "%n", "%b" if calls else "")
         if calls:
             self.lines += ["  br label %latch", "latch:"]

@@ -19,6 +19,7 @@ VML_MODE: Final = 0x2 | 0x00140000 | 0x100  # HA | FTZDAZ_OFF | ERRMODE_IGNORE, 
 _VML: Final = {
     "exp": "Exp", "log": "Ln", "log2": "Log2", "log10": "Log10", "sin": "Sin", "cos": "Cos", "tan": "Tan",
     "tanh": "Tanh", "erf": "Erf", "erfc": "Erfc", "erfinv": "ErfInv", "asin": "Asin", "acos": "Acos", "atan": "Atan",
+    "root": "Sqrt",
 }  # fmt: skip
 _SLEEF: Final = {
     "exp2": "u10", "expm1": "u10", "log1p": "u10", "sinh": "u10", "cosh": "u10", "asinh": "u10", "acosh": "u10",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from torchy.ir.ops.spec import NAN_POSITION, NO_VECTOR, POSITION, pointwise
+from torchy.ir.ops.spec import NAN_POSITION, NO_VECTOR, POSITION, ZEROS, pointwise
 
 _SIGMOID: Final = "1 / (1 + exp(-self))"
 _BETA: Final = "0.7978845608028654"  # sqrt(2 / pi)
@@ -31,24 +31,25 @@ ACTIVATIONS: Final = (
               "grad_output * (1 if self > 0 else negative_slope)", ignored="self_is_result"),
     pointwise("hardtanh", "self min_val! max_val!", _CLAMP, promotion="self", kernel="clamp_scalar_kernel_impl"),
     pointwise("hardtanh_backward", "grad_output self min_val! max_val!",
-              "0 if (self <= min_val) | (self >= max_val) else grad_output", inexact=NAN_POSITION),
+              "grad_output if (self > min_val) & (self < max_val) else 0", inexact=NAN_POSITION),
     pointwise("hardsigmoid", "self", f"{_HARD} / 6", promotion="self"),
     pointwise("hardsigmoid_backward", "grad_output self",
               f"grad_output * {_SIXTH} if (self > -3) & (self < 3) else 0"),
     pointwise("hardswish", "self", f"self * {_HARD} / 6", promotion="self"),
     pointwise("hardswish_backward", "grad_output self",
-              "0 if self <= -3 else grad_output * (self / 3 + 0.5) if self < 3 else grad_output",
+              "0 if self <= -3 else grad_output if self >= 3 else grad_output * (self / 3 + 0.5)",
               inexact=NAN_POSITION),
     pointwise("hardshrink", "self lambd!", "0 if (self >= -lambd) & (self <= lambd) else self", promotion="self"),
     pointwise("hardshrink_backward", "grad_out self lambd!",
-              "0 if (self >= -lambd) & (self <= lambd) else grad_out", inexact=NAN_POSITION,
+              "grad_out if (self < -lambd) | (self > lambd) else 0", inexact=NAN_POSITION,
               kernel="shrink_backward_kernel"),
     pointwise("softshrink", "self lambd!",
-              "self - lambd if self > lambd else self + lambd if self < -lambd else self * 0", promotion="self"),
+              "self - lambd if self > lambd else self + lambd if self < -lambd else self * 0", promotion="self",
+              inexact=ZEROS),
     pointwise("softshrink_backward", "grad_output self lambd!",
-              "0 if (self >= -lambd) & (self <= lambd) else grad_output", inexact=NAN_POSITION,
+              "grad_output if (self < -lambd) | (self > lambd) else 0", inexact=NAN_POSITION,
               kernel="shrink_backward_kernel"),
-    pointwise("tanh_backward", "grad_output output", "grad_output * (1 - output * output)"),
+    pointwise("tanh_backward", "grad_output output", "grad_output * fma(-output, output, 1)"),
     pointwise("sigmoid", "self", _SIGMOID, promotion="float", inexact=POSITION),
     pointwise("sigmoid_backward", "grad_output output", "grad_output * (1 - output) * output"),
     pointwise("silu", "self", "self / (1 + exp(-self))", promotion="self", inexact=POSITION),
@@ -71,7 +72,7 @@ ACTIVATIONS: Final = (
               "(z := exp(self * beta), grad_output if self * beta > threshold else grad_output * z / (z + 1))",
               inexact=POSITION),
     pointwise("elu", "self alpha! scale! input_scale!",
-              "expm1(self * input_scale) * (alpha * scale) if self < 0 else self * scale",
+              "(exp(self * input_scale) - 1) * (alpha * scale) if self <= 0 else self * scale",
               promotion="self", inexact=POSITION),
     pointwise("elu_backward", "grad_output alpha! scale! input_scale! is_result? self_or_result", when={
         "grad_output * input_scale * (self_or_result + alpha * scale) if self_or_result <= 0"

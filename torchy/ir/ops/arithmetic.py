@@ -15,11 +15,13 @@ _FLOOR_DIVIDE: Final = (
     " d := q - 1 if (m != 0) & ((other < 0) ^ (m < 0)) else q, f := floor(d),"
     " g := f + 1 if d - f > 0.5 else f, h := copysign(0, a) if d == 0 else g, a if other == 0 else h)"
 )
+_LERP: Final = "fma(weight if (s := abs(weight) < 0.5) else weight - 1, end - self, self if s else end)"
+_LERP_ONE: Final = "fma(weight - 1, end - self, end)"
 _POWERS: Final = {
     "self * self": 2, "self * self * self": 3, "self": 1, "1": 0,
 }  # fmt: skip
 _FLOAT_POWERS: Final = {
-    "sqrt(self)": 0.5, "1 / sqrt(self)": -0.5, "1 / self": -1, "1 / (self * self)": -2,
+    "root(self)": 0.5, "1 / sqrt(self)": -0.5, "1 / self": -1, "1 / (self * self)": -2,
 }  # fmt: skip
 
 
@@ -50,17 +52,17 @@ ARITHMETIC: Final = (
         "trunc(self / other)": {"rounding_mode": "trunc"},
         _FLOOR_DIVIDE: {"rounding_mode": "floor"},
         "self / other": {"rounding_mode": None},
-    }, raises_on_data="i", promotion="mode", kernel="div_trunc_kernel, div_floor_kernel, div_true_kernel"),
-    pointwise("floor_divide", "self other", _FLOOR_DIVIDE, raises_on_data="i", kernel="div_floor_kernel"),
-    pointwise("fmod", "self other", "fmod(self, other)", raises_on_data="i"),
+    }, raises_on_data="i", promotion="mode", inexact_of={_FLOOR_DIVIDE: POSITION}, kernel="div_trunc_kernel, div_floor_kernel, div_true_kernel"),
+    pointwise("floor_divide", "self other", _FLOOR_DIVIDE, inexact=POSITION, raises_on_data="i", kernel="div_floor_kernel"),
+    pointwise("fmod", "self other", "fmod(self, other)", inexact=POSITION, raises_on_data="i"),
     pointwise("remainder", "self other",
               "m + other if ((m := fmod(self, other)) != 0) & ((other < 0) ^ (m < 0)) else m",
-              raises_on_data="i"),
+              inexact=POSITION, raises_on_data="i"),
     pointwise("addcmul", "self tensor1 tensor2 value!", "fma(value * tensor1, tensor2, self)", kinds="fi"),
     pointwise("addcdiv", "self tensor1 tensor2 value!", "self + value * tensor1 / tensor2"),
-    pointwise("lerp", "self end weight",
-              "fma(weight if (s := abs(weight) < 0.5) else weight - 1, end - self, self if s else end)",
-              kernel="lerp_scalar_kernel, lerp_tensor_kernel"),
+    pointwise("lerp", "self end weight?", _LERP, when={_LERP_ONE: {"weight": 1}},
+              inexact_of={_LERP_ONE: ZEROS}, kernel="lerp_scalar_kernel"),
+    pointwise("lerp_tensor", "self end weight", _LERP, inexact=ZEROS, kernel="lerp_tensor_kernel"),
     pointwise("pow", "self exponent&", when={
         **{text: {"exponent": value} for text, value in _POWERS.items()},
         **{text: {"exponent": value} for text, value in _FLOAT_POWERS.items()},
@@ -74,7 +76,7 @@ ARITHMETIC: Final = (
     pointwise("heaviside", "self values", "values if self == 0 else 1 if self > 0 else 0", kinds="fi"),
     # --- roots and rounding
     _float("reciprocal", "1 / self"),
-    _float("sqrt"),
+    _float("sqrt", "root(self)"),
     _float("rsqrt", "1 / sqrt(self)"),
     pointwise("floor", "self", "floor(self)", i="self"),
     pointwise("ceil", "self", "ceil(self)", i="self"),
@@ -82,7 +84,7 @@ ARITHMETIC: Final = (
     pointwise("round", "self", "rint(self)", i="self"),
     pointwise("frac", "self", "self - trunc(self)"),
     # --- elementary functions
-    _float("exp"), _float("exp2"), _float("expm1"),
+    _float("exp"), _float("exp2", inexact=POSITION), _float("expm1"),
     _float("log"), _float("log2"), _float("log10"), _float("log1p"),
     _float("sin"), _float("cos"), _float("tan"),
     _float("asin"), _float("acos"), _float("atan"),
@@ -145,10 +147,8 @@ ARITHMETIC: Final = (
               kinds="fi", inexact_f=ZEROS),
     pointwise("minimum", "self other", "other if (other < self) | isnan(other) else self", b="self & other",
               kinds="fi", inexact_f=ZEROS),
-    pointwise("fmax", "self other", "self if (self > other) | isnan(other) else other", b="self | other",
-              kinds="fi", inexact_f=ZEROS),
-    pointwise("fmin", "self other", "self if (self < other) | isnan(other) else other", b="self & other",
-              kinds="fi", inexact_f=ZEROS),
+    pointwise("fmax", "self other", "other if (other > self) | isnan(self) else self", b="self | other", kinds="fi"),
+    pointwise("fmin", "self other", "other if (other < self) | isnan(self) else self", b="self & other", kinds="fi"),
     # --- copies: computed in the result's dtype
     pointwise("copy", "src", "src", kinds="fib", promotion="result", ignored="self non_blocking"),
     pointwise("_to_copy", "self", "self", kinds="fib", promotion="result", kernel="copy_kernel",

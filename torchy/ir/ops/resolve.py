@@ -52,6 +52,8 @@ def _table_name(base: str, overload: str) -> str:
     """Tell apart overloads that compute differently: bounds that are tensors, divisions that round."""
     if base in ("clamp", "clamp_min", "clamp_max", "clamp_", "clamp_min_", "clamp_max_") and "Tensor" in overload:
         return base.rstrip("_") + "_tensor"
+    if base in ("lerp", "lerp_") and "Tensor" in overload:
+        return "lerp_tensor"
     if base in ("div", "div_") and "mode" in overload:
         return "div_mode"
     return base

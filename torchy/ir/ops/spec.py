@@ -148,6 +148,7 @@ def pointwise(
     ignored: str = "",
     inexact: str = "",
     inexact_f: str = "",
+    inexact_of: Mapping[str, str] = MappingProxyType({}),
     stays_call: str = "",
     raises_on_data: str = "",
     kernel: str = "",
@@ -167,6 +168,8 @@ def pointwise(
         Formulas for particular literals, tried first; for the kinds in ``kinds`` or, by formula, ``kinds_of``.
     fast
         A last formula, for fast mode only; ``inexact`` is about this one, if there is one, and else about all.
+    inexact_of
+        By formula: why it is not exact, where the others are.
     inexact_f
         Why the formulas are not exact for floats, where they are for other kinds.
     """
@@ -179,7 +182,8 @@ def pointwise(
     promoted = sets[""] | sets["&"]
     exactness = "" if fast else inexact
     rules = [
-        Rule(text, kinds_of.get(text, kinds), dict(match), exactness) for text, match in when.items()
+        Rule(text, kinds_of.get(text, kinds), dict(match), inexact_of.get(text, exactness))
+        for text, match in when.items()
     ]
     texts = [("b", b), ("i", i), ("f", f), (kinds, formula)]
     rules += [Rule(text, kind, {}, exactness) for kind, text in texts if text is not None]

@@ -1,0 +1,273 @@
+"""Does a fused op give eager's bits on this machine? Asked of eager itself, on a few hundred values, once a process.
+
+The table of formulas and the table of vector-math functions were made on some machines and builds of torch. Elsewhere
+eager may use another function. An op that is seen to differ is not fused from then on: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+
+from torchy.codegen.errors import CompileError
+from torchy.ir import kernel as ir
+from torchy.ir.ops import OpSpec, dtype_kind, lookup, spec_of
+from torchy.ir.ops.spec import FUSED_DTYPES
+from torchy.ir.trace import Mode
+
+_FLOATS: Final = (
+    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.0, 3.0, float("inf"), -float("inf"), float("nan"), 1e-40, -1e-310, 3e38,
+    1.7, -0.999, 88.9, 0.9999999, -104.0, 6.0,
+)  # fmt: skip
+_INTEGERS: Final = (0, 1, -1, 2, 7, -8, 31, 32, 63, 64, 100000, 2**31 - 1, -(2**31))
+_WIDE: Final = (2**53 + 1, 2**63 - 1, -(2**63))
+_SCALARS: Final = {"f": (0.7, 1.0, -2.3), "i": (3, 1, -2), "b": (True, False, True)}
+_RANDOM: Final = 240
+PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
+
+Run = Callable[[ir.KernelForm, list[torch.Tensor], list[Any], torch.Tensor], None]
+Key = tuple[str, torch.dtype, tuple[tuple[str, object], ...]]
+
+
+def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
+    """Return ``count`` tensors of equal odd length: all pairs of special values, then random ones."""
+    generator = torch.Generator().manual_seed(seed)
+    kind = dtype_kind(dtype)
+    special = _special(dtype)
+    pairs = torch.tensor(list(itertools.product(range(len(special)), repeat=2)))
+    columns = [pairs[:, 0], pairs[:, 1]]
+    while len(columns) < count:
+        columns.append(torch.randint(len(special), (len(pairs),), generator=generator))
+    found = []
+    for column in columns[:count]:
+        if kind == "b":
+            random = torch.rand(_RANDOM, generator=generator) < 0.5
+        elif kind == "i":
+            random = torch.randint(-100, 100, (_RANDOM,), generator=generator).to(dtype)
+        else:
+            random = torch.randn(_RANDOM, generator=generator, dtype=dtype)
+            random *= torch.pow(10.0, torch.randint(-3, 3, (_RANDOM,), generator=generator))
+        both = torch.cat([special[column], random])
+        found.append(both[: len(both) // 8 * 8 - 1])
+    return found
+
+
+def _special(dtype: torch.dtype) -> torch.Tensor:
+    kind = dtype_kind(dtype)
+    if kind == "b":
+        return torch.tensor([False, True])
+    if kind == "f":
+        return torch.tensor(_FLOATS, dtype=torch.float64).to(dtype)
+    return torch.tensor(_INTEGERS + (_WIDE if dtype is torch.int64 else ()), dtype=dtype)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Tell if two tensors are equal to the last bit, where any NaN equals any NaN."""
+    if a.dtype is not b.dtype or a.shape != b.shape:
+        return False
+    if not a.dtype.is_floating_point:
+        return torch.equal(a, b)
+    word = torch.int32 if a.dtype is torch.float32 else torch.int64
+    equal = (a.view(word) == b.view(word)) | (a.isnan() & b.isnan())
+    return bool(equal.all())
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way to call an op, in eager and as a kernel.
+
+    Parameters
+    ----------
+    overload
+        The functional overload that eager runs.
+    statement
+        The statement that the kernel runs: loads are numbered by tensor, runtime numbers by scalar.
+    tensors, scalars
+        Parameter names, in that order.
+    operands
+        The dtype of each tensor.
+    """
+
+    overload: str
+    statement: ir.Statement
+    tensors: tuple[str, ...]
+    scalars: tuple[str, ...]
+    operands: tuple[torch.dtype, ...]
+    literals: Mapping[str, object]
+
+    def form(self, kinds: tuple[type, ...]) -> ir.KernelForm:
+        """Return the kernel form; its last access is the result."""
+        dtypes = (*self.operands, self.statement.dtype)
+        accesses = tuple(ir.Access(dtype, Mode.LINEAR) for dtype in dtypes)
+        return ir.KernelForm(accesses, kinds, (self.statement,), (ir.Store(len(accesses) - 1, ir.Result(0)),))
+
+    def eager(self, tensors: list[torch.Tensor], scalars: list[Any]) -> torch.Tensor:
+        """Run the op."""
+        named: dict[str, Any] = {"self_is_result": False, **self.literals}
+        named.update(zip(self.tensors, tensors, strict=True))
+        named.update(zip(self.scalars, scalars, strict=True))
+        if "self" not in named:  # what is only written, or gives its sizes
+            named["self"] = torch.empty(tensors[0].shape if tensors else (511,), dtype=self.statement.dtype)
+        if self.statement.op == "_to_copy":
+            named["dtype"] = self.statement.dtype
+        base, _, overload = self.overload.removeprefix("aten::").partition(".")
+        op = getattr(getattr(torch.ops.aten, base), overload or "default")
+        wanted = {argument.name for argument in op._schema.arguments}
+        result: torch.Tensor = op(**{name: value for name, value in named.items() if name in wanted})
+        return result
+
+
+def trials(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Iterator[Trial]:
+    """Yield ways to call an op: each functional overload in the table, and for conversions each source dtype."""
+    packet = getattr(torch.ops.aten, spec.name.removesuffix("_tensor").removesuffix("_mode"))
+    for overload in packet.overloads():
+        name = f"aten::{packet.__name__}" + ("" if overload == "default" else f".{overload}")
+        if lookup(name) is not spec:
+            continue
+        schema = getattr(packet, overload)._schema
+        if any(argument.alias_info is not None for argument in schema.arguments):
+            continue
+        yield from _trials_of(spec, name, schema, compute, literals)
+
+
+def _trials_of(
+    spec: OpSpec, name: str, schema: Any, compute: torch.dtype, literals: Mapping[str, object]
+) -> Iterator[Trial]:
+    types = {argument.name: str(argument.type) for argument in schema.arguments}
+    tensors, scalars, arguments = [], [], []
+    for parameter in spec.parameters:
+        kind = types.get(parameter)
+        if parameter in literals or kind is None:
+            value = literals.get(parameter)
+            arguments.append(ir.Literal(value if isinstance(value, (bool, int, float, str)) else None))
+        elif "Tensor" in kind and parameter in spec.runtime - spec.promoted:
+            return  # a zero-dimensional tensor for a number
+        elif "Tensor" in kind:
+            arguments.append(ir.Load(len(tensors)))
+            tensors.append(parameter)
+        else:
+            arguments.append(ir.RuntimeNumber(len(scalars)))
+            scalars.append(parameter)
+    if not tensors and spec.promotion != "result":
+        return
+    converted = spec.promotion == "result" and tensors and spec.name != "clone"
+    for source in sorted(FUSED_DTYPES, key=str) if converted else [compute]:
+        operands = tuple(torch.bool if p in spec.masks else source for p in tensors)
+        result = compute
+        if not converted:
+            fake = Trial(name, ir.Statement(spec.name, (), compute, compute), tuple(tensors), tuple(scalars), operands, literals)
+            example = [torch.ones(2, dtype=dtype) for dtype in operands]
+            try:
+                result = fake.eager(example, list(_SCALARS[dtype_kind(compute)][: len(scalars)])).dtype
+            except (RuntimeError, IndexError):
+                continue  # eager knows no such combination
+        statement = ir.Statement(spec.name, tuple(arguments), compute, result)
+        yield Trial(name, statement, tuple(tensors), tuple(scalars), operands, literals)
+
+
+@dataclass(slots=True)
+class Verifier:
+    """What has been seen on this machine. One for each compiler; any thread may ask.
+
+    Parameters
+    ----------
+    run
+        Compiles a form, and runs it on tensors and numbers into an output.
+    verdicts
+        What is known already; empty text for an op that agrees, else where it differs. May be kept and handed to the
+        verifier of another process on the same machine, with the same torch.
+    """
+
+    run: Run
+    verdicts: dict[Key, str] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def agrees(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> bool:
+        """Tell if nothing is known against fusing an op. Costs nothing: it does not try what was never tried.
+
+        What was never tried is tried when the first kernel with it is compiled.
+        """
+        return not self.verdicts.get(self._key(spec, compute, literals))
+
+    def check(self, form: ir.KernelForm) -> None:
+        """Verify all ops of a form.
+
+        Raises
+        ------
+        CompileError
+            If one of them does not agree with eager; :meth:`agrees` says so from now on.
+        """
+        for statement in form.statements:
+            spec = spec_of(statement.op)
+            if spec is None:
+                raise CompileError(f"no op named {statement.op!r} in the op table")
+            literals = {
+                name: argument.value
+                for name, argument in zip(spec.parameters, statement.arguments, strict=True)
+                if isinstance(argument, ir.Literal)
+            }
+            verdict = self.verify(spec, statement.compute, literals)
+            if verdict:
+                raise CompileError(f"on this machine {spec.name} on {statement.compute} differs from eager: {verdict}")
+
+    def verify(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
+        """Try an op once; return where it differs from eager, empty if nowhere."""
+        key = self._key(spec, compute, literals)
+        with self.lock:
+            if key not in self.verdicts:
+                self.verdicts[key] = ""  # what is compiled to verify is not verified itself
+                try:
+                    self.verdicts[key] = self._try(spec, compute, dict(key[2]))
+                except CompileError as error:
+                    self.verdicts[key] = str(error)
+            return self.verdicts[key]
+
+    @staticmethod
+    def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
+        """Only literals that choose the formula count: all others are like runtime values."""
+        chosen = {name for rule in spec.rules for name in rule.literals} | spec.literals
+        return spec.name, compute, tuple((name, literals[name]) for name in sorted(chosen & set(literals))
+                                         if name in spec.literals or literals[name] is None)
+
+    def _try(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
+        found = list(trials(spec, compute, literals))
+        for trial in found:
+            verdict = self.attempt(trial)
+            if verdict:
+                return verdict
+        return "" if found else f"eager knows no {spec.name} on {compute} to compare with"
+
+    def attempt(self, trial: Trial) -> str:
+        """Run one trial both ways; return where it differs, empty if nowhere."""
+        kind = dtype_kind(trial.statement.compute)
+        count = max(len(trial.tensors), 1)
+        tensors = [samples(dtype, count, seed=1)[i] for i, dtype in enumerate(trial.operands)]
+        shortest = min((len(tensor) for tensor in tensors), default=511)
+        tensors = [tensor[:shortest] for tensor in tensors]
+        scalars = list(itertools.islice(itertools.cycle(_SCALARS[kind]), len(trial.scalars)))
+        out = torch.empty(shortest, dtype=trial.statement.dtype)
+        self.run(trial.form(tuple(type(s) for s in scalars)), tensors, scalars, out)
+        whole = trial.eager(tensors, scalars)
+        if not same_bits(whole, out):
+            return self._where(trial, tensors, whole, out)
+        if not tensors:
+            return ""
+        for start in range(0, shortest, PIECE):
+            part = slice(start, start + PIECE)
+            piece = trial.eager([tensor[part] for tensor in tensors], scalars)
+            if not same_bits(piece, out[part]):
+                return "in a short tensor, " + self._where(trial, [t[part] for t in tensors], piece, out[part])
+        return ""
+
+    @staticmethod
+    def _where(trial: Trial, tensors: list[torch.Tensor], eager: torch.Tensor, ours: torch.Tensor) -> str:
+        for i in range(len(eager)):
+            if not same_bits(eager[i : i + 1], ours[i : i + 1]):
+                given = ", ".join(repr(tensor[i].item()) for tensor in tensors)
+                return f"{trial.overload} of {given} is {eager[i].item()!r}, the kernel gives {ours[i].item()!r}"
+        return f"{trial.overload} gives {eager.dtype}, the kernel {ours.dtype}"
