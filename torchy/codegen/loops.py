@@ -184,7 +184,9 @@ def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
 
 
 def _names(formula: str) -> set[str]:
-    return {node.id for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Name)}
+    return {
+        node.id for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Name)
+    }
 
 
 @dataclass(slots=True)
@@ -243,8 +245,14 @@ class _Formula:
 
     def call(self, name: str, values: list[int]) -> int:
         build, dtype = self.builder, self.builder.nodes[values[0]].dtype
-        if name == "fma" and build.nodes[values[1]].detail in (1, -1) and build.nodes[values[1]].op == "const":
-            return build.add("add" if build.nodes[values[1]].detail == 1 else "sub", dtype, values[2], values[0])
+        if (
+            name == "fma"
+            and build.nodes[values[1]].detail in (1, -1)
+            and build.nodes[values[1]].op == "const"
+        ):
+            return build.add(
+                "add" if build.nodes[values[1]].detail == 1 else "sub", dtype, values[2], values[0]
+            )
         if name == "isnan":
             if dtype_kind(dtype) != "f":
                 return build.constant(False, torch.bool)
@@ -282,11 +290,7 @@ def _staged(
             uniform.add(index)
         else:
             level[index] = max(
-                (
-                    level[i] + (nodes[i].op == "call")
-                    for i in node.inputs
-                    if i not in uniform
-                ),
+                (level[i] + (nodes[i].op == "call") for i in node.inputs if i not in uniform),
                 default=0,
             )
     last = max(level.values(), default=0)
@@ -315,7 +319,9 @@ def _staged(
                     when[other] = max(when[other], when[position])
     stages = []
     for at in range(last + 1):
-        members = [i for i in sorted(level) if level[i] == at and nodes[i].op not in ("call", "load")]
+        members = [
+            i for i in sorted(level) if level[i] == at and nodes[i].op not in ("call", "load")
+        ]
         writes = tuple(s for s, stage in enumerate(when) if stage == at)
         if members or writes or at < last:
             stages.append(Stage(tuple(members), False, writes))
@@ -343,7 +349,13 @@ _SYMBOLS: Final = {
 
 def _listing(nest: LoopNest) -> str:
     """Write the nest as readable pseudo-code."""
-    short = {torch.float32: "f32", torch.float64: "f64", torch.int32: "i32", torch.int64: "i64", torch.bool: "bool"}
+    short = {
+        torch.float32: "f32",
+        torch.float64: "f64",
+        torch.int32: "i32",
+        torch.int64: "i64",
+        torch.bool: "bool",
+    }
 
     def name(index: int) -> str:
         node = nest.nodes[index]
@@ -387,5 +399,7 @@ def _listing(nest: LoopNest) -> str:
             lines.append(f"{pad}{line(stage.nodes[0])}  # the whole block at once")
             continue
         lines.extend(pad + line(i) for i in stage.nodes)
-        lines.extend(f"{pad}a{nest.stores[s][0]}[i] = {name(nest.stores[s][1])}" for s in stage.stores)
+        lines.extend(
+            f"{pad}a{nest.stores[s][0]}[i] = {name(nest.stores[s][1])}" for s in stage.stores
+        )
     return "\n".join(lines) + "\n"

@@ -93,7 +93,10 @@ class Kernel:
         return self.compiler.assembly(self.llvm_ir)
 
     def pack(
-        self, sizes: Sequence[int], accesses: Sequence[PackedAccess], numbers: Sequence[bool | int | float] = ()
+        self,
+        sizes: Sequence[int],
+        accesses: Sequence[PackedAccess],
+        numbers: Sequence[bool | int | float] = (),
     ) -> Packed:
         """Lay out the arguments of one launch.
 
@@ -114,12 +117,16 @@ class Kernel:
         """
         if self._linear:
             total = math.prod(sizes)
-            data = self._flat(total, total, 0, *[access[0] for access in accesses], *self._inner_steps, *numbers)
+            data = self._flat(
+                total, total, 0, *[access[0] for access in accesses], *self._inner_steps, *numbers
+            )
             return self._words.from_buffer_copy(data)
         inner, outer, steps, strides = self._coalesce(sizes, [s for _, s in accesses])
         if len(outer) > MOST_OUTER:
             raise ValueError(f"{len(outer)} outer dimensions, at most {MOST_OUTER}")
-        head = self._flat(math.prod(sizes), inner, len(outer), *[at for at, _ in accesses], *steps, *numbers)
+        head = self._flat(
+            math.prod(sizes), inner, len(outer), *[at for at, _ in accesses], *steps, *numbers
+        )
         words = [*outer, *(stride for dimension in strides for stride in dimension)]
         data = head + struct.pack(f"={len(words)}q", *words)
         return (ctypes.c_int64 * (len(data) // 8)).from_buffer_copy(data)
@@ -129,20 +136,28 @@ class Kernel:
     ) -> tuple[int, list[int], list[int], list[list[int]]]:
         """Merge dimensions where all accesses allow; return inner size, outer sizes, inner steps, outer strides."""
         dense = 1
-        rows: list[tuple[int, list[int]]] = []  # innermost first: size and byte stride of each access
+        rows: list[
+            tuple[int, list[int]]
+        ] = []  # innermost first: size and byte stride of each access
         for d in range(len(sizes) - 1, -1, -1):
             size = sizes[d]
             if size != 1:
                 row = [
                     (dense if moves else 0) * item if stride is None else stride[d] * item
-                    for stride, item, moves in zip(strides, self._itemsizes, self._moves, strict=True)
+                    for stride, item, moves in zip(
+                        strides, self._itemsizes, self._moves, strict=True
+                    )
                 ]
-                if rows and all(a * rows[-1][0] == b for a, b in zip(rows[-1][1], row, strict=True)):
+                if rows and all(
+                    a * rows[-1][0] == b for a, b in zip(rows[-1][1], row, strict=True)
+                ):
                     rows[-1] = (rows[-1][0] * size, rows[-1][1])
                 else:
                     rows.append((size, row))
             dense *= size
-        if not rows or not self._fits(rows[0][1]):  # the inner dimension has one element, so it went away
+        if not rows or not self._fits(
+            rows[0][1]
+        ):  # the inner dimension has one element, so it went away
             rows.insert(0, (1, self._inner_steps))
         outer = rows[:0:-1]
         return rows[0][0], [size for size, _ in outer], rows[0][1], [row for _, row in outer]
@@ -151,7 +166,9 @@ class Kernel:
         """Tell if the code, which takes the modes at their word, is right for these inner steps."""
         return all(
             access.mode is Mode.STRIDED or step == wanted
-            for access, step, wanted in zip(self.form.accesses, steps, self._inner_steps, strict=True)
+            for access, step, wanted in zip(
+                self.form.accesses, steps, self._inner_steps, strict=True
+            )
         )
 
     def launch(self, packed: Packed, threads: int = 1) -> None:
@@ -191,7 +208,9 @@ class Compiler:
 
     def identity(self, form: KernelForm, numerics: Numerics = "exact") -> str:
         """Return the id of the kernel that this form gets: equal in all processes on equal machines."""
-        text = repr((VERSION, form, numerics, self.cpu, self.features, self.math.lanes, torch.__version__))
+        text = repr(
+            (VERSION, form, numerics, self.cpu, self.features, self.math.lanes, torch.__version__)
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def compile(self, form: KernelForm, numerics: Numerics = "exact") -> Kernel:

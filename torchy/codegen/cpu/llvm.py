@@ -103,7 +103,9 @@ class _Writer:
     math: dict[str, MathFunction] = field(default_factory=dict)
     counter: int = 0
     scalars: dict[int, str] = field(default_factory=dict)  # uniform nodes
-    splats: dict[int, str] = field(default_factory=dict)  # what is the same for all elements, as vectors
+    splats: dict[int, str] = field(
+        default_factory=dict
+    )  # what is the same for all elements, as vectors
     slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
 
     def __post_init__(self) -> None:
@@ -163,7 +165,9 @@ class _Writer:
             if stage.call:
                 previous = self._call_stage(position, stage, previous)
             elif stage.nodes or stage.stores or self._brought(position):
-                previous = self._loop(position, stage, previous, "%len" if calls else "%n", "%b" if calls else "")
+                previous = self._loop(
+                    position, stage, previous, "%len" if calls else "%n", "%b" if calls else ""
+                )
         if calls:
             self.lines += ["  br label %latch", "latch:"]
             self.lines.append("  %b.next = add i64 %b, %len")
@@ -182,7 +186,9 @@ class _Writer:
 
     def _scratch(self) -> int:
         """Give scratch memory to values that cross stages; return the elements in a block."""
-        nodes, made, last = self.nest.nodes, {}, {}
+        nodes = self.nest.nodes
+        made: dict[int, int] = {}
+        last: dict[int, int] = {}
         uniform = set(self.nest.uniform)
         for position, stage in enumerate(self.nest.stages):
             used = [i for index in stage.nodes for i in nodes[index].inputs]
@@ -193,7 +199,11 @@ class _Writer:
                 last[i] = max(last.get(i, 0), position)
                 if stage.call and nodes[i].op == "load" or i in uniform and stage.call:
                     made.setdefault(i, position - 1)  # brought to scratch by the loop before
-        crossing = [i for i in sorted(made, key=lambda i: made[i]) if last.get(i, -1) > made[i] or self._is_call(i)]
+        crossing = [
+            i
+            for i in sorted(made, key=lambda i: made[i])
+            if last.get(i, -1) > made[i] or self._is_call(i)
+        ]
         free: dict[int, list[str]] = {}
         busy: list[tuple[int, int, str]] = []
         created: list[tuple[str, int]] = []
@@ -255,7 +265,9 @@ class _Writer:
         """Write an arithmetic stage as one loop over vectors; return the label that follows it."""
         label, after = f"loop{position}", f"after{position}"
         self.lines += [f"  br label %{label}", f"{label}:"]
-        self.lines.append(f"  %i{position} = phi i64 [0, %{previous}], [%i{position}.next, %{label}]")
+        self.lines.append(
+            f"  %i{position} = phi i64 [0, %{previous}], [%i{position}.next, %{label}]"
+        )
         local = f"%i{position}"
         at = self.emit(f"add i64 {block}, {local}") if block else local
         values: dict[int, str] = {}
@@ -303,7 +315,9 @@ class _Writer:
         node = self.nest.nodes[index]
         function = self.library.find(str(node.detail), node.dtype)
         if function is None:
-            raise CompileError(f"torch exports no vector function for {node.detail} on {node.dtype}")
+            raise CompileError(
+                f"torch exports no vector function for {node.detail} on {node.dtype}"
+            )
         self.math[function.symbol] = function
         inputs = [self.slots[i] for i in node.inputs]
         out = self.slots[index]
@@ -312,11 +326,15 @@ class _Writer:
             self.declarations.add(
                 f"declare void @{function.symbol}(i32, {', '.join(['ptr'] * (function.arity + 1))}, i64)\n"
             )
-            self.lines.append(f"  call void @{function.symbol}(i32 %len32, {pointers}, i64 {VML_MODE})")
+            self.lines.append(
+                f"  call void @{function.symbol}(i32 %len32, {pointers}, i64 {VML_MODE})"
+            )
             return previous
         kind = _TYPES[node.dtype]
         vector = f"<{function.lanes} x {kind}>"
-        self.declarations.add(f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n")
+        self.declarations.add(
+            f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n"
+        )
         label, after, i = f"call{position}", f"called{position}", f"%c{position}"
         self.lines += [f"  br label %{label}", f"{label}:"]
         self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{label}]")
@@ -409,7 +427,11 @@ class _Writer:
         if node.op == "cast":
             return self._cast(inputs[0], given, dtype, vector)
         if node.op == "neg":
-            return self.emit(f"fneg {text} {inputs[0]}" if kind == "f" else f"sub {text} {self._zero(vector)}, {inputs[0]}")
+            return self.emit(
+                f"fneg {text} {inputs[0]}"
+                if kind == "f"
+                else f"sub {text} {self._zero(vector)}, {inputs[0]}"
+            )
         if node.op == "not":
             ones = "true" if kind == "b" else "-1"
             every = f"splat ({_TYPES[dtype]} {ones})" if vector else ones
@@ -424,20 +446,30 @@ class _Writer:
         return "zeroinitializer" if vector else "0"
 
     def _intrinsic(
-        self, name: str, text: str, dtype: torch.dtype, vector: bool, inputs: list[str], more: str = ""
+        self,
+        name: str,
+        text: str,
+        dtype: torch.dtype,
+        vector: bool,
+        inputs: list[str],
+        more: str = "",
     ) -> str:
         suffix = f"v{self.lanes}{_SUFFIX[dtype]}" if vector else _SUFFIX[dtype]
         symbol = f"@llvm.{name}.{suffix}"
         types = ", ".join([text] * len(inputs)) + (", i1" if more else "")
         self.declarations.add(f"declare {text} {symbol}({types})\n")
-        return self.emit(f"call {text} {symbol}({', '.join(f'{text} {value}' for value in inputs)}{more})")
+        return self.emit(
+            f"call {text} {symbol}({', '.join(f'{text} {value}' for value in inputs)}{more})"
+        )
 
     def _cast(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
         source, target = self.type(given, vector), self.type(wanted, vector)
         kinds = dtype_kind(given) + dtype_kind(wanted)
         if wanted is torch.bool:
             compare = "fcmp une" if kinds[0] == "f" else "icmp ne"
-            return self.emit(f"{compare} {source} {value}, {'zeroinitializer' if vector else self._literal_zero(given)}")
+            return self.emit(
+                f"{compare} {source} {value}, {'zeroinitializer' if vector else self._literal_zero(given)}"
+            )
         if kinds == "fi":
             return self._to_integer(value, given, wanted, vector)
         wider = _SIZES[wanted] > _SIZES[given]

@@ -53,22 +53,26 @@ class MathLibrary:
         ``libtorch_cpu.so``.
     lanes
         float32 elements in a vector of the instruction set that ATen chose: 8 (AVX2) or 16 (AVX512); 0 if neither.
+    mkl
+        Was torch built with MKL: then ATen's ``vml`` kernels are MKL's.
     """
 
     library: ctypes.CDLL
     lanes: int
+    mkl: bool
 
     @classmethod
     def of_torch(cls) -> MathLibrary:
         """Open the library of the torch that is imported."""
         path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
         capability = torch.backends.cpu.get_cpu_capability()
-        return cls(ctypes.CDLL(str(path)), {"AVX2": 8, "AVX512": 16}.get(capability, 0))
+        mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+        return cls(ctypes.CDLL(str(path)), {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
 
     def find(self, name: str, dtype: torch.dtype) -> MathFunction | None:
         """Return the function that computes ``name`` on this dtype, None if the build has none."""
         double = dtype is torch.float64
-        if name in _VML and torch.backends.mkl.is_available():
+        if name in _VML and self.mkl:
             symbol = f"vm{'d' if double else 's'}{_VML[name]}"
             if self.address(symbol):
                 return MathFunction(symbol, "vml", 1, 1)

@@ -15,7 +15,8 @@ SYMBOLS: Final = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 def pool() -> dict[str, int]:
     """Return the addresses of the pool's functions, empty if it cannot be had (kernels then run on one thread)."""
     path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
-    if not path.exists() or not torch.backends.openmp.is_available():
+    openmp: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
+    if not path.exists() or not openmp:
         return {}
     library = ctypes.CDLL(str(path))
     return {name: ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in SYMBOLS}

@@ -104,7 +104,9 @@ class Trial:
         """Return the kernel form; its last access is the result."""
         dtypes = (*self.operands, self.statement.dtype)
         accesses = tuple(ir.Access(dtype, Mode.LINEAR) for dtype in dtypes)
-        return ir.KernelForm(accesses, kinds, (self.statement,), (ir.Store(len(accesses) - 1, ir.Result(0)),))
+        return ir.KernelForm(
+            accesses, kinds, (self.statement,), (ir.Store(len(accesses) - 1, ir.Result(0)),)
+        )
 
     def eager(self, tensors: list[torch.Tensor], scalars: list[Any]) -> torch.Tensor:
         """Run the op."""
@@ -112,13 +114,17 @@ class Trial:
         named.update(zip(self.tensors, tensors, strict=True))
         named.update(zip(self.scalars, scalars, strict=True))
         if "self" not in named:  # what is only written, or gives its sizes
-            named["self"] = torch.empty(tensors[0].shape if tensors else (511,), dtype=self.statement.dtype)
+            named["self"] = torch.empty(
+                tensors[0].shape if tensors else (511,), dtype=self.statement.dtype
+            )
         if self.statement.op == "_to_copy":
             named["dtype"] = self.statement.dtype
         base, _, overload = self.overload.removeprefix("aten::").partition(".")
         op = getattr(getattr(torch.ops.aten, base), overload or "default")
         wanted = {argument.name for argument in op._schema.arguments}
-        result: torch.Tensor = op(**{name: value for name, value in named.items() if name in wanted})
+        result: torch.Tensor = op(
+            **{name: value for name, value in named.items() if name in wanted}
+        )
         return result
 
 
@@ -139,12 +145,16 @@ def _trials_of(
     spec: OpSpec, name: str, schema: Any, compute: torch.dtype, literals: Mapping[str, object]
 ) -> Iterator[Trial]:
     types = {argument.name: str(argument.type) for argument in schema.arguments}
-    tensors, scalars, arguments = [], [], []
+    tensors: list[str] = []
+    scalars: list[str] = []
+    arguments: list[ir.Value] = []
     for parameter in spec.parameters:
         kind = types.get(parameter)
         if parameter in literals or kind is None:
             value = literals.get(parameter)
-            arguments.append(ir.Literal(value if isinstance(value, (bool, int, float, str)) else None))
+            arguments.append(
+                ir.Literal(value if isinstance(value, (bool, int, float, str)) else None)
+            )
         elif "Tensor" in kind and parameter in spec.runtime - spec.promoted:
             return  # a zero-dimensional tensor for a number
         elif "Tensor" in kind:
@@ -160,10 +170,13 @@ def _trials_of(
         operands = tuple(torch.bool if p in spec.masks else source for p in tensors)
         result = compute
         if not converted:
-            fake = Trial(name, ir.Statement(spec.name, (), compute, compute), tuple(tensors), tuple(scalars), operands, literals)
+            bare = ir.Statement(spec.name, (), compute, compute)
+            fake = Trial(name, bare, tuple(tensors), tuple(scalars), operands, literals)
             example = [torch.ones(2, dtype=dtype) for dtype in operands]
             try:
-                result = fake.eager(example, list(_SCALARS[dtype_kind(compute)][: len(scalars)])).dtype
+                result = fake.eager(
+                    example, list(_SCALARS[dtype_kind(compute)][: len(scalars)])
+                ).dtype
             except (RuntimeError, IndexError):
                 continue  # eager knows no such combination
         statement = ir.Statement(spec.name, tuple(arguments), compute, result)
@@ -213,7 +226,9 @@ class Verifier:
             }
             verdict = self.verify(spec, statement.compute, literals)
             if verdict:
-                raise CompileError(f"on this machine {spec.name} on {statement.compute} differs from eager: {verdict}")
+                raise CompileError(
+                    f"on this machine {spec.name} on {statement.compute} differs from eager: {verdict}"
+                )
 
     def verify(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
         """Try an op once; return where it differs from eager, empty if nowhere."""
@@ -231,8 +246,12 @@ class Verifier:
     def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
         """Only literals that choose the formula count: all others are like runtime values."""
         chosen = {name for rule in spec.rules for name in rule.literals} | spec.literals
-        return spec.name, compute, tuple((name, literals[name]) for name in sorted(chosen & set(literals))
-                                         if name in spec.literals or literals[name] is None)
+        kept = [
+            name
+            for name in sorted(chosen & set(literals))
+            if name in spec.literals or literals[name] is None
+        ]
+        return spec.name, compute, tuple((name, literals[name]) for name in kept)
 
     def _try(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
         found = list(trials(spec, compute, literals))
@@ -261,11 +280,15 @@ class Verifier:
             part = slice(start, start + PIECE)
             piece = trial.eager([tensor[part] for tensor in tensors], scalars)
             if not same_bits(piece, out[part]):
-                return "in a short tensor, " + self._where(trial, [t[part] for t in tensors], piece, out[part])
+                return "in a short tensor, " + self._where(
+                    trial, [t[part] for t in tensors], piece, out[part]
+                )
         return ""
 
     @staticmethod
-    def _where(trial: Trial, tensors: list[torch.Tensor], eager: torch.Tensor, ours: torch.Tensor) -> str:
+    def _where(
+        trial: Trial, tensors: list[torch.Tensor], eager: torch.Tensor, ours: torch.Tensor
+    ) -> str:
         for i in range(len(eager)):
             if not same_bits(eager[i : i + 1], ours[i : i + 1]):
                 given = ", ".join(repr(tensor[i].item()) for tensor in tensors)

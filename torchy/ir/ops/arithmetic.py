@@ -15,7 +15,9 @@ _FLOOR_DIVIDE: Final = (
     " d := q - 1 if (m != 0) & ((other < 0) ^ (m < 0)) else q, f := floor(d),"
     " g := f + 1 if d - f > 0.5 else f, h := copysign(0, a) if d == 0 else g, a if other == 0 else h)"
 )
-_LERP: Final = "fma(weight if (s := abs(weight) < 0.5) else weight - 1, end - self, self if s else end)"
+_LERP: Final = (
+    "fma(weight if (s := abs(weight) < 0.5) else weight - 1, end - self, self if s else end)"
+)
 _LERP_ONE: Final = "fma(weight - 1, end - self, end)"
 _POWERS: Final = {
     "self * self": 2, "self * self * self": 3, "self": 1, "1": 0,
@@ -52,7 +54,8 @@ ARITHMETIC: Final = (
         "trunc(self / other)": {"rounding_mode": "trunc"},
         _FLOOR_DIVIDE: {"rounding_mode": "floor"},
         "self / other": {"rounding_mode": None},
-    }, raises_on_data="i", promotion="mode", inexact_of={_FLOOR_DIVIDE: POSITION}, kernel="div_trunc_kernel, div_floor_kernel, div_true_kernel"),
+    }, raises_on_data="i", promotion="mode", inexact_of={_FLOOR_DIVIDE: POSITION},
+       kernel="div_trunc_kernel, div_floor_kernel, div_true_kernel"),
     pointwise("floor_divide", "self other", _FLOOR_DIVIDE, inexact=POSITION, raises_on_data="i", kernel="div_floor_kernel"),
     pointwise("fmod", "self other", "fmod(self, other)", inexact=POSITION, raises_on_data="i"),
     pointwise("remainder", "self other",
@@ -66,7 +69,7 @@ ARITHMETIC: Final = (
     pointwise("pow", "self exponent&", when={
         **{text: {"exponent": value} for text, value in _POWERS.items()},
         **{text: {"exponent": value} for text, value in _FLOAT_POWERS.items()},
-    }, kinds_of={text: "f" for text in _FLOAT_POWERS}, fast="pow(self, exponent)", kinds="fi", inexact=POSITION,
+    }, kinds_of=dict.fromkeys(_FLOAT_POWERS, "f"), fast="pow(self, exponent)", kinds="fi", inexact=POSITION,
        kernel="pow_tensor_scalar_kernel, pow_tensor_tensor_kernel"),
     pointwise("neg", "self", "-self", kinds="fi"),
     pointwise("abs", "self", "abs(self)", kinds="fi"),

@@ -14,7 +14,9 @@ from torchy.ir.ops.calls import CALLS
 from torchy.ir.ops.spec import OpSpec
 from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
 
-SPECS: Final[Mapping[str, OpSpec]] = {spec.name: spec for spec in (*ARITHMETIC, *ACTIVATIONS, *CALLS)}
+SPECS: Final[Mapping[str, OpSpec]] = {
+    spec.name: spec for spec in (*ARITHMETIC, *ACTIVATIONS, *CALLS)
+}
 
 _WRAPPED: Final = {bool: torch.bool, int: torch.int64, float: None}
 
@@ -50,7 +52,10 @@ def lookup(name: str) -> OpSpec | None:
 
 def _table_name(base: str, overload: str) -> str:
     """Tell apart overloads that compute differently: bounds that are tensors, divisions that round."""
-    if base in ("clamp", "clamp_min", "clamp_max", "clamp_", "clamp_min_", "clamp_max_") and "Tensor" in overload:
+    if (
+        base in ("clamp", "clamp_min", "clamp_max", "clamp_", "clamp_min_", "clamp_max_")
+        and "Tensor" in overload
+    ):
         return base.rstrip("_") + "_tensor"
     if base in ("lerp", "lerp_") and "Tensor" in overload:
         return "lerp_tensor"

@@ -17,7 +17,9 @@ Promotion = Literal["common", "float", "self", "result", "mode"]
 Numerics = Literal["exact", "fast"]
 
 POSITION: Final = "eager's result depends on the element's position (vector body or scalar tail)"
-ZEROS: Final = "of zeros with different signs, eager's vector body and scalar tail pick different ones"
+ZEROS: Final = (
+    "of zeros with different signs, eager's vector body and scalar tail pick different ones"
+)
 NAN_POSITION: Final = "eager's vector body and scalar tail treat NaN differently"
 NO_VECTOR: Final = "no vector form of eager's function is known"
 SCALAR_LIBM: Final = "eager calls the C library, one element at a time"
