@@ -254,7 +254,7 @@ class Explorer {
       if (op.dead) parts.push("dead: nobody could reach its result, so it never ran");
     }
     if (group) {
-      const all = this.trace.ops.filter((each) => each.group === id).reduce((sum, each) => sum + each.count, 0) / group.count;
+      const all = this.trace.ops.filter((each) => each.group === group.id).reduce((sum, each) => sum + each.count, 0) / group.count;
       const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(all - (op ? 1 : 0), op ? "other op" : "op")} in kernel ${group.kernel ?? `of group ${group.id}`}`;
       parts.push(what + times(group.count), duration(group.seconds));
       if (group.why_apart) parts.push(`not joined with the step before: ${group.why_apart}`);
@@ -347,7 +347,7 @@ class Explorer {
     this.zoom = zoom;
     if (!this.svg) return;
     const room = this.graphPane.clientWidth - 16;
-    this.fitted = room > 0 ? Math.min(1.4, Math.max(0.55, room / (this.size[0] * (4 / 3)))) : 1;
+    this.fitted = room > 0 ? Math.min(1.15, Math.max(0.55, room / (this.size[0] * (4 / 3)))) : 1;
     const factor = (zoom === null ? this.fitted : Math.min(4, Math.max(0.1, zoom))) * (4 / 3);
     this.svg.setAttribute("width", this.size[0] * factor);
     this.svg.setAttribute("height", this.size[1] * factor);

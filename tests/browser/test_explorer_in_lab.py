@@ -1,0 +1,186 @@
+"""The explorer in JupyterLab, in a real browser: a click on an op shows its line and its kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SHOTS = ROOT / "build" / "screenshots"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+CELLS = [
+    "%load_ext torchy_jupyter\nimport torch",
+    "%%torchy --compile always\n"
+    "x = torch.linspace(0, 1, 64)\n"
+    "y = x * 3 + 1\n"
+    "z = (y - x).relu()\n"
+    "print(z.sum().item())",
+]
+IDLE = (
+    "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
+    " === 'idle'"
+)
+RUN = """async index => {
+    const notebook = window.jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = index;
+    notebook.deselectAll();
+    await window.jupyterapp.commands.execute('notebook:run-cell');
+}"""
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@contextlib.contextmanager
+def lab(
+    home: Path, notebooks: Path, theme: str, path: str | None = None
+) -> Iterator[tuple[str, str]]:
+    """A JupyterLab on loopback with settings of its own; yields its address and token."""
+    env = os.environ | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT)}
+    env |= {
+        f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")
+    }
+    env |= {
+        f"JUPYTERLAB_{name}_DIR": str(home / name.lower()) for name in ("SETTINGS", "WORKSPACES")
+    }
+    if path is not None:
+        startup = home / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "path.py").write_text(f"import os; os.environ['PATH'] = {path!r}")
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
+    (settings / "themes.jupyterlab-settings").write_text(
+        json.dumps({"theme": f"JupyterLab {theme.capitalize()}"})
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    command = [
+        *(sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"),
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={notebooks}",
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
+    ]
+    base = f"http://127.0.0.1:{port}"
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        request = urllib.request.Request(
+            f"{base}/api/status", headers={"Authorization": f"token {token}"}
+        )
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=5).close()
+                break
+            time.sleep(0.25)
+        yield base, token
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@contextlib.contextmanager
+def opened(tmp_path: Path, theme: str, path: str | None = None) -> Iterator[playwright.Page]:  # type: ignore[name-defined]
+    """The notebook above, its cells run; in the end nothing has left loopback."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebooks / "nb.ipynb")
+    with (
+        lab(tmp_path / "home", notebooks, theme, path) as (base, token),
+        playwright.sync_playwright() as started,
+    ):
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        foreign: list[str] = []
+        errors: list[str] = []
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((base, "data:", "blob:"))
+                else foreign.append(request.url)
+            ),
+        )
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{base}/doc/tree/nb.ipynb?token={token}")
+        page.wait_for_function(IDLE, timeout=90_000)
+        for index in range(len(CELLS)):
+            page.evaluate(RUN, index)
+        page.locator(".torchy").wait_for(timeout=120_000)
+        yield page
+        browser.close()
+        assert not foreign, foreign
+        assert not errors, errors
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path, theme: str) -> None:
+    with opened(tmp_path, theme) as page:
+        page.locator(".torchy .node", has_text="relu").click()
+        line = page.locator(".torchy-line.torchy-on")
+        playwright.expect(line).to_have_count(1)
+        playwright.expect(line).to_contain_text("z = (y - x).relu()")
+        playwright.expect(page.locator(".torchy-detail")).to_contain_text("cell 2, line 4")
+        playwright.expect(page.locator(".torchy-kernel pre")).to_contain_text("relu")
+        page.locator(".torchy-tab", has_text="LLVM IR").click()
+        playwright.expect(page.locator(".torchy-kernel pre")).to_contain_text("define")
+        page.locator(".torchy-tab", has_text="loop nest").click()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.locator(".torchy").screenshot(path=SHOTS / f"explorer-{theme}.png")
+
+        page.keyboard.press("ArrowUp")  # the tab has the focus: still the explorer's key
+        playwright.expect(page.locator(".torchy-detail")).to_contain_text("sub(")
+        page.locator(".torchy-line", has_text="y = x * 3 + 1").click()
+        playwright.expect(page.locator(".torchy-detail")).to_contain_text("cell 2, line 3")
+        playwright.expect(page.locator(".torchy-flushes")).to_contain_text("cell 2, line 5")
+
+
+def test_the_static_copy_is_hidden_while_the_widget_lives(tmp_path: Path) -> None:
+    with opened(tmp_path, "light") as page:
+        playwright.expect(page.locator(".torchy-static")).to_be_hidden()
+        assert page.locator(".torchy-static").count() == 1
+
+
+def test_without_dot_the_bundled_engine_lays_out(tmp_path: Path) -> None:
+    with opened(tmp_path, "light", path="/usr/bin-without-dot") as page:
+        page.locator(".torchy .node", has_text="relu").click(timeout=60_000)
+        playwright.expect(page.locator(".torchy-line.torchy-on")).to_contain_text("relu()")
