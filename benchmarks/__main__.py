@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -99,10 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args(arguments)
 
-    if importlib.util.find_spec(
-        "torchy.session"
-    ):  # the walker is built once for a torch, not in a first call
-        subprocess.run([sys.executable, "-m", "torchy", "build"], check=True)
+    # The walker is built once for a torch: that is no part of a first call.
+    subprocess.run([sys.executable, "-m", "torchy", "build"], check=True)
     here = machine()
     print("\n".join(facts(here)), flush=True)
     cases = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -60,11 +59,9 @@ def _lazy() -> AbstractContextManager[object]:
 
 def peers() -> list[Peer]:
     """Return all peers, eager first."""
-    found = [
+    return [
         Peer("eager", _as_it_is),
         Peer("TorchScript", _script),
         Peer("torch.compile", _compile),
+        Peer("Torchy", _torchy, _lazy),
     ]
-    if importlib.util.find_spec("torchy.session"):
-        found.append(Peer("Torchy", _torchy, _lazy))
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from statistics import median
 from typing import Any
 
 import torch
+
+import torchy
 
 OPS = 200  # in one trace
 BATCHES = 25
@@ -44,27 +45,28 @@ def time_batch(
     return 1e6 * recording / OPS / BATCHES, 1e6 * flushing / OPS / BATCHES
 
 
+def under(operands: tuple[torch.Tensor, torch.Tensor], **settings: Any) -> tuple[float, float]:
+    """Time a batch in a session of its own."""
+    return time_batch(torchy.lazy(**settings), torchy.flush, operands)
+
+
+def eagerly(operands: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+    """Time a batch without Torchy; there is nothing to flush."""
+    return time_batch(nullcontext(), lambda: None, operands)
+
+
 def measure() -> dict[str, Any]:
-    """Return medians of rounds in turns: eager's own, and those of each way to compile."""
+    """Return medians of rounds in turns: eager's own, and those of each way to run."""
     plain = (torch.rand(16), torch.rand(16))
     with_grad = (torch.rand(16), torch.rand(16, requires_grad=True))
     contenders: dict[str, Callable[[], tuple[float, float]]] = {
-        "eager": lambda: time_batch(nullcontext(), lambda: None, plain),
-        "eager, with grad": lambda: time_batch(nullcontext(), lambda: None, with_grad),
+        "eager": lambda: eagerly(plain),
+        "eager, with grad": lambda: eagerly(with_grad),
+        "recorded, interpreted": lambda: under(plain, compile="never"),
+        "recorded, compiled": lambda: under(plain, compile="always"),
+        "recorded, with grad": lambda: under(with_grad, compile="never"),
+        "passed through": lambda: under(plain, mode="pass_through"),
     }
-    if importlib.util.find_spec("torchy.session"):
-        import torchy
-
-        def under(operands: tuple[torch.Tensor, torch.Tensor], **settings: str) -> Any:
-            return time_batch(torchy.lazy(**settings), torchy.flush, operands)
-
-        contenders |= {
-            "recorded, interpreted": lambda: under(plain, compile="never"),
-            "recorded, compiled": lambda: under(plain, compile="always"),
-            "recorded, with grad": lambda: under(with_grad, compile="never"),
-            "passed through": lambda: under(plain, mode="pass_through"),
-            "switched off again": contenders["eager"],
-        }
     for run in contenders.values():
         run()
         run()

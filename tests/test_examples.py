@@ -1,6 +1,5 @@
 """The example notebook, executed in real kernels, and what the demo says of it."""
 
-import importlib.util
 import json
 import re
 
@@ -12,10 +11,6 @@ from examples import run_demo
 from examples.probe import facts
 
 SMALL = {"enlarge": 2, "epochs": 1}
-
-needs_torchy = pytest.mark.skipif(
-    importlib.util.find_spec("torchy.session") is None, reason="the session is being written"
-)
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("torchy", [pytest.param(True, marks=needs_torchy), False])
+@pytest.mark.parametrize("torchy", [True, False])
 def test_the_notebook_runs_and_its_own_checks_hold(notebook, torchy):
     cells = run_all(notebook if torchy else run_demo.without_torchy(notebook))
     assert "weights are equal" in text_of(cells["training-check"])
@@ -51,7 +46,6 @@ def test_the_notebook_runs_and_its_own_checks_hold(notebook, torchy):
 
 
 @pytest.mark.notebook
-@needs_torchy
 def test_a_traceback_points_to_the_line_of_the_cell(notebook):
     [error] = [o for o in run_all(notebook)["error"].outputs if o.output_type == "error"]
     shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
@@ -60,7 +54,6 @@ def test_a_traceback_points_to_the_line_of_the_cell(notebook):
 
 
 @pytest.mark.notebook
-@needs_torchy
 def test_the_demo_prints_a_table_and_writes_the_page(tmp_path, capsys):
     page = tmp_path / "page.html"
     arguments = ["--rounds", "1", "--output", str(page), "--parameters", json.dumps(SMALL)]
