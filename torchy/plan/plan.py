@@ -55,9 +55,10 @@ class Plan:
     allocate
         For each step the buffers that need memory of their own before it runs: live ones and those that only later steps
         read. Buffers that a call creates are not among them (torch allocates those), nor are those that never leave
-        their kernel.
+        their kernel, nor inputs. If a group is run op by op instead, its ops make the latter: they end with the group.
     release
-        For each step the buffers that are not needed any more once it has run.
+        For each step the buffers that are not needed any more once it has run: created ones that are not live, and
+        inputs that nothing outside the trace reaches.
     why_apart
         For neighbouring steps that could not be joined: the reason, in words for the explorer, by index of the later step.
     """
