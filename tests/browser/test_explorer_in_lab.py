@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -152,35 +153,43 @@ def opened(tmp_path: Path, theme: str, path: str | None = None) -> Iterator[play
         assert not errors, errors
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path, theme: str) -> None:
-    with opened(tmp_path, theme) as page:
-        page.locator(".torchy .node", has_text="relu").click()
-        line = page.locator(".torchy-line.torchy-on")
-        playwright.expect(line).to_have_count(1)
-        playwright.expect(line).to_contain_text("z = (y - x).relu()")
-        playwright.expect(page.locator(".torchy-detail")).to_contain_text("cell 2, line 4")
-        playwright.expect(page.locator(".torchy-kernel pre")).to_contain_text("relu")
-        page.locator(".torchy-tab", has_text="LLVM IR").click()
-        playwright.expect(page.locator(".torchy-kernel pre")).to_contain_text("define")
-        page.locator(".torchy-tab", has_text="loop nest").click()
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        page.locator(".torchy").screenshot(path=SHOTS / f"explorer-{theme}.png")
+def look(page: playwright.Page, shot: str) -> None:  # type: ignore[name-defined]
+    """Click an op, and move on from there by key and by line."""
+    expect = playwright.expect
+    detail = page.locator(".torchy-detail")
+    kernel = page.locator(".torchy-kernel pre")
+    page.locator(".torchy .node", has_text="relu").click(timeout=60_000)
+    line = page.locator(".torchy-line.torchy-on")
+    expect(line).to_have_count(1)
+    expect(line).to_contain_text("z = (y - x).relu()")
+    expect(detail).to_contain_text("cell 2, line 4")
+    expect(kernel).to_contain_text("for each vector of elements")
+    page.locator(".torchy-tab", has_text="assembly").click()
+    expect(kernel).to_contain_text("mov")
+    page.locator(".torchy-tab", has_text="LLVM IR").click()
+    expect(kernel).to_contain_text("define")
+    page.locator(".torchy-tab", has_text="loop nest").click()
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".torchy").screenshot(path=SHOTS / shot)
 
-        page.keyboard.press("ArrowUp")  # the tab has the focus: still the explorer's key
-        playwright.expect(page.locator(".torchy-detail")).to_contain_text("sub(")
-        page.locator(".torchy-line", has_text="y = x * 3 + 1").click()
-        playwright.expect(page.locator(".torchy-detail")).to_contain_text("cell 2, line 3")
-        playwright.expect(page.locator(".torchy-flushes")).to_contain_text("cell 2, line 5")
+    page.keyboard.press("ArrowUp")  # the tab has the focus: still the explorer's key
+    expect(detail).to_contain_text("sub(")
+    page.locator(".torchy-line", has_text="y = x * 3 + 1").click()
+    expect(detail).to_contain_text("cell 2, line 3")
+    page.keyboard.press("Escape")
+    expect(page.locator(".torchy-line.torchy-on")).to_have_count(0)
+    expect(page.locator(".torchy-flushes")).to_contain_text("cell 2, line 5")
+    assert page.locator(".torchy-static").count() == 1
+    expect(page.locator(".torchy-static")).to_be_hidden()  # while the widget lives
 
 
-def test_the_static_copy_is_hidden_while_the_widget_lives(tmp_path: Path) -> None:
+def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path) -> None:
     with opened(tmp_path, "light") as page:
-        playwright.expect(page.locator(".torchy-static")).to_be_hidden()
-        assert page.locator(".torchy-static").count() == 1
+        look(page, "explorer-light.png")
 
 
-def test_without_dot_the_bundled_engine_lays_out(tmp_path: Path) -> None:
-    with opened(tmp_path, "light", path="/usr/bin-without-dot") as page:
-        page.locator(".torchy .node", has_text="relu").click(timeout=60_000)
-        playwright.expect(page.locator(".torchy-line.torchy-on")).to_contain_text("relu()")
+def test_without_dot_the_bundled_engine_lays_out_and_dark_is_dark(tmp_path: Path) -> None:
+    with opened(tmp_path, "dark", path="/without-dot") as page:
+        look(page, "explorer-dark.png")
+        colour = page.locator(".torchy").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80

@@ -109,11 +109,7 @@ class Kernel:
 
 def start(home: Path, **environment: str) -> Kernel:
     manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(home / "ipc"))
-    env = (
-        os.environ
-        | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": os.environ.get("FAKE_IPYTHONDIR", str(home))}
-        | environment
-    )
+    env = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(home)} | environment
     manager.start_kernel(env=env, cwd=str(home))
     return Kernel(manager)
 
