@@ -77,12 +77,17 @@ class Kernel:
     ) -> None:
         self.running.close()
 
-    def run(self, index: int) -> float:
+    def run(self, index: int, *, count: bool = True) -> float:
         """Execute a cell and keep its outputs; return what it took in ms.
 
-        An error that the cell's tags do not announce is raised.
+        Parameters
+        ----------
+        index
+            The cell's. An error that its tags do not announce is raised.
+        count
+            False: without an execution count of its own.
         """
-        self.client.execute_cell(self.notebook.cells[index], index)
+        self.client.execute_cell(self.notebook.cells[index], index, store_history=count)
         return 1e3 * float(self.probe("print_seconds()"))
 
     def run_again(self, index: int) -> float:
@@ -90,7 +95,7 @@ class Kernel:
         first = self.notebook.cells[index]
         self.notebook.cells[index] = copy.deepcopy(first)
         try:
-            return self.run(index)
+            return self.run(index, count=False)
         finally:
             self.notebook.cells[index] = first
 

@@ -13,12 +13,12 @@ from examples.probe import facts
 SMALL = {"enlarge": 2, "epochs": 1}
 
 
-@pytest.fixture
-def notebook():
-    return run_demo.with_parameters(nbformat.read(run_demo.NOTEBOOK, as_version=4), SMALL)
-
-
-def run_all(notebook):
+@pytest.fixture(scope="module", params=["torchy", "eager"])
+def executed(request):
+    """The notebook's cells by id, executed as they are or as plain PyTorch."""
+    notebook = run_demo.with_parameters(nbformat.read(run_demo.NOTEBOOK, as_version=4), SMALL)
+    if request.param == "eager":
+        notebook = run_demo.without_torchy(notebook)
     with run_demo.Kernel(notebook) as kernel:
         for index in range(len(notebook.cells)):
             kernel.run(index)
@@ -36,21 +36,18 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("torchy", [True, False])
-def test_the_notebook_runs_and_its_own_checks_hold(notebook, torchy):
-    cells = run_all(notebook if torchy else run_demo.without_torchy(notebook))
-    assert "weights are equal" in text_of(cells["training-check"])
-    assert "% right" in text_of(cells["plot"])
-    assert "cannot be multiplied (1797x64 and 63x10)" in text_of(cells["error"])
-    assert "raised on line 4" in text_of(cells["error-check"])
+def test_the_notebook_runs_and_its_own_checks_hold(executed):
+    assert "weights are equal" in text_of(executed["training-check"])
+    assert "% right" in text_of(executed["plot"])
+    assert "cannot be multiplied (1797x64 and 63x10)" in text_of(executed["error"])
+    assert "raised on line 4" in text_of(executed["error-check"])
 
 
 @pytest.mark.notebook
-def test_a_traceback_points_to_the_line_of_the_cell(notebook):
-    [error] = [o for o in run_all(notebook)["error"].outputs if o.output_type == "error"]
+def test_a_traceback_points_to_the_line_of_the_cell(executed):
+    [error] = [o for o in executed["error"].outputs if o.output_type == "error"]
     shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
-    [line] = re.findall(r"-+> (\d+) product = shifted @", shown)
-    assert line == "4"
+    assert re.findall(r"-+> (\d+) product = shifted @", shown) == ["4"]
 
 
 @pytest.mark.notebook
