@@ -130,6 +130,8 @@ class lazy:  # noqa: N801  (reads as a function)
             _process.runtime.leave()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function with its whole run as a region."""
+
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             with lazy(**self._settings):

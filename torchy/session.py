@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from torchy.ir.ops import Numerics
 from torchy.ir.trace import Source, Trace
 from torchy.plan.build import build_plan
 from torchy.plan.memory import bytes_saved
@@ -90,7 +91,9 @@ class Session:
 class Flush:
     """A flush under way."""
 
-    def __init__(self, runtime: Runtime, session: Session, reason: str, where: Source | None):
+    def __init__(
+        self, runtime: Runtime, session: Session, reason: str, where: Source | None
+    ) -> None:
         self.runtime = runtime
         self.session = session
         self.reason = reason
@@ -98,7 +101,7 @@ class Flush:
         running = runtime.walker.running(session.id)
         self.execution = Execution(runtime.walker, session.id, running)
         path = (ctypes.c_int64 * running.op_count).from_address(running.ops)
-        self.trace: Trace = runtime.places.trace(path)
+        self.trace: Trace = runtime.places.trace(path[:])
         self.words = ctypes.string_at(running.words, 8 * running.word_count)
         self.numbers = ctypes.string_at(running.numbers, 8 * running.number_count)
         self.entry = runtime.plan(self.trace, path[-1], self.execution.slots, session)
@@ -119,10 +122,10 @@ class Flush:
 
     def number_values(self) -> tuple[bool | int | float, ...]:
         """Return this recording's numbers."""
-        view = memoryview(self.numbers)
-        letters = {float: "d", int: "q", bool: "q"}
+        integers = memoryview(self.numbers).cast("q")
+        floats = memoryview(self.numbers).cast("d")
         return tuple(
-            kind(view[8 * i : 8 * i + 8].cast(letters[kind])[0])
+            floats[i] if kind is float else kind(integers[i])
             for i, kind in enumerate(self.trace.number_kinds)
         )
 
@@ -320,12 +323,19 @@ class Runtime:
         """Return the plan of a trace for what is live now, made or remembered."""
         flags = slots[2::3]
         numerics = session.settings.numerics
-        key = (node, tuple(flags), numerics)
+        # what turned out not to compile changes what is fused
+        key = (node, tuple(flags), numerics, self.kernels.failed)
         entry = self.plans.get(key)
         if entry is None:
             live = frozenset(i for i, f in enumerate(flags) if f & 4 and f & 3)
             dead_inputs = frozenset(i for i, f in enumerate(flags) if f & 2 and not f & 4)
-            plan = build_plan(trace, live, numerics, dead_inputs=dead_inputs)
+            plan = build_plan(
+                trace,
+                live,
+                numerics,
+                dead_inputs=dead_inputs,
+                agrees=self.kernels.compiler.verifier.agrees,
+            )
             words = view_words(trace)
             bindings = [
                 Binding(trace, step, words) if isinstance(step, FusedGroup) else None
@@ -336,7 +346,7 @@ class Runtime:
         entry.visits += 1
         return entry
 
-    def kernel_ids(self, entry: Compiled, numerics: str) -> tuple[str | None, ...]:
+    def kernel_ids(self, entry: Compiled, numerics: Numerics) -> tuple[str | None, ...]:
         """Return the id of each step's kernel, made or not; None for a call."""
         if len(entry.kernel_ids) != len(entry.plan.steps):
             entry.kernel_ids = tuple(

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Numerics = Literal["exact", "fast"]
+from torchy.ir.ops import Numerics
+
 Compile = Literal["auto", "always", "never"]
 Mode = Literal["record", "pass_through", "carry"]
 
@@ -56,7 +57,9 @@ class Settings:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
             if name not in names:
-                raise TypeError(f"{name!r} is not a setting of Torchy; settings: {', '.join(names)}")
+                raise TypeError(
+                    f"{name!r} is not a setting of Torchy; settings: {', '.join(names)}"
+                )
         settings = cls(**given)
         settings._check("numerics", get_args(Numerics))
         settings._check("compile", get_args(Compile))

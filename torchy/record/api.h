@@ -1,5 +1,5 @@
-// What Python calls: plain functions through ctypes (which gives up the GIL meanwhile), and two torch ops where an
-// exception of torch must reach Python as what it is.
+// What Python calls: plain functions through ctypes (which gives up the GIL meanwhile), and two
+// torch ops where an exception of torch must reach Python as what it is.
 #pragma once
 
 #include <ATen/ops/empty.h>
@@ -18,7 +18,8 @@ inline std::shared_ptr<Session> session_of(int64_t id) {
   return registry().find(id);
 }
 
-inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argument, const c10::TypePtr& type) {
+inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argument,
+                           const c10::TypePtr& type) {
   switch (argument.kind) {
     case Argument::kView: {
       at::Tensor tensor = shadow(trace, step.operand_views[argument.index]);
@@ -27,11 +28,13 @@ inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argum
     }
     case Argument::kList: {
       c10::List<at::Tensor> list;
-      for (const Argument& item : argument.items) list.push_back(rebuild(trace, step, item, type).toTensor());
+      for (const Argument& item : argument.items)
+        list.push_back(rebuild(trace, step, item, type).toTensor());
       return list;
     }
     case Argument::kNumber:
-    case Argument::kConstant: break;
+    case Argument::kConstant:
+      break;
   }
   c10::IValue value = argument.constant;
   if (argument.kind == Argument::kNumber) {
@@ -75,12 +78,16 @@ inline void run_op(int64_t session_id, int64_t index) {
     const View& view = trace.views[node->result_views[i]];
     const int64_t* at = &trace.words[view.at];
     Slot& slot = trace.slots[slot_index];
-    TORCH_INTERNAL_ASSERT(result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
-                          "torchy: ", c10::toString(step.info->op.operator_name()), " gave another shape than recorded");
-    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) && result.storage_offset() == 0 &&
-        result.storage().nbytes() == slot.bytes && result.storage().use_count() == 1 && !slot.memory.get();
+    TORCH_INTERNAL_ASSERT(
+        result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
+        "torchy: ", c10::toString(step.info->op.operator_name()),
+        " gave another shape than recorded");
+    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
+                  result.storage_offset() == 0 && result.storage().nbytes() == slot.bytes &&
+                  result.storage().use_count() == 1 && !slot.memory.get();
     if (stolen) {
-      slot.memory = std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
+      slot.memory =
+          std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
       trace.infos[slot_index].address = reinterpret_cast<int64_t>(slot.memory.get());
     } else {
       allocate(slot, trace.infos[slot_index]);
@@ -105,9 +112,12 @@ inline void quote(std::ostream& out, const std::string& text) {
 }
 
 inline void describe(std::ostream& out, const c10::IValue& value) {
-  if (value.isNone() || value.isTensor()) out << "null";
-  else if (value.isBool()) out << (value.toBool() ? "true" : "false");
-  else if (value.isInt()) out << value.toInt();
+  if (value.isNone() || value.isTensor())
+    out << "null";
+  else if (value.isBool())
+    out << (value.toBool() ? "true" : "false");
+  else if (value.isInt())
+    out << value.toInt();
   else if (value.isDouble()) {
     out << "{\"bits\":" << std::to_string([&] {
       int64_t bits = 0;
@@ -115,7 +125,8 @@ inline void describe(std::ostream& out, const c10::IValue& value) {
       std::memcpy(&bits, &number, sizeof bits);
       return bits;
     }()) << "}";
-  } else if (value.isString()) quote(out, value.toStringRef());
+  } else if (value.isString())
+    quote(out, value.toStringRef());
   else if (value.isList()) {
     out << "{\"list\":[";
     bool first = true;
@@ -125,7 +136,8 @@ inline void describe(std::ostream& out, const c10::IValue& value) {
       describe(out, item);
     }
     out << "]}";
-  } else out << "{\"text\":\"?\"}";
+  } else
+    out << "{\"text\":\"?\"}";
 }
 
 inline void describe(std::ostream& out, const Step& step, const Argument& argument) {
@@ -204,8 +216,9 @@ __attribute__((visibility("default"))) void torchy_set_callback(torchy::Callback
 
 __attribute__((visibility("default"))) int64_t torchy_claim() { return torchy::claim_ops(); }
 
-__attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise,
-                                                          int64_t rule, uint64_t runtime, uint64_t hidden) {
+__attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op_class,
+                                                          int64_t pointwise, int64_t rule,
+                                                          uint64_t runtime, uint64_t hidden) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& info = *registry().ops[id];
   info.pointwise = pointwise != 0;
@@ -214,10 +227,12 @@ __attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op
   info.hidden_writes = hidden;
   bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
   auto wanted = static_cast<torchy::OpClass>(op_class);
-  info.op_class = wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
+  info.op_class =
+      wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
 }
 
-__attribute__((visibility("default"))) void torchy_open(int64_t id, int64_t mode, int64_t max_ops, int64_t slack) {
+__attribute__((visibility("default"))) void torchy_open(int64_t id, int64_t mode, int64_t max_ops,
+                                                        int64_t slack) {
   auto session = std::make_shared<torchy::Session>();
   session->id = id;
   session->mode = static_cast<torchy::SessionMode>(mode);
@@ -270,7 +285,8 @@ __attribute__((visibility("default"))) void torchy_finish(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::finish_flush(*session);
 }
 
-// The running trace: counts and addresses of its arrays of int64 (op ids, words, numbers, slot infos) and done flags.
+// The running trace: counts and addresses of its arrays of int64 (op ids, words, numbers, slot
+// infos) and done flags.
 __attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   auto& trace = *session->running;
@@ -307,9 +323,10 @@ __attribute__((visibility("default"))) void torchy_release(int64_t id, int64_t s
 }
 
 // Launches a kernel and marks the ops of its group as done, in one go.
-__attribute__((visibility("default"))) void torchy_launch(int64_t id, void (*kernel)(int64_t*, int32_t),
-                                                          int64_t* arguments, int32_t threads, const int64_t* ops,
-                                                          int64_t count) {
+__attribute__((visibility("default"))) void torchy_launch(int64_t id,
+                                                          void (*kernel)(int64_t*, int32_t),
+                                                          int64_t* arguments, int32_t threads,
+                                                          const int64_t* ops, int64_t count) {
   auto session = torchy::session_of(id);
   if (!session->running) return;  // finished meanwhile, by a call from within this flush
   auto& done = session->running->done;
@@ -331,10 +348,14 @@ __attribute__((visibility("default"))) const char* torchy_describe_step(int64_t 
   return torchy_text.c_str();
 }
 
-__attribute__((visibility("default"))) const char* torchy_last_text() { return torchy_text.c_str(); }
+__attribute__((visibility("default"))) const char* torchy_last_text() {
+  return torchy_text.c_str();
+}
 
-// The sessions that must flush before a storage is read (or, with `written`, written): their ids, and how many.
-__attribute__((visibility("default"))) int64_t torchy_owing(c10::StorageImpl* storage, int64_t written, int64_t* out,
+// The sessions that must flush before a storage is read (or, with `written`, written): their ids,
+// and how many.
+__attribute__((visibility("default"))) int64_t torchy_owing(c10::StorageImpl* storage,
+                                                            int64_t written, int64_t* out,
                                                             int64_t room) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   bool pending = false;
@@ -364,7 +385,9 @@ __attribute__((visibility("default"))) int64_t torchy_has_bit(c10::TensorImpl* t
   return torchy::carries_bit(*tensor);
 }
 
-__attribute__((visibility("default"))) void torchy_take_bit(c10::TensorImpl* tensor) { torchy::take_bit(*tensor); }
+__attribute__((visibility("default"))) void torchy_take_bit(c10::TensorImpl* tensor) {
+  torchy::take_bit(*tensor);
+}
 
 // From now on, ops on this storage run at once: something outside torch can see its memory.
 __attribute__((visibility("default"))) void torchy_escaped(c10::StorageImpl* storage) {
@@ -374,8 +397,9 @@ __attribute__((visibility("default"))) void torchy_escaped(c10::StorageImpl* sto
 __attribute__((visibility("default"))) void torchy_counters(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   if (!session) return;
-  const int64_t values[] = {session->recorded, session->run_now, session->places, session->layouts,
-                            session->policy_calls, session->flushes, session->views};
+  const int64_t values[] = {session->recorded, session->run_now,      session->places,
+                            session->layouts,  session->policy_calls, session->flushes,
+                            session->views};
   std::copy(std::begin(values), std::end(values), out);
 }
 

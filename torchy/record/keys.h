@@ -1,7 +1,8 @@
 // The backend bit: who carries it, which thread has it on.
 //
-// The dispatcher picks the highest backend bit of (the tensors' keys | the thread's included keys). PrivateUse3 is the
-// highest but Meta, and nobody uses it. DispatchKeySet's minus does not take away backend bits; remove_backend does.
+// The dispatcher picks the highest backend bit of (the tensors' keys | the thread's included keys).
+// PrivateUse3 is the highest but Meta, and nobody uses it. DispatchKeySet's minus does not take
+// away backend bits; remove_backend does.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,7 +37,8 @@ inline bool thread_has_bit() {
 
 inline void set_thread_bit(bool on) {
   auto keys = c10::impl::tls_local_dispatch_key_set();
-  keys.included_ = on ? keys.included_ | c10::DispatchKeySet(kBit) : keys.included_.remove_backend(kBit);
+  keys.included_ =
+      on ? keys.included_ | c10::DispatchKeySet(kBit) : keys.included_.remove_backend(kBit);
   c10::impl::_force_tls_local_dispatch_key_set(keys);
 }
 
@@ -71,11 +73,12 @@ class BelowEverything {
     c10::impl::LocalDispatchKeySet bare = before_;
     bare.included_ = c10::default_included_set;
     bare.excluded_ = c10::autograd_dispatch_keyset | c10::autocast_dispatch_keyset |
-        c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Python,
-                             c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::PythonDispatcher,
-                             c10::DispatchKey::FuncTorchDynamicLayerBackMode,
-                             c10::DispatchKey::FuncTorchDynamicLayerFrontMode,
-                             c10::DispatchKey::PreDispatch, c10::DispatchKey::Functionalize});
+                     c10::DispatchKeySet(
+                         {c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Python,
+                          c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::PythonDispatcher,
+                          c10::DispatchKey::FuncTorchDynamicLayerBackMode,
+                          c10::DispatchKey::FuncTorchDynamicLayerFrontMode,
+                          c10::DispatchKey::PreDispatch, c10::DispatchKey::Functionalize});
     c10::impl::_force_tls_local_dispatch_key_set(bare);
   }
   ~BelowEverything() { c10::impl::_force_tls_local_dispatch_key_set(before_); }

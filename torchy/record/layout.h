@@ -22,7 +22,8 @@
 
 namespace torchy {
 
-// Compared at each op: a change flushes first, and a flush runs under the state that the ops were recorded in.
+// Compared at each op: a change flushes first, and a flush runs under the state that the ops were
+// recorded in.
 struct ProcessState {
   c10::ScalarType default_dtype = c10::ScalarType::Float;
   int threads = 1;
@@ -93,7 +94,8 @@ inline int inner_dimension(c10::IntArrayRef sizes, c10::IntArrayRef strides) {
   return inner;
 }
 
-inline uint8_t mode_of(c10::IntArrayRef sizes, c10::IntArrayRef strides, const Layout& space, bool space_dense) {
+inline uint8_t mode_of(c10::IntArrayRef sizes, c10::IntArrayRef strides, const Layout& space,
+                       bool space_dense) {
   c10::IntArrayRef space_sizes(space.sizes);
   bool same_sizes = sizes == space_sizes;
   if (same_sizes) {
@@ -115,7 +117,8 @@ inline uint8_t mode_of(c10::IntArrayRef sizes, c10::IntArrayRef strides, const L
   return (strides[own] == 0 ? kRepeat : kStrided) | flags;
 }
 
-// Counts warnings instead of showing them: an op that would warn is run now, so that eager itself does it.
+// Counts warnings instead of showing them: an op that would warn is run now, so that eager itself
+// does it.
 class CountWarnings : public c10::WarningHandler {
  public:
   void process(const c10::Warning&) override { ++count; }
@@ -128,14 +131,16 @@ inline Layout layout_of(const at::Tensor& tensor) {
   layout.sizes.assign(tensor.sizes().begin(), tensor.sizes().end());
   layout.strides.assign(tensor.strides().begin(), tensor.strides().end());
   layout.dtype = tensor.scalar_type();
-  layout.bytes = at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.element_size());
+  layout.bytes =
+      at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.element_size());
   return layout;
 }
 
 // Replaces each tensor in an argument (lists included).
 template <typename F>
 c10::IValue map_tensors(const c10::IValue& value, const F& f) {
-  if (value.isTensor()) return value.toTensor().defined() ? c10::IValue(f(value.toTensor())) : value;
+  if (value.isTensor())
+    return value.toTensor().defined() ? c10::IValue(f(value.toTensor())) : value;
   if (value.isTensorList()) {
     c10::List<at::Tensor> list;
     for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(f(tensor));
@@ -167,8 +172,10 @@ inline std::optional<Layout> iterate_layout(const Tensors& operands, const at::T
     return at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), type);
   };
   at::TensorIteratorConfig config;
-  config.set_check_mem_overlap(false).check_all_same_dtype(false).resize_outputs(false).declare_static_dtype_and_device(
-      dtype, c10::kMeta);
+  config.set_check_mem_overlap(false)
+      .check_all_same_dtype(false)
+      .resize_outputs(false)
+      .declare_static_dtype_and_device(dtype, c10::kMeta);
   config.add_owned_output(target.defined() ? twin(target, dtype) : at::Tensor());
   for (const at::Tensor& operand : operands)
     if (!operand.is_same(target)) config.add_owned_const_input(twin(operand, dtype));
@@ -177,27 +184,30 @@ inline std::optional<Layout> iterate_layout(const Tensors& operands, const at::T
   return layout_of(iterator.output(0));
 }
 
-inline std::optional<Layout> matmul_layout(LayoutRule rule, const Tensors& t, c10::ScalarType dtype) {
+inline std::optional<Layout> matmul_layout(LayoutRule rule, const Tensors& t,
+                                           c10::ScalarType dtype) {
   size_t left = rule == LayoutRule::kMatmul ? 0 : 1;  // the others add to a first operand
   if (t.size() != left + 2) return std::nullopt;
   const at::Tensor &a = t[left], &b = t[left + 1];
   if (a.dim() != b.dim() || a.dim() < 2 || a.dim() > 3) return std::nullopt;
   int64_t last = a.dim() - 1;
-  if (a.size(last) != b.size(last - 1) || (last == 2 && a.size(0) != b.size(0))) return std::nullopt;
+  if (a.size(last) != b.size(last - 1) || (last == 2 && a.size(0) != b.size(0)))
+    return std::nullopt;
   c10::SmallVector<int64_t, 5> sizes(a.sizes().begin(), a.sizes().end());
   sizes[last] = b.size(last);
   if (left == 1) {  // broadcast to the result
     auto added = t[0].sizes();
     if (added.size() > sizes.size()) return std::nullopt;
     for (size_t i = 0; i < added.size(); ++i)
-      if (added[added.size() - 1 - i] != 1 && added[added.size() - 1 - i] != sizes[sizes.size() - 1 - i])
+      if (added[added.size() - 1 - i] != 1 &&
+          added[added.size() - 1 - i] != sizes[sizes.size() - 1 - i])
         return std::nullopt;
   }
   return contiguous_layout(std::move(sizes), dtype);
 }
 
-inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit::Stack& stack, const at::Tensor& self,
-                                            c10::ScalarType dtype) {
+inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit::Stack& stack,
+                                            const at::Tensor& self, c10::ScalarType dtype) {
   if (self.dim() == 0 || self.dim() > 63 || self.numel() == 0) return std::nullopt;
   uint64_t reduced = ~uint64_t{0};
   bool keep = false;
@@ -206,7 +216,8 @@ inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit
     const auto& name = info.op.schema().arguments()[i].name();
     if (name == "keepdim") keep = value.toBool();
     if (name != "dim" || value.isNone()) continue;
-    std::vector<int64_t> dims = value.isInt() ? std::vector<int64_t>{value.toInt()} : value.toIntVector();
+    std::vector<int64_t> dims =
+        value.isInt() ? std::vector<int64_t>{value.toInt()} : value.toIntVector();
     if (dims.empty()) continue;
     reduced = 0;
     for (int64_t dim : dims) {
@@ -217,23 +228,28 @@ inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit
   }
   c10::SmallVector<int64_t, 5> sizes;
   for (int64_t i = 0; i < self.dim(); ++i) {
-    if (!(reduced >> i & 1)) sizes.push_back(self.size(i));
-    else if (keep) sizes.push_back(1);
+    if (!(reduced >> i & 1))
+      sizes.push_back(self.size(i));
+    else if (keep)
+      sizes.push_back(1);
   }
   return contiguous_layout(std::move(sizes), dtype);
 }
 
-// The layouts of the results for new sizes; nothing if eager would raise or warn, or if no rule is known: then the op is
-// run, and what eager does is what it does.
-inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info, const torch::jit::Stack& stack,
-                                                        const std::vector<c10::ScalarType>& dtypes) {
-  if (info.results != 1 || dtypes.size() != 1 || info.rule == LayoutRule::kLearn) return std::nullopt;
+// The layouts of the results for new sizes; nothing if eager would raise or warn, or if no rule is
+// known: then the op is run, and what eager does is what it does.
+inline std::optional<std::vector<Layout>> infer_layouts(
+    const OpInfo& info, const torch::jit::Stack& stack,
+    const std::vector<c10::ScalarType>& dtypes) {
+  if (info.results != 1 || dtypes.size() != 1 || info.rule == LayoutRule::kLearn)
+    return std::nullopt;
   Tensors operands;
   const size_t first = stack.size() - info.arguments;
   for (size_t i = 0; i < info.arguments; ++i) {
     if (!stack[first + i].isTensor()) continue;
     const auto& tensor = stack[first + i].toTensor();
-    if (tensor.defined() && !tensor.unsafeGetTensorImpl()->is_wrapped_number()) operands.push_back(tensor);
+    if (tensor.defined() && !tensor.unsafeGetTensorImpl()->is_wrapped_number())
+      operands.push_back(tensor);
   }
   if (operands.empty()) return std::nullopt;
   CountWarnings warnings;
@@ -244,15 +260,20 @@ inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info, cons
     switch (info.rule) {
       case LayoutRule::kIterate: {
         int target = info.result_argument[0];
-        layout = iterate_layout(operands, target < 0 ? at::Tensor() : stack[first + target].toTensor(), dtypes[0]);
+        layout = iterate_layout(
+            operands, target < 0 ? at::Tensor() : stack[first + target].toTensor(), dtypes[0]);
         break;
       }
       case LayoutRule::kLikeFirst:
         if (!operands[0].is_contiguous()) return std::nullopt;
-        layout = contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
+        layout =
+            contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
         break;
-      case LayoutRule::kReduce: layout = reduced_layout(info, stack, operands[0], dtypes[0]); break;
-      default: layout = matmul_layout(info.rule, operands, dtypes[0]);
+      case LayoutRule::kReduce:
+        layout = reduced_layout(info, stack, operands[0], dtypes[0]);
+        break;
+      default:
+        layout = matmul_layout(info.rule, operands, dtypes[0]);
     }
   } catch (const std::exception&) {
     return std::nullopt;
@@ -261,9 +282,10 @@ inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info, cons
   return std::vector<Layout>{*layout};
 }
 
-// Whether the real op takes these dtypes, ranks and constants, and the dtypes of its results: tried on one element each.
-inline std::optional<std::vector<c10::ScalarType>> try_on_one_element(const OpInfo& info,
-                                                                      const torch::jit::Stack& stack) {
+// Whether the real op takes these dtypes, ranks and constants, and the dtypes of its results: tried
+// on one element each.
+inline std::optional<std::vector<c10::ScalarType>> try_on_one_element(
+    const OpInfo& info, const torch::jit::Stack& stack) {
   CountWarnings warnings;
   std::vector<c10::ScalarType> dtypes;
   try {

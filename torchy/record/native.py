@@ -182,7 +182,7 @@ class Walker:
     """
 
     def __init__(self, library: Path, answer: Callable[[int, int, int, str], int]) -> None:
-        torch.ops.load_library(library)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         self.library = ctypes.CDLL(str(library))
         self.raising: dict[int, BaseException] = {}
         self._answer = answer
@@ -190,8 +190,10 @@ class Walker:
         for name, result, *arguments in _FUNCTIONS:
             function = getattr(self.library, f"torchy_{name}")
             function.restype, function.argtypes = result, arguments
-        self._python_side = torch.library.Library("torchy", "IMPL")
-        self._python_side.impl("reraise", self._reraise, "CompositeImplicitAutograd")
+        self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
+        self._python_side.impl(  # type: ignore[no-untyped-call]
+            "reraise", self._reraise, "CompositeImplicitAutograd"
+        )
         self.library.torchy_set_callback(self._callback)
         self.run = torch.ops.torchy.run.default
 

@@ -119,9 +119,7 @@ def is_view(schema: Any) -> bool:
     if len(tensors) != 1 or schema.name.startswith(("aten::_nested", "aten::_sparse")):
         return False
     aliases = [r.alias_info for r in schema.returns]
-    return bool(aliases) and all(
-        alias is not None and not alias.is_write for alias in aliases
-    )
+    return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
 def allow(description: str) -> bool:

@@ -11,12 +11,16 @@ namespace torchy {
 
 enum class Outcome { kRecorded, kRunNow, kNeedsPlace, kNeedsLayout };
 
-// One attempt to record one op. Nothing is changed until everything is known; the caller holds the mutex during
-// attempt(), asks whoever can help if something is missing, and tries again.
+// One attempt to record one op. Nothing is changed until everything is known; the caller holds the
+// mutex during attempt(), asks whoever can help if something is missing, and tries again.
 class Recorder {
  public:
   Recorder(Session& session, OpInfo& info, torch::jit::Stack& stack)
-      : session_(session), trace_(session.trace), info_(info), stack_(stack), first_(stack.size() - info.arguments) {}
+      : session_(session),
+        trace_(session.trace),
+        info_(info),
+        stack_(stack),
+        first_(stack.size() - info.arguments) {}
 
   Outcome attempt(Node* root);
   Step* step() const { return step_; }
@@ -51,15 +55,15 @@ class Recorder {
   int new_slots_ = 0, new_views_ = 0;
   c10::SmallVector<Operand, 6> operands_;
   c10::SmallVector<int64_t, 4> numbers_;
-  Words key_;           // op, constants, and for each operand its slot and view
-  Words signature_key_; // the same without slots and views
+  Words key_;            // op, constants, and for each operand its slot and view
+  Words signature_key_;  // the same without slots and views
   std::vector<int64_t> layouts_;
   std::vector<Argument> arguments_;
 };
 
 inline constexpr auto kFunctionality =  // what a plain dense CPU tensor has, and the bit
-    c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView,
-                         c10::DispatchKey::AutogradCPU}) |
+    c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU,
+                         c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU}) |
     c10::DispatchKeySet(kBit);
 
 inline bool Recorder::fit(const c10::TensorImpl& tensor, int slot) const {
@@ -71,16 +75,19 @@ inline bool Recorder::fit(const c10::TensorImpl& tensor, int slot) const {
   if (storage->allocator() != c10::GetCPUAllocator()) return false;
   auto& escaped = registry().escaped;
   if (!escaped.empty() && escaped.find(storage) != escaped.end()) return false;
-  if (storage->has_materializer()) {  // somebody's: another trace's input is fine, what is pending there is not
+  if (storage->has_materializer()) {  // somebody's: another trace's input is fine, what is pending
+                                      // there is not
     bool pending = false;
     if (holders(storage, &pending).empty() || pending) return false;
   }
   return true;
 }
 
-inline bool Recorder::read_number(char kind, int64_t bits, double value, bool runtime, Argument* argument) {
+inline bool Recorder::read_number(char kind, int64_t bits, double value, bool runtime,
+                                  Argument* argument) {
   if (kind == 'f') std::memcpy(&bits, &value, sizeof bits);
-  uint64_t tag = (uint64_t{2} << 60) | (static_cast<uint64_t>(runtime) << 8) | static_cast<uint8_t>(kind);
+  uint64_t tag =
+      (uint64_t{2} << 60) | (static_cast<uint64_t>(runtime) << 8) | static_cast<uint8_t>(kind);
   key_.push_back(tag);
   signature_key_.push_back(tag);
   argument->number = kind;
@@ -92,7 +99,9 @@ inline bool Recorder::read_number(char kind, int64_t bits, double value, bool ru
     key_.push_back(static_cast<uint64_t>(bits));
     signature_key_.push_back(static_cast<uint64_t>(bits));
     argument->kind = Argument::kConstant;
-    argument->constant = kind == 'f' ? c10::IValue(value) : kind == 'b' ? c10::IValue(bits != 0) : c10::IValue(bits);
+    argument->constant = kind == 'f'   ? c10::IValue(value)
+                         : kind == 'b' ? c10::IValue(bits != 0)
+                                       : c10::IValue(bits);
   }
   return true;
 }
@@ -107,21 +116,26 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index, Argume
     key_.push_back(tag);
     signature_key_.push_back(tag);
     const void* data = tensor.const_data_ptr();
-    if (dtype == c10::kDouble) return read_number('f', 0, *static_cast<const double*>(data), runtime, argument);
-    if (dtype == c10::kLong) return read_number('i', *static_cast<const int64_t*>(data), 0, runtime, argument);
-    if (dtype == c10::kBool) return read_number('b', *static_cast<const bool*>(data), 0, runtime, argument);
+    if (dtype == c10::kDouble)
+      return read_number('f', 0, *static_cast<const double*>(data), runtime, argument);
+    if (dtype == c10::kLong)
+      return read_number('i', *static_cast<const int64_t*>(data), 0, runtime, argument);
+    if (dtype == c10::kBool)
+      return read_number('b', *static_cast<const bool*>(data), 0, runtime, argument);
     return false;
   }
   if (!impl->has_storage()) return false;
   auto* storage = impl->storage().unsafeGetStorageImpl();
-  Operand operand{impl, trace_.find_slot(storage), -1, ((info_.writes | info_.hidden_writes) >> index & 1) != 0};
+  Operand operand{impl, trace_.find_slot(storage), -1,
+                  ((info_.writes | info_.hidden_writes) >> index & 1) != 0};
   bool known_slot = operand.slot >= 0;
   for (const Operand& other : operands_) {  // seen earlier in this very op?
     if (other.tensor->storage().unsafeGetStorageImpl() != storage) continue;
     operand.slot = other.slot;
     if (other.tensor == impl ||
-        (other.tensor->storage_offset() == impl->storage_offset() && other.tensor->sizes() == impl->sizes() &&
-         other.tensor->strides() == impl->strides() && other.tensor->dtype() == impl->dtype()))
+        (other.tensor->storage_offset() == impl->storage_offset() &&
+         other.tensor->sizes() == impl->sizes() && other.tensor->strides() == impl->strides() &&
+         other.tensor->dtype() == impl->dtype()))
       operand.view = other.view;
   }
   if (!fit(*impl, known_slot ? operand.slot : -1)) return false;
@@ -135,12 +149,13 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index, Argume
     bool pending = known_slot && trace_.slots[operand.slot].pending();
     size_t held = known_slot ? 1 : 0;
     if (!pending && impl->storage().use_count() != held + 1) return false;
-    if (!pending && storage->has_materializer() && !known_slot) return false;  // another session reads it
+    if (!pending && storage->has_materializer() && !known_slot)
+      return false;  // another session reads it
   }
   if (tensor.dim() > 0) any_dimension_ = true;
   uint64_t shape = (uint64_t{1} << 60) | (static_cast<uint64_t>(dtype) << 8) |
-      (static_cast<uint64_t>(tensor.dim()) << 16) |
-      (static_cast<uint64_t>(!info_.pointwise && tensor.requires_grad()) << 24);
+                   (static_cast<uint64_t>(tensor.dim()) << 16) |
+                   (static_cast<uint64_t>(!info_.pointwise && tensor.requires_grad()) << 24);
   signature_key_.push_back(shape);
   key_.push_back(shape);
   key_.push_back(static_cast<uint64_t>(operand.slot) << 32 | static_cast<uint64_t>(operand.view));
@@ -153,7 +168,8 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index, Argume
   return true;
 }
 
-inline bool Recorder::read_argument(const c10::IValue& value, size_t index, std::vector<Argument>* into) {
+inline bool Recorder::read_argument(const c10::IValue& value, size_t index,
+                                    std::vector<Argument>* into) {
   into->emplace_back();
   Argument* argument = &into->back();
   bool runtime = (info_.runtime_numbers >> index) & 1;
@@ -235,7 +251,9 @@ inline bool Recorder::overlaps() const {
   for (size_t i = 0; i < operands_.size(); ++i) {
     if (!operands_[i].written) continue;
     for (size_t j = 0; j < operands_.size(); ++j)
-      if (i != j && operands_[i].slot == operands_[j].slot && operands_[i].view != operands_[j].view) return true;
+      if (i != j && operands_[i].slot == operands_[j].slot &&
+          operands_[i].view != operands_[j].view)
+        return true;
   }
   return false;
 }
@@ -254,7 +272,8 @@ inline void Recorder::learn(std::vector<Layout> results) {
     const Layout& space = memo->results[0];
     bool space_dense = dense(space.sizes, space.strides);
     for (const Operand& operand : operands_)
-      memo->pattern.push_back(mode_of(operand.tensor->sizes(), operand.tensor->strides(), space, space_dense));
+      memo->pattern.push_back(
+          mode_of(operand.tensor->sizes(), operand.tensor->strides(), space, space_dense));
     memo->pattern.push_back(mode_of(space.sizes, space.strides, space, space_dense));
   }
   for (const Layout& result : memo->results) {
@@ -310,7 +329,8 @@ inline Node* Recorder::variant(const Memo& memo) {
   int view = static_cast<int>(trace_.views.size()) + new_views_;
   for (size_t i = 0; i < info_.results; ++i) {
     int argument = info_.result_argument[i];
-    if (argument >= 0) {  // the first operand of that argument: in-place and out= forms take single tensors
+    if (argument >=
+        0) {  // the first operand of that argument: in-place and out= forms take single tensors
       int operand = step_->arguments[argument].index;
       node->result_slots.push_back(step_->operand_slots[operand]);
       node->result_views.push_back(step_->operand_views[operand]);
@@ -342,7 +362,8 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
     }
     if (operand.view == static_cast<int>(trace_.views.size()))
       trace_.add_view(operand.slot, operand.tensor->storage_offset(), operand.tensor->sizes(),
-                      operand.tensor->strides(), c10::typeMetaToScalarType(operand.tensor->dtype()));
+                      operand.tensor->strides(),
+                      c10::typeMetaToScalarType(operand.tensor->dtype()));
   }
   for (const Operand& operand : operands_) {
     Slot& slot = trace_.slots[operand.slot];
@@ -365,11 +386,13 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
       trace_.large_bytes += memo.results[i].bytes;
     }
   }
-  stack_.insert(stack_.end(), std::make_move_iterator(results.begin()), std::make_move_iterator(results.end()));
+  stack_.insert(stack_.end(), std::make_move_iterator(results.begin()),
+                std::make_move_iterator(results.end()));
   ++session_.recorded;
 }
 
-// On kRecorded the results lie on the stack above the arguments, which the caller drops without the mutex.
+// On kRecorded the results lie on the stack above the arguments, which the caller drops without the
+// mutex.
 inline Outcome Recorder::attempt(Node* root) {
   if (session_.running || !read_arguments()) return Outcome::kRunNow;
   if (overlaps()) return Outcome::kRunNow;

@@ -33,5 +33,5 @@ def current_source(frame: FrameType | None = None) -> Source | None:
             if not file.startswith(_LIBRARIES):
                 return Source(file, frame.f_lineno)
             fallback = fallback or Source(file, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return fallback

@@ -1,6 +1,8 @@
-// Traces being recorded or run, the storages that are pending on them, and the sessions that own them.
+// Traces being recorded or run, the storages that are pending on them, and the sessions that own
+// them.
 //
-// One mutex guards all of it. Nothing waits while holding it: no Python, no kernel, no destructor of a tensor.
+// One mutex guards all of it. Nothing waits while holding it: no Python, no kernel, no destructor
+// of a tensor.
 #pragma once
 
 #include <c10/core/CPUAllocator.h>
@@ -21,8 +23,8 @@ namespace torchy {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
 
-// A storage that a trace reads or writes. Inputs are held; created ones only weakly until the flush. Either way its
-// address cannot be reused while the slot lives.
+// A storage that a trace reads or writes. Inputs are held; created ones only weakly until the
+// flush. Either way its address cannot be reused while the slot lives.
 struct Slot {
   c10::StorageImpl* storage = nullptr;
   c10::Storage held;
@@ -57,11 +59,11 @@ struct Trace {
   ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
   std::vector<WeakTensor> bearers;  // every tensor known to carry the bit for this trace
   ProcessState state;
-  size_t large_bytes = 0;           // since the memory kept alive was last weighed
-  size_t peak = 0;                  // bytes that eager would have held at most
-  std::vector<SlotInfo> infos;      // filled in when a flush begins
+  size_t large_bytes = 0;       // since the memory kept alive was last weighed
+  size_t peak = 0;              // bytes that eager would have held at most
+  std::vector<SlotInfo> infos;  // filled in when a flush begins
   std::vector<int64_t> ids;
-  std::vector<uint8_t> done;        // ops that have been run, by index
+  std::vector<uint8_t> done;  // ops that have been run, by index
 
   int find_slot(c10::StorageImpl* storage) const {
     auto found = slot_of.find(storage);
@@ -84,9 +86,11 @@ struct Trace {
     return -1;
   }
 
-  int add_view(int slot, int64_t offset, c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::ScalarType dtype) {
+  int add_view(int slot, int64_t offset, c10::IntArrayRef sizes, c10::IntArrayRef strides,
+               c10::ScalarType dtype) {
     int index = static_cast<int>(views.size());
-    views.push_back({slot, slots[slot].last_view, words.size(), static_cast<uint8_t>(sizes.size()), dtype});
+    views.push_back(
+        {slot, slots[slot].last_view, words.size(), static_cast<uint8_t>(sizes.size()), dtype});
     slots[slot].last_view = index;
     words.push_back(offset);
     words.insert(words.end(), sizes.begin(), sizes.end());
@@ -110,20 +114,22 @@ enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 struct Session {
   int64_t id = 0;
   Trace trace;
-  std::unique_ptr<Trace> running;  // being flushed, or left by a flush that failed
-  std::thread::id flusher;         // nobody: the default value
+  std::unique_ptr<Trace> running;           // being flushed, or left by a flush that failed
+  std::thread::id flusher;                  // nobody: the default value
   std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
   SessionMode mode = SessionMode::kRecord;
   size_t max_ops = 1024, slack_bytes = 16 << 20;
   // counters
-  int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0, views = 0;
+  int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
+          views = 0;
 };
 
 struct Registry {
   std::mutex mutex;
   std::condition_variable flushed;
   std::vector<std::shared_ptr<Session>> sessions;
-  ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped;  // a raw pointer to these has left torch
+  ska::flat_hash_map<c10::StorageImpl*, WeakStorage>
+      escaped;  // a raw pointer to these has left torch
   std::vector<std::unique_ptr<OpInfo>> ops;
   std::unordered_map<Words, std::unique_ptr<Signature>, WordsHash> signatures;
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
@@ -138,16 +144,24 @@ struct Registry {
 };
 
 inline Registry& registry() {
-  static Registry* instance = std::make_unique<Registry>().release();  // lives as long as the process
+  static Registry* instance =
+      std::make_unique<Registry>().release();  // lives as long as the process
   return *instance;
 }
 
 inline thread_local std::shared_ptr<Session> this_session;
 
-// Python, called for what only it can decide or do. Returns a negative number if an exception is to be raised.
+// Python, called for what only it can decide or do. Returns a negative number if an exception is to
+// be raised.
 enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3 };
 enum class Reason : int64_t {
-  kOperand = 0, kMemory = 1, kLength = 2, kBytes = 3, kState = 4, kWrite = 5, kOtherThread = 6
+  kOperand = 0,
+  kMemory = 1,
+  kLength = 2,
+  kBytes = 3,
+  kState = 4,
+  kWrite = 5,
+  kOtherThread = 6
 };
 using Callback = int64_t (*)(int64_t what, int64_t session, int64_t argument, const char* text);
 
@@ -171,7 +185,8 @@ inline void on_access(c10::StorageImpl* storage);
 
 inline bool ours(const c10::StorageImpl& storage) { return storage.has_materializer(); }
 
-// Which sessions have a storage in a trace, and whether one of them owes it values. Call with the mutex held.
+// Which sessions have a storage in a trace, and whether one of them owes it values. Call with the
+// mutex held.
 inline std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending) {
   std::vector<std::shared_ptr<Session>> found;
   *pending = false;
@@ -189,8 +204,10 @@ inline std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, 
   return found;
 }
 
-// Flushes whatever is pending on a storage, or, if it is about to be written, whatever still has to read it.
-inline void settle_storage(c10::StorageImpl* storage, bool written, Reason reason, const char* text) {
+// Flushes whatever is pending on a storage, or, if it is about to be written, whatever still has to
+// read it.
+inline void settle_storage(c10::StorageImpl* storage, bool written, Reason reason,
+                           const char* text) {
   for (int attempt = 0; attempt < 3; ++attempt) {
     std::vector<std::shared_ptr<Session>> sessions;
     bool pending = false;
@@ -214,10 +231,12 @@ inline void note_escape(c10::StorageImpl* storage) {
       it = it->second.use_count() == 0 ? escaped.erase(it) : std::next(it);
   }
   if (escaped.find(storage) == escaped.end())
-    escaped.emplace(storage, WeakStorage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage)));
+    escaped.emplace(storage,
+                    WeakStorage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage)));
 }
 
-// Somebody is about to write through, or to take, a raw pointer: torch calls this before it gives one away.
+// Somebody is about to write through, or to take, a raw pointer: torch calls this before it gives
+// one away.
 inline void on_access(c10::StorageImpl* storage) {
   settle_storage(storage, /*written=*/true, Reason::kMemory, "");
   if (!Paused::active()) note_escape(storage);
@@ -229,10 +248,11 @@ inline void watch(c10::StorageImpl& storage) {
 
 inline c10::DataPtr no_memory() { return c10::DataPtr(nullptr, c10::Device(c10::kCPU)); }
 
-inline at::Tensor pending_tensor(Trace& trace, const Layout& layout, int* slot_index, int* view_index) {
-  auto storage = c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(),
-                                                       c10::SymInt(static_cast<int64_t>(layout.bytes)), no_memory(),
-                                                       c10::GetCPUAllocator(), /*resizable=*/true);
+inline at::Tensor pending_tensor(Trace& trace, const Layout& layout, int* slot_index,
+                                 int* view_index) {
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(layout.bytes)),
+      no_memory(), c10::GetCPUAllocator(), /*resizable=*/true);
   storage->set_materializer(&on_access);
   Slot slot;
   slot.storage = storage.get();
@@ -243,7 +263,8 @@ inline at::Tensor pending_tensor(Trace& trace, const Layout& layout, int* slot_i
   trace.slot_of.emplace(storage.get(), *slot_index);
   trace.slots.push_back(std::move(slot));
   *view_index = trace.add_view(*slot_index, 0, layout.sizes, layout.strides, layout.dtype);
-  auto keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) | c10::DispatchKeySet(kBit);
+  auto keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) |
+              c10::DispatchKeySet(kBit);
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), keys,
                                                          c10::scalarTypeToTypeMeta(layout.dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout.sizes, layout.strides);
@@ -273,12 +294,13 @@ inline at::Tensor shadow(Trace& trace, int view_index) {
       c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
       c10::scalarTypeToTypeMeta(view.dtype));
   const int64_t* at = &trace.words[view.at];
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(at + 1, view.rank),
-                                                      c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
+      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
   return tensor;
 }
 
-// Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is in the midst of it.
+// Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is
+// in the midst of it.
 inline int claim_flush(Session& session) {
   std::unique_lock<std::mutex> lock(registry().mutex);
   auto me = std::this_thread::get_id();
@@ -307,11 +329,12 @@ inline int claim_flush(Session& session) {
       } else {
         slot.live = slot.reachable();
       }
-      trace.infos.push_back({slot.created ? 0
-                                 : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
-                                                : reinterpret_cast<int64_t>(slot.storage->data()),
-                             static_cast<int64_t>(slot.bytes),
-                             (slot.created ? 1 : 0) | (slot.written ? 2 : 0) | (slot.live ? 4 : 0)});
+      trace.infos.push_back(
+          {slot.created   ? 0
+           : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
+                          : reinterpret_cast<int64_t>(slot.storage->data()),
+           static_cast<int64_t>(slot.bytes),
+           (slot.created ? 1 : 0) | (slot.written ? 2 : 0) | (slot.live ? 4 : 0)});
     }
     return 1;
   }

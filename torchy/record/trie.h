@@ -1,9 +1,10 @@
 // Places: what is known of the program, without sizes.
 //
-// A Signature is an op with the dtypes, ranks and constants of its arguments. It remembers whether the op may be deferred
-// and, for the layouts seen last, the layouts of its results. It is shared by all places.
-// A Step is a signature at a place: it adds which slots and views of the trace the operands are.
-// A Node is a step whose operands lie in memory in a certain pattern (Modes). A trace is a path of nodes.
+// A Signature is an op with the dtypes, ranks and constants of its arguments. It remembers whether
+// the op may be deferred and, for the layouts seen last, the layouts of its results. It is shared
+// by all places. A Step is a signature at a place: it adds which slots and views of the trace the
+// operands are. A Node is a step whose operands lie in memory in a certain pattern (Modes). A trace
+// is a path of nodes.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -29,8 +30,16 @@ struct WordsHash {
 
 enum class OpClass : int { kUnknown = 0, kRunNow = 1, kMetadata = 2, kDescend = 3, kDefer = 4 };
 
-// How the layouts of an op's results follow from those of its operands. Learn: run it, and remember.
-enum class LayoutRule : int { kLearn = 0, kIterate = 1, kLikeFirst = 2, kReduce = 3, kMatmul = 4, kAddMatmul = 5 };
+// How the layouts of an op's results follow from those of its operands. Learn: run it, and
+// remember.
+enum class LayoutRule : int {
+  kLearn = 0,
+  kIterate = 1,
+  kLikeFirst = 2,
+  kReduce = 3,
+  kMatmul = 4,
+  kAddMatmul = 5
+};
 
 // What is known of an operator once and for all; the policy fills it in at first sight.
 struct OpInfo {
@@ -39,14 +48,14 @@ struct OpInfo {
   int64_t id = 0;
   size_t arguments = 0;
   size_t results = 0;
-  uint64_t writes = 0;                      // a bit for each argument that the schema says is written to
-  std::vector<int> result_argument;         // the argument a result is an alias of, or -1 if it is fresh
-  bool fresh_tensors = false;               // all results are tensors
+  uint64_t writes = 0;               // a bit for each argument that the schema says is written to
+  std::vector<int> result_argument;  // the argument a result is an alias of, or -1 if it is fresh
+  bool fresh_tensors = false;        // all results are tensors
   OpClass op_class = OpClass::kUnknown;
   bool pointwise = false;
   LayoutRule rule = LayoutRule::kLearn;
-  uint64_t runtime_numbers = 0;             // a bit for each argument whose value is not part of the place
-  uint64_t hidden_writes = 0;               // arguments written to, though the schema does not say so
+  uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place
+  uint64_t hidden_writes = 0;    // arguments written to, though the schema does not say so
 };
 
 struct Layout {
@@ -59,24 +68,27 @@ struct Layout {
 struct Memo {
   std::vector<int64_t> operands;  // sizes and strides, one after another
   std::vector<Layout> results;    // those that alias an argument too
-  std::vector<uint8_t> pattern;   // a mode for each operand, then the result's; ranks and dtypes of the results
+  std::vector<uint8_t>
+      pattern;  // a mode for each operand, then the result's; ranks and dtypes of the results
 };
 
 enum class Verdict : int { kUnknown = 0, kDefer = 1, kRunNow = 2 };
 
 struct Signature {
   Verdict verdict = Verdict::kUnknown;
-  std::vector<c10::ScalarType> result_dtypes;  // known once the real op has accepted this combination
+  std::vector<c10::ScalarType>
+      result_dtypes;  // known once the real op has accepted this combination
   std::vector<std::unique_ptr<Memo>> memos;
   size_t next_memo = 0;
 };
 
 struct Argument {
   enum Kind { kView, kNumber, kConstant, kList } kind;
-  int index = -1;                     // of the operand or number
+  int index = -1;  // of the operand or number
   c10::IValue constant;
-  c10::ScalarType wrapped = c10::ScalarType::Undefined;  // a number that came as a tensor of this dtype
-  char number = 0;                    // 'f', 'i' or 'b'
+  c10::ScalarType wrapped =
+      c10::ScalarType::Undefined;  // a number that came as a tensor of this dtype
+  char number = 0;                 // 'f', 'i' or 'b'
   bool requires_grad = false;
   std::vector<Argument> items;
 };

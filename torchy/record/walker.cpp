@@ -1,10 +1,11 @@
 // The walker: sees every op below autograd, on unpatched torch, and records or runs it.
 //
-// It must be C++ because only C++ can make a tensor whose storage has no memory yet, because ops arrive from threads
-// without Python, and because an op is recorded in the time in which Python looks up a name.
+// It must be C++ because only C++ can make a tensor whose storage has no memory yet, because ops
+// arrive from threads without Python, and because an op is recorded in the time in which Python
+// looks up a name.
 //
-// How ops get here: see keys.h. What is recorded: trie.h (places) and trace.h (traces). How: recorder.h. What Python
-// calls: api.h. Built on first use by native.py, without Python's headers.
+// How ops get here: see keys.h. What is recorded: trie.h (places) and trace.h (traces). How:
+// recorder.h. What Python calls: api.h. Built on first use by native.py, without Python's headers.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
@@ -28,7 +29,8 @@ OpInfo::OpInfo(const c10::OperatorHandle& handle) : op(handle) {
     if (const auto* alias = result.alias_info()) {
       for (size_t i = 0; i < arguments; ++i) {
         const auto* other = schema.arguments()[i].alias_info();
-        if (other && other->isWrite() && other->beforeSets() == alias->beforeSets()) from = static_cast<int>(i);
+        if (other && other->isWrite() && other->beforeSets() == alias->beforeSets())
+          from = static_cast<int>(i);
       }
     }
     result_argument.push_back(from);
@@ -59,13 +61,17 @@ c10::StorageImpl* watched_storage(const at::Tensor& tensor) {
   return storage && storage->has_materializer() ? storage : nullptr;
 }
 
-bool carry_mode() { return this_session && this_session->mode == SessionMode::kCarry && !Paused::active(); }
+bool carry_mode() {
+  return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
+}
 
 void carry(const Stack& stack, size_t results) {
   for (size_t i = stack.size() - results; i < stack.size(); ++i)
     each_tensor(stack[i], [](const at::Tensor& tensor) {
       auto& impl = *tensor.unsafeGetTensorImpl();
-      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() && impl.has_storage()) give_bit(impl);
+      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() &&
+          impl.has_storage())
+        give_bit(impl);
     });
 }
 
@@ -81,7 +87,8 @@ void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         if (name.empty()) name = c10::toString(info.op.operator_name());
         settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand, name.c_str());
       }
-      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl())) take_bit(*tensor.unsafeGetTensorImpl());
+      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
+        take_bit(*tensor.unsafeGetTensorImpl());
     });
   }
   {
@@ -96,7 +103,8 @@ void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack)
   std::vector<c10::StorageImpl*> storages;
   for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
     each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
-      auto* storage = carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
+      auto* storage =
+          carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
       if (storage) storages.push_back(storage);
     });
   bool carrying = carry_mode();
@@ -176,7 +184,8 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
 void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::shared_ptr<Session> session = this_session;
   auto state = ProcessState::now();
-  if (!session->trace.path.empty() && !(state == session->trace.state)) flush_now(*session, Reason::kState);
+  if (!session->trace.path.empty() && !(state == session->trace.state))
+    flush_now(*session, Reason::kState);
   Node* root = session->trace.path.empty() ? root_of(*session) : nullptr;
   for (int attempts = 0; attempts < 8; ++attempts) {
     Recorder recorder(*session, info, *stack);
@@ -231,12 +240,13 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
           ++session->run_now;
           return run_and_learn(info, recorder, keys, stack);
         }
-        for (size_t i = 0; fine && i < info.results; ++i) {  // in-place and out= forms do not resize
+        for (size_t i = 0; fine && i < info.results;
+             ++i) {  // in-place and out= forms do not resize
           int argument = info.result_argument[i];
           if (argument < 0) continue;
           const auto& target = (*stack)[stack->size() - info.arguments + argument].toTensor();
           fine = target.sizes() == c10::IntArrayRef((*layouts)[i].sizes) &&
-              target.strides() == c10::IntArrayRef((*layouts)[i].strides);
+                 target.strides() == c10::IntArrayRef((*layouts)[i].strides);
         }
         if (!fine) {
           ++session->run_now;
@@ -266,9 +276,13 @@ struct See : c10::OperatorKernel {
     if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit())
       return run_now(info, keys, stack);
     switch (info.op_class) {
-      case OpClass::kDescend: return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
-      case OpClass::kDefer: return record(info, keys, stack);
-      default: ++session->run_now; return run_now(info, keys, stack);
+      case OpClass::kDescend:
+        return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+      case OpClass::kDefer:
+        return record(info, keys, stack);
+      default:
+        ++session->run_now;
+        return run_now(info, keys, stack);
     }
   }
 
@@ -305,7 +319,8 @@ void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack)
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
-// Factories enter through BackendSelect; the ops inside their kernels are not the program's, so they are not recorded.
+// Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
+// they are not recorded.
 void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   std::optional<c10::ScalarType> dtype;
   std::optional<c10::Layout> layout;
@@ -337,7 +352,8 @@ struct Claims {
     auto name = space + "/" + c10::toString(key);
     auto& found = of[name];
     if (!found) {
-      libraries.push_back(std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__));
+      libraries.push_back(
+          std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__));
       found = libraries.back().get();
     }
     return *found;
@@ -355,8 +371,9 @@ struct Claims {
     return false;
   }
 
-  // A fallback only serves ops that have no kernel of their own for the backend. Those with a composite kernel would
-  // run that, decomposed, with other results than on the CPU. So each op that the CPU serves is claimed.
+  // A fallback only serves ops that have no kernel of their own for the backend. Those with a
+  // composite kernel would run that, decomposed, with other results than on the CPU. So each op
+  // that the CPU serves is claimed.
   int64_t claim_all() {
     using c10::DispatchKey;
     Silent silent;
@@ -374,15 +391,18 @@ struct Claims {
       if (!name.getNamespace() || *name.getNamespace() == "torchy") continue;
       auto op = dispatcher.findSchema(name);
       if (!op || claimed[c10::toString(name)]) continue;
-      bool composite = op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
+      bool composite =
+          op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
           op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
       if (op->hasKernelForDispatchKey(DispatchKey::CPU) || composite) {
         claimed[c10::toString(name)] = true;
         claim(*op, DispatchKey::PrivateUse3,
               torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(*op))));
         ++count;
-        if (composite && op->hasKernelForDispatchKey(DispatchKey::BackendSelect) && !has_tensors(*op))
-          claim(*op, DispatchKey::BackendSelect, torch::CppFunction::makeFromBoxedFunction<&run_factory>());
+        if (composite && op->hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
+            !has_tensors(*op))
+          claim(*op, DispatchKey::BackendSelect,
+                torch::CppFunction::makeFromBoxedFunction<&run_factory>());
       }
       for (auto [from, to] : kOthers)
         if (to != DispatchKey::Undefined && op->hasKernelForDispatchKey(from))
@@ -406,7 +426,9 @@ int64_t claim_ops() { return claims().claim_all(); }
 TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::see_unclaimed>());
 }
-TORCH_LIBRARY_IMPL(_, SparsePrivateUse3, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>()); }
+TORCH_LIBRARY_IMPL(_, SparsePrivateUse3, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+}
 TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
 }

@@ -90,7 +90,7 @@ class Binding:
             return kernel.pack(sizes, [(address, None) for address in addresses], values), elements
         strides = words[space.at + 1 + space.rank : space.at + 1 + 2 * space.rank]
         # outermost first; dimensions of one element anywhere; of equal strides, as they come
-        order = sorted(range(space.rank), key=lambda d: (-strides[d] if sizes[d] != 1 else 0))
+        order = sorted(range(space.rank), key=lambda d: -strides[d] if sizes[d] != 1 else 0)
         order = [d for d in order if sizes[d] != 1] or order[:1]
         packed = [
             (address, self._strides(view, mode, words, sizes, order))
@@ -168,9 +168,7 @@ class Execution:
                 if not library.torchy_allocate(session, buffer):
                     raise OutOfMemory(library.torchy_last_text().decode())
             if kernel is not None and binding is not None:
-                packed, elements = binding.arguments(
-                    kernel, self.words, self.slots, self.numbers
-                )
+                packed, elements = binding.arguments(kernel, self.words, self.slots, self.numbers)
                 threads = torch.get_num_threads() if elements >= SMALL else 1
                 library.torchy_launch(
                     session, kernel.address, packed, threads, binding.ops, binding.op_count

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from torchy.codegen.cpu.kernel import Compiler, Kernel
 from torchy.codegen.errors import CompileError
 from torchy.ir.kernel import KernelForm
+from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.execute import Binding
 
-EAGER_BANDWIDTH = 8e9  # bytes a second that eager moves through memory: measured, 32 ops at 4096 x 4096
+EAGER_BANDWIDTH = (
+    8e9  # bytes a second that eager moves through memory: measured, 32 ops at 4096 x 4096
+)
 COMPILE_SECONDS = 0.025  # a kernel
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
 
-Key = tuple[KernelForm, str]
+Key = tuple[KernelForm, Numerics]
 Tell = Callable[[str, str], None]  # (kind, text) of an event
 
 
@@ -42,26 +45,27 @@ class Kernels:
     def __init__(self, capacity: int = 4096) -> None:
         self.compiler = Compiler()
         self.compiled = 0
+        self.failed = 0
         self._ready: LeastRecentlyUsed[Key, Kernel | CompileError] = LeastRecentlyUsed(capacity)
         self._wanted: set[Key] = set()
         self._queue: queue.SimpleQueue[tuple[Key, Tell]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def identity(self, form: KernelForm, numerics: str) -> str:
+    def identity(self, form: KernelForm, numerics: Numerics) -> str:
         """Return the id that the kernel of a form has, compiled or not."""
         return self.compiler.identity(form, numerics)
 
-    def get(self, form: KernelForm, numerics: str) -> Kernel | None:
+    def get(self, form: KernelForm, numerics: Numerics) -> Kernel | None:
         """Return a kernel if it is ready."""
         found = self._ready.get((form, numerics))
         return found if isinstance(found, Kernel) else None
 
-    def settled(self, form: KernelForm, numerics: str) -> bool:
+    def settled(self, form: KernelForm, numerics: Numerics) -> bool:
         """Return True if a form is compiled, or known not to compile."""
         return (form, numerics) in self._ready
 
-    def compile(self, form: KernelForm, numerics: str, tell: Tell) -> Kernel | None:
+    def compile(self, form: KernelForm, numerics: Numerics, tell: Tell) -> Kernel | None:
         """Compile a kernel now; None if it cannot be, which is told."""
         key = (form, numerics)
         found = self._ready.get(key)
@@ -71,12 +75,13 @@ class Kernels:
                 self.compiled += 1
             except CompileError as error:
                 found = error
+                self.failed += 1
                 identity = self.compiler.identity(form, numerics)
                 tell("kernel failed to compile", f"{identity} is interpreted: {error}")
             self._ready.put(key, found)
         return found if isinstance(found, Kernel) else None
 
-    def request(self, form: KernelForm, numerics: str, tell: Tell) -> None:
+    def request(self, form: KernelForm, numerics: Numerics, tell: Tell) -> None:
         """Have a kernel compiled in the background."""
         key = (form, numerics)
         with self._lock:
@@ -118,7 +123,7 @@ def choose(
     trace: Trace,
     layouts: Callable[[], Sequence[Layout]],
     compile_: str,
-    numerics: str,
+    numerics: Numerics,
     tell: Tell,
 ) -> list[Kernel | None]:
     """Return the kernel for each step of a plan, None where it is interpreted this time."""
