@@ -7,7 +7,6 @@ fast-math flag, no contraction but the formula's own ``fma``.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,32 +14,11 @@ import torch
 
 from torchy.codegen.cpu import driver
 from torchy.codegen.cpu.math import VML_MODE, MathFunction, MathLibrary
+from torchy.codegen.cpu.primitives import SIZES, TYPES, Emitter, constant
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, Node, Stage
-from torchy.ir.ops import dtype_kind
 from torchy.ir.trace import Mode
 
-_TYPES: Final = {
-    torch.float32: "float", torch.float64: "double", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
-}  # fmt: skip
-_SUFFIX: Final = {
-    torch.float32: "f32", torch.float64: "f64", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
-}  # fmt: skip
-_SIZES: Final = {torch.float32: 4, torch.float64: 8, torch.int32: 4, torch.int64: 8, torch.bool: 1}
-_BINARY: Final = {
-    "f": {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"},
-    "i": {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl", "shr": "ashr"},
-    "b": {"and": "and", "or": "or", "xor": "xor"},
-}  # fmt: skip
-_COMPARE: Final = {
-    "f": {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"},
-    "i": {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"},
-    "b": {"lt": "ult", "le": "ule", "gt": "ugt", "ge": "uge", "eq": "eq", "ne": "ne"},
-}
-_INTRINSICS: Final = {
-    "fma": "fma", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "rint": "roundeven",
-    "copysign": "copysign",
-}  # fmt: skip
 _BLOCK_BYTES: Final = 16384  # all scratch of a block together: half of a first-level cache
 
 
@@ -60,12 +38,12 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     CompileError
         If a vector-math function is missing.
     """
-    writer = _Writer(nest, library)
+    writer = _Writer(nest=nest, library=library)
     vectors = writer.vectors()
     stored = {access for access, _ in nest.stores}
     loaded = {node.detail for node in nest.nodes if node.op == "load"}
     traits = [
-        _SIZES[access.dtype]
+        SIZES[access.dtype]
         + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
         + (driver.LOADED if i in loaded else 0)
         + (driver.STORED if i in stored else 0)
@@ -76,32 +54,13 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     return Module(text, tuple(writer.math.values()))
 
 
-def _constant(node: Node) -> str:
-    """Write a constant as LLVM does: floats by their bits."""
-    value = node.detail
-    if node.dtype is torch.bool:
-        return "true" if value else "false"
-    if dtype_kind(node.dtype) == "i":
-        bits = 8 * _SIZES[node.dtype]
-        wrapped = (int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)  # type: ignore[arg-type]
-        return str(wrapped)
-    number = float(value)  # type: ignore[arg-type]
-    if node.dtype is torch.float32:
-        number = torch.tensor(number, dtype=torch.float64).to(torch.float32).item()
-    return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
-
-
 @dataclass(slots=True)
-class _Writer:
+class _Writer(Emitter):
     """Writes ``vectors``; one value name for each node and place where it is made."""
 
-    nest: LoopNest
-    library: MathLibrary
-    lanes: int = 16
-    lines: list[str] = field(default_factory=list)
-    declarations: set[str] = field(default_factory=set)
+    nest: LoopNest = field(kw_only=True)
+    library: MathLibrary = field(kw_only=True)
     math: dict[str, MathFunction] = field(default_factory=dict)
-    counter: int = 0
     scalars: dict[int, str] = field(default_factory=dict)  # uniform nodes
     splats: dict[int, str] = field(
         default_factory=dict
@@ -109,31 +68,14 @@ class _Writer:
     slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
 
     def __post_init__(self) -> None:
-        widest = max((_SIZES[node.dtype] for node in self.nest.nodes), default=4)
+        widest = max((SIZES[node.dtype] for node in self.nest.nodes), default=4)
         self.lanes = 8 if widest == 8 and not self._only_numbers_are_wide() else 16
 
     def _only_numbers_are_wide(self) -> bool:
         uniform = set(self.nest.uniform)
         return all(
-            _SIZES[node.dtype] < 8 for i, node in enumerate(self.nest.nodes) if i not in uniform
+            SIZES[node.dtype] < 8 for i, node in enumerate(self.nest.nodes) if i not in uniform
         )
-
-    # --- names and types
-
-    def fresh(self, hint: str = "t") -> str:
-        self.counter += 1
-        return f"%{hint}{self.counter}"
-
-    def emit(self, text: str, hint: str = "t") -> str:
-        name = self.fresh(hint)
-        self.lines.append(f"  {name} = {text}")
-        return name
-
-    def type(self, dtype: torch.dtype, vector: bool) -> str:
-        return f"<{self.lanes} x {_TYPES[dtype]}>" if vector else _TYPES[dtype]
-
-    def memory_type(self, dtype: torch.dtype) -> str:
-        return "i8" if dtype is torch.bool else _TYPES[dtype]
 
     # --- the function
 
@@ -208,7 +150,7 @@ class _Writer:
         busy: list[tuple[int, int, str]] = []
         created: list[tuple[str, int]] = []
         for index in crossing:
-            size = _SIZES[nodes[index].dtype]
+            size = SIZES[nodes[index].dtype]
             for item in [item for item in busy if item[0] < made[index]]:
                 busy.remove(item)
                 free.setdefault(item[1], []).append(item[2])
@@ -231,9 +173,9 @@ class _Writer:
     def _uniform(self, index: int) -> None:
         node = self.nest.nodes[index]
         if node.op == "const":
-            text = _constant(node)
+            text = constant(node)
             self.scalars[index] = text
-            self.splats[index] = f"splat ({_TYPES[node.dtype]} {text})"
+            self.splats[index] = f"splat ({TYPES[node.dtype]} {text})"
             return
         if node.op == "number":
             pointer = self.emit(f"getelementptr i64, ptr %numbers, i64 {node.detail}")
@@ -241,14 +183,17 @@ class _Writer:
                 word = self.emit(f"load i64, ptr {pointer}")
                 self.scalars[index] = self.emit(f"icmp ne i64 {word}, 0")
             else:
-                self.scalars[index] = self.emit(f"load {_TYPES[node.dtype]}, ptr {pointer}")
+                self.scalars[index] = self.emit(f"load {TYPES[node.dtype]}, ptr {pointer}")
         else:
             inputs = [self.scalars[i] for i in node.inputs]
-            self.scalars[index] = self._primitive(node, inputs, vector=False)
+            self.scalars[index] = self.primitive(node, self._given(node), inputs, vector=False)
         self._splat(index, self.scalars[index])
 
+    def _given(self, node: Node) -> torch.dtype:
+        return self.nest.nodes[node.inputs[0]].dtype
+
     def _splat(self, index: int, scalar: str) -> None:
-        kind = _TYPES[self.nest.nodes[index].dtype]
+        kind = TYPES[self.nest.nodes[index].dtype]
         vector = f"<{self.lanes} x {kind}>"
         one = self.emit(f"insertelement {vector} poison, {kind} {scalar}, i64 0")
         self.splats[index] = self.emit(
@@ -285,7 +230,8 @@ class _Writer:
 
         for index in stage.nodes:
             node = self.nest.nodes[index]
-            values[index] = self._primitive(node, [value(i) for i in node.inputs], vector=True)
+            inputs = [value(i) for i in node.inputs]
+            values[index] = self.primitive(node, self._given(node), inputs, vector=True)
             if index in self.slots:
                 self._store_scratch(index, values[index], local)
         for index in self._brought(position):
@@ -330,7 +276,7 @@ class _Writer:
                 f"  call void @{function.symbol}(i32 %len32, {pointers}, i64 {VML_MODE})"
             )
             return previous
-        kind = _TYPES[node.dtype]
+        kind = TYPES[node.dtype]
         vector = f"<{function.lanes} x {kind}>"
         self.declarations.add(
             f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n"
@@ -406,101 +352,3 @@ class _Writer:
             value = self.emit(f"zext <{self.lanes} x i1> {value} to {vector}")
         pointer = self.emit(f"getelementptr {kind}, ptr {self.slots[index]}, i64 {local}")
         self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 8")
-
-    # --- primitives
-
-    def _primitive(self, node: Node, inputs: list[str], vector: bool) -> str:
-        dtype, kind = node.dtype, dtype_kind(node.dtype)
-        text = self.type(dtype, vector)
-        given = self.nest.nodes[node.inputs[0]].dtype
-        if node.op in _BINARY[kind]:
-            return self.emit(f"{_BINARY[kind][node.op]} {text} {inputs[0]}, {inputs[1]}")
-        if node.op in _COMPARE["f"]:
-            of = dtype_kind(given)
-            order = _COMPARE[of][node.op]
-            return self.emit(
-                f"{'fcmp' if of == 'f' else 'icmp'} {order} {self.type(given, vector)} {inputs[0]}, {inputs[1]}"
-            )
-        if node.op == "select":
-            test = self.type(torch.bool, vector)
-            return self.emit(f"select {test} {inputs[0]}, {text} {inputs[1]}, {text} {inputs[2]}")
-        if node.op == "cast":
-            return self._cast(inputs[0], given, dtype, vector)
-        if node.op == "neg":
-            return self.emit(
-                f"fneg {text} {inputs[0]}"
-                if kind == "f"
-                else f"sub {text} {self._zero(vector)}, {inputs[0]}"
-            )
-        if node.op == "not":
-            ones = "true" if kind == "b" else "-1"
-            every = f"splat ({_TYPES[dtype]} {ones})" if vector else ones
-            return self.emit(f"xor {text} {inputs[0]}, {every}")
-        if node.op == "abs" and kind == "i":
-            return self._intrinsic("abs", text, dtype, vector, inputs, ", i1 false")
-        if node.op in ("abs", *_INTRINSICS) and kind == "f":
-            return self._intrinsic(_INTRINSICS.get(node.op, "fabs"), text, dtype, vector, inputs)
-        raise CompileError(f"no code for {node.op} on {dtype}")
-
-    def _zero(self, vector: bool) -> str:
-        return "zeroinitializer" if vector else "0"
-
-    def _intrinsic(
-        self,
-        name: str,
-        text: str,
-        dtype: torch.dtype,
-        vector: bool,
-        inputs: list[str],
-        more: str = "",
-    ) -> str:
-        suffix = f"v{self.lanes}{_SUFFIX[dtype]}" if vector else _SUFFIX[dtype]
-        symbol = f"@llvm.{name}.{suffix}"
-        types = ", ".join([text] * len(inputs)) + (", i1" if more else "")
-        self.declarations.add(f"declare {text} {symbol}({types})\n")
-        return self.emit(
-            f"call {text} {symbol}({', '.join(f'{text} {value}' for value in inputs)}{more})"
-        )
-
-    def _cast(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
-        source, target = self.type(given, vector), self.type(wanted, vector)
-        kinds = dtype_kind(given) + dtype_kind(wanted)
-        if wanted is torch.bool:
-            compare = "fcmp une" if kinds[0] == "f" else "icmp ne"
-            return self.emit(
-                f"{compare} {source} {value}, {'zeroinitializer' if vector else self._literal_zero(given)}"
-            )
-        if kinds == "fi":
-            return self._to_integer(value, given, wanted, vector)
-        wider = _SIZES[wanted] > _SIZES[given]
-        operation = {
-            "bf": "uitofp",
-            "bi": "zext",
-            "if": "sitofp",
-            "ii": "sext" if wider else "trunc",
-            "ff": "fpext" if wider else "fptrunc",
-        }[kinds]
-        return self.emit(f"{operation} {source} {value} to {target}")
-
-    def _literal_zero(self, dtype: torch.dtype) -> str:
-        return "0.0" if dtype_kind(dtype) == "f" else "0"
-
-    def _to_integer(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
-        """Convert as x86 does: what does not fit, NaN included, becomes the least integer."""
-        source, target, test = (self.type(d, vector) for d in (given, wanted, torch.bool))
-        bits = 8 * _SIZES[wanted]
-        top = struct.unpack(">Q", struct.pack(">d", 2.0 ** (bits - 1)))[0]
-        bottom = struct.unpack(">Q", struct.pack(">d", -(2.0 ** (bits - 1))))[0]
-
-        def same(text: str, dtype: torch.dtype) -> str:
-            return f"splat ({_TYPES[dtype]} {text})" if vector else text
-
-        # Truncation makes -2**31 - 0.5 fit; it becomes the least integer either way.
-        low = self.emit(f"fcmp oge {source} {value}, {same(f'0x{bottom:016X}', given)}")
-        high = self.emit(f"fcmp olt {source} {value}, {same(f'0x{top:016X}', given)}")
-        fits = self.emit(f"and {test} {low}, {high}")
-        zero = "zeroinitializer" if vector else "0.0"
-        safe = self.emit(f"select {test} {fits}, {source} {value}, {source} {zero}")
-        whole = self.emit(f"fptosi {source} {safe} to {target}")
-        least = same(str(-(1 << bits - 1)), wanted)
-        return self.emit(f"select {test} {fits}, {target} {whole}, {target} {least}")

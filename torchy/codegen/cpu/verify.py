@@ -21,25 +21,26 @@ from torchy.ir.ops.spec import FUSED_DTYPES
 from torchy.ir.trace import Mode
 
 _FLOATS: Final = (
-    0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.0, 3.0, float("inf"), -float("inf"), float("nan"), 1e-40, -1e-310, 3e38,
+    0.0, -0.0, float("nan"), 1.0, -1.0, -3.0, 3.0, float("inf"), 0.5, -0.5, 2.5, -float("inf"), 1e-40, -1e-310, 3e38,
     1.7, -0.999, 88.9, 0.9999999, -104.0, 6.0,
 )  # fmt: skip
 _INTEGERS: Final = (0, 1, -1, 2, 7, -8, 31, 32, 63, 64, 100000, 2**31 - 1, -(2**31))
 _WIDE: Final = (2**53 + 1, 2**63 - 1, -(2**63))
 _SCALARS: Final = {"f": (0.7, 1.0, -2.3), "i": (3, 1, -2), "b": (True, False, True)}
 _RANDOM: Final = 240
+PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
 
 Run = Callable[[ir.KernelForm, list[torch.Tensor], list[Any], torch.Tensor], None]
-Key = tuple[str, torch.dtype, tuple[tuple[str, object], ...]]
+Key = tuple[str, torch.dtype, str]
 
 
 def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
-    """Return ``count`` tensors of equal odd length: all pairs of special values, then random ones."""
+    """Return ``count`` tensors of equal odd length: all pairs of special values, the worst first, then random ones."""
     generator = torch.Generator().manual_seed(seed)
     kind = dtype_kind(dtype)
     special = _special(dtype)
-    pairs = torch.tensor(list(itertools.product(range(len(special)), repeat=2)))
+    pairs = torch.tensor(sorted(itertools.product(range(len(special)), repeat=2), key=max))
     columns = [pairs[:, 0], pairs[:, 1]]
     while len(columns) < count:
         columns.append(torch.randint(len(special), (len(pairs),), generator=generator))
@@ -183,6 +184,16 @@ def _trials_of(
         yield Trial(name, statement, tuple(tensors), tuple(scalars), operands, literals)
 
 
+def _choosing(spec: OpSpec, literals: Mapping[str, object]) -> dict[str, object]:
+    """Return the literals that choose the formula; all others are like runtime values."""
+    chosen = {name for rule in spec.rules for name in rule.literals} | spec.literals
+    return {
+        name: value
+        for name, value in literals.items()
+        if name in chosen and (name in spec.literals or value is None)
+    }
+
+
 @dataclass(slots=True)
 class Verifier:
     """What has been seen on this machine. One for each compiler; any thread may ask.
@@ -237,25 +248,18 @@ class Verifier:
             if key not in self.verdicts:
                 self.verdicts[key] = ""  # what is compiled to verify is not verified itself
                 try:
-                    self.verdicts[key] = self._try(spec, compute, dict(key[2]))
+                    self.verdicts[key] = self._try(spec, compute, _choosing(spec, literals))
                 except CompileError as error:
                     self.verdicts[key] = str(error)
             return self.verdicts[key]
 
     @staticmethod
     def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
-        """Only literals that choose the formula count: all others are like runtime values."""
-        chosen = {name for rule in spec.rules for name in rule.literals} | spec.literals
-        kept = [
-            name
-            for name in sorted(chosen & set(literals))
-            if name in spec.literals or literals[name] is None
-        ]
-        return spec.name, compute, tuple((name, literals[name]) for name in kept)
+        return spec.name, compute, repr(sorted(_choosing(spec, literals).items()))
 
     def _try(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
-        found = list(trials(spec, compute, literals))
-        for trial in found:
+        found = sorted(trials(spec, compute, literals), key=lambda trial: -len(trial.tensors))
+        for trial in found if spec.promotion == "result" else found[:1]:
             verdict = self.attempt(trial)
             if verdict:
                 return verdict
@@ -276,13 +280,11 @@ class Verifier:
             return self._where(trial, tensors, whole, out)
         if not tensors:
             return ""
-        for start in range(0, shortest, PIECE):
-            part = slice(start, start + PIECE)
-            piece = trial.eager([tensor[part] for tensor in tensors], scalars)
-            if not same_bits(piece, out[part]):
-                return "in a short tensor, " + self._where(
-                    trial, [t[part] for t in tensors], piece, out[part]
-                )
+        short = min(shortest, PIECES * PIECE)
+        parts = [[tensor[at : at + PIECE] for tensor in tensors] for at in range(0, short, PIECE)]
+        pieces = torch.cat([trial.eager(part, scalars) for part in parts])
+        if not same_bits(pieces, out[: len(pieces)]):
+            return "in a short tensor, " + self._where(trial, tensors, pieces, out)
         return ""
 
     @staticmethod

@@ -1,0 +1,141 @@
+"""Every op that may be fused gives eager's bits: any values, any length, any layout, in place, on any threads."""
+
+import itertools
+
+import pytest
+import torch
+
+from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.ir.kernel import Access, KernelForm, Load, Result, RuntimeNumber, Store
+from torchy.ir.ops import SPECS, dtype_kind
+from torchy.ir.trace import Mode
+
+DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
+LITERALS = {
+    "div_mode": [{"rounding_mode": mode} for mode in (None, "trunc", "floor")],
+    "pow": [{"exponent": value} for value in (2, 3, 0.5, -0.5, -1, -2, 1, 0, 2.0, 3.0)],
+    "lerp": [{"weight": value} for value in (0.1, 0.9, 0.5, 0.0, -0.3)],
+    "clamp": [{}, {"min": None}, {"max": None}],
+    "clamp_tensor": [{}, {"min": None}, {"max": None}],
+}
+SCALARS = {"f": (0.7, 1.0, -2.3), "i": (3, 1, -2), "b": (True, False, True)}
+
+
+def exact_cases():
+    for spec, dtype in itertools.product(SPECS.values(), DTYPES):
+        for literals in LITERALS.get(spec.name, [{}]):
+            if spec.kind != "pointwise" or spec.stays_call or not spec.rule(dtype, literals):
+                continue
+            if dtype_kind(dtype) == "f" or not any(isinstance(v, float) for v in literals.values()):
+                words = [spec.name, str(dtype).removeprefix("torch."), *map(str, literals.values())]
+                yield pytest.param(spec, dtype, literals, id="-".join(words))
+
+
+def scalars_of(trial):
+    values = SCALARS[dtype_kind(trial.statement.compute)]
+    return list(itertools.islice(itertools.cycle(values), len(trial.scalars)))
+
+
+def values_of(trial, length):
+    """Operands of this length, special values and random ones mixed."""
+    columns = []
+    for i, dtype in enumerate(trial.operands):
+        column = samples(dtype, len(trial.operands), seed=length)[i]
+        generator = torch.Generator().manual_seed(length)
+        columns.append(column[torch.randint(len(column), (length,), generator=generator)])
+    return columns
+
+
+def run(kernel, sizes, tensors, numbers, threads=1):
+    accesses = [
+        (tensor.data_ptr(), None if access.mode in (Mode.LINEAR, Mode.SCALAR) else tensor.stride())
+        for tensor, access in zip(tensors, kernel.form.accesses, strict=True)
+    ]
+    kernel.launch(kernel.pack(sizes, accesses, numbers), threads)
+
+
+@pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))
+def test_bits_do_not_depend_on_length_or_threads(compiler, spec, dtype, literals):
+    found = list(trials(spec, dtype, literals))
+    assert found, "nothing to compare with"
+    for trial in found:
+        numbers = scalars_of(trial)
+        kernel = compiler.compile(trial.form(tuple(type(number) for number in numbers)))
+        many = values_of(trial, 70001)
+        if not many:  # fill, zero: eager makes a tensor of its own size
+            continue
+        for length, threads in [*((n, 1) for n in range(1, 71)), (1003, 1), (70001, 1), (70001, 2)]:
+            tensors = [value[:length].clone() for value in many]
+            out = torch.empty(length, dtype=trial.statement.dtype)
+            run(kernel, [length], [*tensors, out], numbers, threads)
+            assert same_bits(out, trial.eager(tensors, numbers)), (trial.overload, length, threads)
+
+
+@pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))
+def test_bits_do_not_depend_on_layout(compiler, spec, dtype, literals):
+    rows, columns = 21, 45
+    for trial in trials(spec, dtype, literals):
+        numbers = scalars_of(trial)
+        values = values_of(trial, rows * columns)
+        layouts = itertools.islice(
+            itertools.cycle(("transposed", "row", "column", "padded")), len(values)
+        )
+        operands, modes = [], []
+        for value, layout in zip(values, layouts, strict=True):
+            if layout == "transposed":
+                operands.append(value.view(columns, rows).t())
+                modes.append(Mode.STRIDED)
+            elif layout == "row":
+                operands.append(value[:columns].expand(rows, columns))
+                modes.append(Mode.UNIT)
+            elif layout == "column":
+                operands.append(value[:rows, None].expand(rows, columns))
+                modes.append(Mode.REPEAT)
+            else:
+                operands.append(torch.cat([value.view(rows, columns)] * 2, 1)[:, :columns])
+                modes.append(Mode.UNIT)
+        out = torch.zeros(rows, columns + 3, dtype=trial.statement.dtype)[:, :columns]
+        accesses = [
+            Access(tensor.dtype, mode)
+            for tensor, mode in zip([*operands, out], [*modes, Mode.UNIT], strict=True)
+        ]
+        kinds = tuple(type(number) for number in numbers)
+        form = KernelForm(
+            tuple(accesses), kinds, (trial.statement,), (Store(len(operands), Result(0)),)
+        )
+        run(compiler.compile(form), [rows, columns], [*operands, out], numbers)
+        if operands:
+            expected = trial.eager([operand.contiguous() for operand in operands], numbers)
+            assert same_bits(out.contiguous(), expected), trial.overload
+
+
+@pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))
+def test_in_place_the_target_is_read_before_it_is_written(compiler, spec, dtype, literals):
+    for trial in trials(spec, dtype, literals):
+        if not trial.operands or trial.operands[0] is not trial.statement.dtype:
+            continue
+        numbers = scalars_of(trial)
+        tensors = values_of(trial, 1003)
+        expected = trial.eager(tensors, numbers)
+        accesses = tuple(Access(d, Mode.LINEAR) for d in trial.operands)
+        kinds = tuple(type(number) for number in numbers)
+        form = KernelForm(accesses, kinds, (trial.statement,), (Store(0, Result(0)),))
+        run(compiler.compile(form), [1003], tensors, numbers)
+        assert same_bits(tensors[0], expected), trial.overload
+
+
+def test_numbers_are_rounded_as_eager_rounds_them(compiler):
+    from torchy.ir.kernel import Statement
+
+    f = torch.float32
+    for number in (3.7, 1e-50, 16777217, 1 / 3, 2**53 + 1, True):
+        form = KernelForm(
+            (Access(f, Mode.LINEAR), Access(f, Mode.LINEAR)),
+            (type(number),),
+            (Statement("mul", (Load(0), RuntimeNumber(0)), f, f),),
+            (Store(1, Result(0)),),
+        )
+        x = torch.randn(33)
+        out = torch.empty(33)
+        run(compiler.compile(form), [33], [x, out], [number])
+        assert same_bits(out, x * number), number
