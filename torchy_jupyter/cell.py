@@ -64,9 +64,13 @@ class Cells:
         self.last: Explorer | None = None
         self.sources: dict[str, CellSource] = {}
         self._info: Any = None
-        self._wrapper = WrapLastExpression(lambda: self.running is not None)
-        self._formatter: Any = shell.display_formatter
-        self._format: Callable[..., Any] = self._formatter.format
+        self._wrapper = WrapLastExpression(
+            session_runs=lambda: self.running is not None,
+            shows_assigned=lambda: shell.ast_node_interactivity == "last_expr_or_assign",
+        )
+        formatter: Any = shell.display_formatter
+        self._formatter = formatter
+        self._format: Callable[..., Any] = formatter.format
         self._told_why_eager = False
 
     # -- hooking in and out
@@ -246,10 +250,20 @@ class WrapLastExpression(ast.NodeTransformer):
 
     Only in a cell that begins with the marker's call, and, while a session runs, in all that IPython
     compiles: what ``%%time`` and ``%timeit`` measure then includes the flush.
+
+    Parameters
+    ----------
+    session_runs
+        Tells if a session runs.
+    shows_assigned
+        Tells if a last assignment's value is shown too, a setting of IPython.
     """
 
-    def __init__(self, session_runs: Callable[[], bool]) -> None:
+    def __init__(
+        self, session_runs: Callable[[], bool], shows_assigned: Callable[[], bool]
+    ) -> None:
         self._session_runs = session_runs
+        self._shows_assigned = shows_assigned
 
     def visit_Module(self, module: ast.Module) -> ast.Module:
         """Wrap the last expression."""
@@ -263,9 +277,21 @@ class WrapLastExpression(ast.NodeTransformer):
         if isinstance(last, ast.Expr) and not (marked and len(module.body) == 1):
             last.value = ast.copy_location(ast.Call(end, [last.value], []), last.value)
         else:
-            call = ast.copy_location(ast.Call(end, [], []), last)
+            assigned = _assigned_name(last) if self._shows_assigned() else None
+            value: list[ast.expr] = [] if assigned is None else [ast.Name(assigned, ast.Load())]
+            call = ast.copy_location(ast.Call(end, value, []), last)
             module.body.append(ast.copy_location(ast.Expr(call), last))
         return ast.fix_missing_locations(module)
+
+
+def _assigned_name(statement: ast.stmt) -> str | None:
+    match statement:
+        case ast.Assign(targets=[ast.Name(name)]) | ast.AugAssign(target=ast.Name(name)):
+            return name
+        case ast.AnnAssign(target=ast.Name(name), value=ast.expr()):
+            return name
+        case _:
+            return None
 
 
 def _is_marker(statement: ast.stmt) -> bool:

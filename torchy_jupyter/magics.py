@@ -64,7 +64,7 @@ class TorchyMagics(Magics):
     @argument("--quiet", action="store_true", help="Do not show the explorer.")
     @output_can_be_silenced
     @no_var_expand
-    @cell_magic("torchy")
+    @cell_magic("torchy")  # type: ignore[arg-type]  # typed for functions without self
     def run_cell(self, line: str, cell: str) -> None:
         """Run this cell under Torchy: its PyTorch ops are recorded, fused, compiled and run.
 
@@ -81,7 +81,7 @@ class TorchyMagics(Magics):
     @argument("--compile", choices=COMPILE, help="As for %%%%torchy.")
     @argument("--quiet", action="store_true", help="Do not show the explorer.")
     @no_var_expand
-    @line_magic("torchy")
+    @line_magic("torchy")  # type: ignore[arg-type]
     def run_command(self, line: str) -> Explorer | None:
         """Switch Torchy on or off for all cells from the next one on, or show and save what it did."""
         try:

@@ -45,6 +45,19 @@ def test_a_trailing_semicolon_is_honoured(kernel: Kernel) -> None:
     assert (output.status, output.result) == ("ok", None)
 
 
+def test_a_last_assignment_is_displayed_if_ipython_is_set_so(kernel: Kernel) -> None:
+    kernel.run("%config InteractiveShell.ast_node_interactivity = 'last_expr_or_assign'")
+    assert kernel.run("%%torchy\nx = torch.ones(2) + 1").result == "tensor([2., 2.])"
+    assert kernel.run("%%torchy\na, b = 1, 2").result is None
+    kernel.run("%config InteractiveShell.ast_node_interactivity = 'last_expr'")
+    assert kernel.run("%%torchy\nx = torch.ones(2) + 1").result is None
+
+
+def test_future_imports_may_come_first(kernel: Kernel) -> None:
+    output = kernel.run("%%torchy\nfrom __future__ import annotations\ntorch.ones(1) + 1")
+    assert (output.status, output.result) == ("ok", "tensor([2.])")
+
+
 def test_quiet_shows_no_explorer_but_keeps_the_report(kernel: Kernel) -> None:
     output = kernel.run("%%torchy --quiet\nx = torch.arange(3.0)\nx + 1")
     assert (output.explorers, output.widgets) == ([], 0)

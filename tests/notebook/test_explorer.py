@@ -136,7 +136,8 @@ def test_equal_groups_are_shown_once_with_a_count() -> None:
     )
     (look,) = take(builder.report(), CELLS).traces
     (group,) = look.groups
-    assert (group.count, group.ops, group.seconds) == (12, (0, 1), pytest.approx(12e-3))
+    assert (group.count, group.ops) == (12, (0, 1))
+    assert group.seconds == pytest.approx(12e-3)
     assert "×12" in dot(look)
 
 

@@ -131,7 +131,10 @@ def _op_id(index: int) -> str:
 
 def _group_label(group: ShownGroup, members: list[ShownOp]) -> str:
     ops = sum(op.count for op in members) // group.count
-    parts = [group.kernel or f"group {group.id}", f"{ops} op{'s' * (ops != 1)}"]
+    parts = [
+        f"kernel {group.kernel[:8]}" if group.kernel else f"group {group.id}",
+        f"{ops} op{'s' * (ops != 1)}",
+    ]
     if group.count > 1:
         parts.append(f"×{group.count}")
     if group.seconds:

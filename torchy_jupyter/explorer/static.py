@@ -112,7 +112,7 @@ def _kernel(kernel: ShownKernel) -> str:
     took = kernel.compile_seconds
     note = f", compiled in {format_seconds(took)}" if took is not None else ", not compiled"
     body = f"<pre>{escape(kernel.source)}</pre>"
-    return _details(f"Kernel {escape(kernel.id)}{note}", body)
+    return _details(f"Kernel {escape(kernel.id[:8])}{note}", body)
 
 
 def _numbered(trace: ShownTrace) -> str:

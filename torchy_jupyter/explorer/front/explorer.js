@@ -29,12 +29,15 @@ const bytes = (count) => {
 const times = (count) => (count > 1 ? ` ×${count}` : "");
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
+const short = (id) => id.slice(0, 8); // of a kernel
+
 /** Scroll a pane, and nothing around it, until a child of it is seen. */
-function reveal(pane, child) {
+function reveal(pane, child, sideways) {
   const outer = pane.getBoundingClientRect();
   const inner = child.getBoundingClientRect();
   if (inner.top < outer.top || inner.bottom > outer.bottom)
     pane.scrollTop += (inner.top + inner.bottom - outer.top - outer.bottom) / 2;
+  if (!sideways) return;
   if (inner.left < outer.left || inner.right > outer.right)
     pane.scrollLeft += (inner.left + inner.right - outer.left - outer.right) / 2;
 }
@@ -113,8 +116,10 @@ class Explorer {
 
   buildCell() {
     const most = Math.max(1e-12, ...this.snapshot.sources.flatMap((source) => source.lines.map((line) => line.seconds)));
+    const lines = h("div", { class: "torchy-lines" }); // as wide as the longest line
+    this.cellPane.append(lines);
     this.snapshot.sources.forEach((source, index) => {
-      if (index || source.name !== this.snapshot.title) this.cellPane.append(h("div", { class: "torchy-file" }, source.name));
+      if (index || source.name !== this.snapshot.title) lines.append(h("div", { class: "torchy-file" }, source.name));
       for (const line of source.lines) {
         const share = line.seconds / most;
         const row = h("div", {
@@ -129,7 +134,7 @@ class Explorer {
           h("span", { class: "torchy-text" }, line.text || " "));
         if (line.flushes.length)
           row.append(h("span", { class: "torchy-flag", title: `Flushed here: ${line.flushes.join("; ")}` }, `⚑ ${line.flushes[0]}${line.flushes.length > 1 ? ` +${line.flushes.length - 1}` : ""}`));
-        this.cellPane.append(row);
+        lines.append(row);
       }
     });
   }
@@ -224,9 +229,9 @@ class Explorer {
     this.drawDetail(op, group);
     this.drawKernel();
     const node = op && (this.element(`op-${op.index}`) ?? this.element(`group-${id}`));
-    if (node) reveal(this.graphPane, node);
+    if (node) reveal(this.graphPane, node, true);
     const row = op && this.cellPane.querySelector(".torchy-line.torchy-on");
-    if (row) reveal(this.cellPane, row);
+    if (row) reveal(this.cellPane, row, false);
   }
 
   hover(what) {
@@ -255,7 +260,7 @@ class Explorer {
     }
     if (group) {
       const all = this.trace.ops.filter((each) => each.group === group.id).reduce((sum, each) => sum + each.count, 0) / group.count;
-      const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(all - (op ? 1 : 0), op ? "other op" : "op")} in kernel ${group.kernel ?? `of group ${group.id}`}`;
+      const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(all - (op ? 1 : 0), op ? "other op" : "op")} in ${group.kernel ? `kernel ${short(group.kernel)}` : `group ${group.id}`}`;
       parts.push(what + times(group.count), duration(group.seconds));
       if (group.why_apart) parts.push(`not joined with the step before: ${group.why_apart}`);
     }
@@ -274,8 +279,8 @@ class Explorer {
     const kernel = group?.kernel ? this.kernels[group.kernel] : null;
     this.tabs.querySelectorAll("button").forEach((tab) => tab.setAttribute("aria-selected", tab.dataset.level === this.level));
     this.tabs.style.visibility = kernel ? "visible" : "hidden";
-    this.kernelTitle.textContent = kernel ? kernel.id : "kernel";
-    this.kernelTitle.title = kernel?.compile_seconds ? `compiled in ${duration(kernel.compile_seconds)}` : "";
+    this.kernelTitle.textContent = kernel ? `kernel ${short(kernel.id)}` : "kernel";
+    this.kernelTitle.title = kernel ? `${kernel.id}${kernel.compile_seconds ? `, compiled in ${duration(kernel.compile_seconds)}` : ""}` : "";
     if (kernel) {
       const text = kernel[this.level] || (this.level === "source" ? "(no source)" : "Not compiled: its ops were interpreted.");
       this.kernelPane.replaceChildren(h("pre", {}, text));
@@ -323,7 +328,7 @@ class Explorer {
     for (const op of this.trace.ops) {
       if (op.group !== group && op.group !== null) {
         const step = this.trace.groups.find((candidate) => candidate.id === op.group);
-        if (step?.kind === "fused") list.append(h("div", { class: "torchy-step", id: `${this.key}-${this.selected.trace}-group-${step.id}` }, `${step.kernel ?? `group ${step.id}`}${times(step.count)}`));
+        if (step?.kind === "fused") list.append(h("div", { class: "torchy-step", id: `${this.key}-${this.selected.trace}-group-${step.id}` }, `${step.kernel ? `kernel ${short(step.kernel)}` : `group ${step.id}`}${times(step.count)}`));
       }
       group = op.group;
       const row = h("div", { class: "torchy-item", id: `${this.key}-${this.selected.trace}-op-${op.index}` }, `${op.name}${times(op.count)}  ${op.results[0] ?? ""}`);
