@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from torchy.ir.ops import Numerics
 from torchy.ir.trace import Source, Trace
 from torchy.plan.build import build_plan
 from torchy.plan.memory import bytes_saved
@@ -30,7 +29,7 @@ from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.execute import Binding, Execution, layouts, view_words
 from torchy.run.interpret import interpretation
-from torchy.run.tiers import Compiled, Kernels, choose
+from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.settings import Settings
 
 
@@ -105,7 +104,7 @@ class Flush:
         self.words = ctypes.string_at(running.words, 8 * running.word_count)
         self.numbers = ctypes.string_at(running.numbers, 8 * running.number_count)
         self.entry = runtime.plan(self.trace, path[-1], self.execution.slots, session)
-        self.kernels = choose(
+        prepare(
             runtime.kernels,
             self.entry,
             self.trace,
@@ -114,6 +113,8 @@ class Flush:
             session.settings.numerics,
             session.builder.event,
         )
+        never = session.settings.compile == "never"
+        self.kernels = [] if never else self.entry.kernels
         self.seconds = 0.0
 
     def layouts(self) -> tuple[Any, ...]:
@@ -133,9 +134,9 @@ class Flush:
         """Run what has not been run; may raise, and may be called again."""
         begin = time.perf_counter()
         try:
-            if any(kernel is not None for kernel in self.kernels):
+            if self.kernels:
                 entry = self.entry
-                self.execution.execute(entry.plan, self.trace, entry.bindings, self.kernels)
+                self.execution.execute(entry.plan, self.trace, entry.bindings)
             else:
                 self.execution.interpret(self.entry.schedule)
         except Exception as error:
@@ -147,13 +148,12 @@ class Flush:
 
     def tell(self) -> None:
         """Write the report's record of it."""
-        compiled = any(kernel is not None for kernel in self.kernels)
-        entry, builder, runtime = self.entry, self.session.builder, self.runtime
+        entry, builder = self.entry, self.session.builder
         if entry.bytes_saved is None or entry.visits <= 1:
             sizes = [int(s) for s in self.buffer_bytes()]
             entry.bytes_saved = bytes_saved(entry.plan, self.trace, sizes)
         for kernel in self.kernels:
-            if kernel is not None and not builder.has_kernel(kernel.id):
+            if not builder.has_kernel(kernel.id):
                 builder.kernel(
                     kernel.id,
                     compile_seconds=kernel.compile_seconds,
@@ -164,12 +164,12 @@ class Flush:
         builder.trace(
             reason=self.reason,
             where=self.where,
-            tier="compiled" if compiled else "interpreted",
+            tier="compiled" if self.kernels else "interpreted",
             seconds=self.seconds,
-            bytes_saved=entry.bytes_saved if compiled else 0,
+            bytes_saved=entry.bytes_saved if self.kernels else 0,
             trace=self.trace,
             plan=entry.plan,
-            kernels=runtime.kernel_ids(entry, self.session.settings.numerics),
+            kernels=entry.kernel_ids,
             layouts=self.layouts,
             numbers=self.number_values,
         )
@@ -270,7 +270,7 @@ class Runtime:
         try:
             if what == Ask.PLACE:
                 self.places.sources[argument] = current_source()
-                return int(policy.allow(self.places.describe_step(argument)))
+                return policy.allow(self.places.describe_step(argument))
             verdict = policy.classify(text)
         except Exception as error:  # the op runs now; the report says so
             for open_session in self.sessions.values():
@@ -338,22 +338,15 @@ class Runtime:
             )
             words = view_words(trace)
             bindings = [
-                Binding(trace, step, words) if isinstance(step, FusedGroup) else None
+                Binding(trace, step, words, self.kernels.compiler.identity(step.form, numerics))
+                if isinstance(step, FusedGroup)
+                else None
                 for step in plan.steps
             ]
             entry = Compiled(plan, live, interpretation(trace, plan, live), bindings)
             self.plans.put(key, entry)
         entry.visits += 1
         return entry
-
-    def kernel_ids(self, entry: Compiled, numerics: Numerics) -> tuple[str | None, ...]:
-        """Return the id of each step's kernel, made or not; None for a call."""
-        if len(entry.kernel_ids) != len(entry.plan.steps):
-            entry.kernel_ids = tuple(
-                self.kernels.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
-                for step in entry.plan.steps
-            )
-        return entry.kernel_ids
 
     # readers
 

@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/ExpandUtils.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/core/stack.h>
@@ -238,10 +239,11 @@ inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit
 
 // The layouts of the results for new sizes; nothing if eager would raise or warn, or if no rule is
 // known: then the op is run, and what eager does is what it does.
-inline std::optional<std::vector<Layout>> infer_layouts(
-    const OpInfo& info, const torch::jit::Stack& stack,
-    const std::vector<c10::ScalarType>& dtypes) {
-  if (info.results != 1 || dtypes.size() != 1 || info.rule == LayoutRule::kLearn)
+inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info,
+                                                        const Signature& signature,
+                                                        const torch::jit::Stack& stack) {
+  const auto& dtypes = signature.result_dtypes;
+  if (info.results != 1 || dtypes.size() != 1 || signature.rule == LayoutRule::kLearn)
     return std::nullopt;
   Tensors operands;
   const size_t first = stack.size() - info.arguments;
@@ -257,7 +259,7 @@ inline std::optional<std::vector<Layout>> infer_layouts(
   try {
     BelowEverything below;
     c10::WarningUtils::WarningHandlerGuard guard(&warnings);
-    switch (info.rule) {
+    switch (signature.rule) {
       case LayoutRule::kIterate: {
         int target = info.result_argument[0];
         layout = iterate_layout(
@@ -269,11 +271,17 @@ inline std::optional<std::vector<Layout>> infer_layouts(
         layout =
             contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
         break;
+      case LayoutRule::kContiguous:
+        for (const at::Tensor& operand : operands)
+          if (!at::is_expandable_to(operand.sizes(), operands[0].sizes())) return std::nullopt;
+        layout =
+            contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
+        break;
       case LayoutRule::kReduce:
         layout = reduced_layout(info, stack, operands[0], dtypes[0]);
         break;
       default:
-        layout = matmul_layout(info.rule, operands, dtypes[0]);
+        layout = matmul_layout(signature.rule, operands, dtypes[0]);
     }
   } catch (const std::exception&) {
     return std::nullopt;

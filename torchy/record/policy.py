@@ -29,6 +29,7 @@ class LayoutRule(enum.IntEnum):
     REDUCE = 3
     MATMUL = 4
     ADD_MATMUL = 5
+    CONTIGUOUS = 6
 
 
 class Classification(NamedTuple):
@@ -53,7 +54,8 @@ METADATA_ONLY = frozenset(
 )
 
 # Pointwise ops whose kernel does not lay out its result as TensorIterator would.
-OTHER_LAYOUT = frozenset(("masked_fill",))
+OTHER_LAYOUT = {"masked_fill": LayoutRule.CONTIGUOUS}
+CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 # How the result of a call lies in memory: contiguous, of sizes by these rules. All others are learned.
 CALL_RULES: dict[LayoutRule, frozenset[str]] = {
@@ -74,8 +76,7 @@ CALL_RULES: dict[LayoutRule, frozenset[str]] = {
 def layout_rule(name: str, pointwise: bool) -> LayoutRule:
     """Return how the layout of an op's result is found; ``name`` is without namespace."""
     if pointwise:
-        other = name.partition(".")[0] in OTHER_LAYOUT
-        return LayoutRule.LEARN if other else LayoutRule.ITERATE
+        return OTHER_LAYOUT.get(name.partition(".")[0], LayoutRule.ITERATE)
     for rule, names in CALL_RULES.items():
         if name in names:
             return rule
@@ -122,22 +123,29 @@ def is_view(schema: Any) -> bool:
     return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
-def allow(description: str) -> bool:
+def allow(description: str) -> int:
     """Decide whether a deferrable op may be deferred with these constants.
 
     Legality of dtypes is learned by the walker, which tries the real op; this is about arguments
-    that the plan cannot express.
+    that the plan cannot express, or that change how the result lies in memory.
+
+    Returns
+    -------
+    int
+        0: run now. 1: defer, layouts by the op's own rule. 2 + a :class:`LayoutRule`: by that.
     """
     step = json.loads(description)
     base = step["name"].partition("::")[2].partition(".")[0]
-    if base in ("_to_copy", "clone", "copy_"):
-        # memory formats and other devices are not worth a rule of their own: only plain conversions
+    if base in ("_to_copy", "clone"):
         names = [a.name for a in torch._C._get_schema(*_split(step["name"])).arguments]
         for name, argument in zip(names, step["arguments"], strict=True):
             value = argument.get("constant")
             if name in ("layout", "device", "pin_memory") and value is not None:
-                return False
-    return True
+                return 0
+            if name == "memory_format" and value not in (None, PRESERVE_FORMAT):
+                contiguous = value == CONTIGUOUS_FORMAT
+                return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
+    return 1
 
 
 def _split(name: str) -> tuple[str, str]:

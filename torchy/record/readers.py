@@ -37,6 +37,10 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
     (torch, "to_dlpack"),
     (torch.utils.dlpack, "to_dlpack"),
     (torch._C, "_to_dlpack"),
+    (
+        torch.utils,
+        "swap_tensors",
+    ),  # minds weak references, which the walker holds to pending tensors
 )
 
 # methods of torch.UntypedStorage that replace memory or hand it out
@@ -105,10 +109,9 @@ class Readers:
 
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
-            for arg in args[:1]:
-                for tensor in arg if isinstance(arg, list | tuple) else (arg,):
-                    if isinstance(tensor, torch.Tensor):
-                        settle(tensor, escapes, name)
+            for tensor in args:
+                if isinstance(tensor, torch.Tensor):
+                    settle(tensor, escapes, name)
             return original(*args, **kwargs)
 
         return reader

@@ -38,7 +38,8 @@ enum class LayoutRule : int {
   kLikeFirst = 2,
   kReduce = 3,
   kMatmul = 4,
-  kAddMatmul = 5
+  kAddMatmul = 5,
+  kContiguous = 6
 };
 
 // What is known of an operator once and for all; the policy fills it in at first sight.
@@ -76,6 +77,7 @@ enum class Verdict : int { kUnknown = 0, kDefer = 1, kRunNow = 2 };
 
 struct Signature {
   Verdict verdict = Verdict::kUnknown;
+  LayoutRule rule = LayoutRule::kLearn;
   std::vector<c10::ScalarType>
       result_dtypes;  // known once the real op has accepted this combination
   std::vector<std::unique_ptr<Memo>> memos;

@@ -218,7 +218,8 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         int64_t allowed = ask(Ask::kPlace, session->id, step->id);
         if (step->signature->verdict == Verdict::kUnknown) {
           Paused paused;
-          bool defer = allowed == 1;
+          bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
+          step->signature->rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
           if (defer && info.pointwise) {
             auto dtypes = try_on_one_element(info, *stack);
             defer = dtypes.has_value();
@@ -233,7 +234,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         std::optional<std::vector<Layout>> layouts;
         {
           Paused paused;
-          layouts = infer_layouts(info, *stack, step->signature->result_dtypes);
+          layouts = infer_layouts(info, *step->signature, *stack);
         }
         bool fine = layouts.has_value();
         if (!fine) {

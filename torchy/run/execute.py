@@ -60,9 +60,16 @@ def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:
 class Binding:
     """How one fused group gets its arguments from a recording; knows no sizes."""
 
-    __slots__ = ("accesses", "flat", "modes", "numbers", "ops", "op_count", "space")
+    __slots__ = (
+        "accesses", "flat", "kernel", "kernel_id", "modes", "numbers", "op_count", "ops", "settled", "space",
+    )  # fmt: skip
 
-    def __init__(self, trace: Trace, group: FusedGroup, words: Sequence[ViewWords]) -> None:
+    def __init__(
+        self, trace: Trace, group: FusedGroup, words: Sequence[ViewWords], kernel_id: str
+    ) -> None:
+        self.kernel_id = kernel_id
+        self.kernel: Kernel | None = None  # once it is compiled
+        self.settled = False  # compiled, or known not to compile
         self.flat = group.form.flat
         self.space = words[group.space]
         self.accesses = [words[view] for view in group.accesses]
@@ -153,16 +160,12 @@ class Execution:
         plan: Plan,
         trace: Trace,
         bindings: Sequence[Binding | None],
-        kernels: Sequence[Kernel | None],
     ) -> None:
-        """Run the steps of a plan; a group without a kernel is interpreted."""
+        """Run the steps of a plan; a group whose kernel is not there (yet) is interpreted."""
         library, run, session = self.walker.library, self.walker.run, self.session
         while not self.finished and self.at < len(plan.steps):
-            step, binding, kernel = (
-                plan.steps[self.at],
-                bindings[self.at],
-                kernels[self.at],
-            )
+            step, binding = plan.steps[self.at], bindings[self.at]
+            kernel = binding.kernel if binding is not None else None
             self.op = step.ops[0] if isinstance(step, FusedGroup) else step.op
             for buffer in plan.allocate[self.at]:
                 if not library.torchy_allocate(session, buffer):

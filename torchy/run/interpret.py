@@ -37,5 +37,5 @@ def group_releases(trace: Trace, step: FusedGroup | Call, allocated: frozenset[i
     return tuple(
         buffer
         for buffer in sorted(made)
-        if trace.buffers[buffer].creator is not None and buffer not in allocated
+        if trace.buffers[buffer].creator in step.ops and buffer not in allocated
     )

@@ -22,13 +22,24 @@ EAGER_BANDWIDTH = (
 COMPILE_SECONDS = 0.025  # a kernel
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
 
-Key = tuple[KernelForm, Numerics]
 Tell = Callable[[str, str], None]  # (kind, text) of an event
 
 
 @dataclass(slots=True)
 class Compiled:
-    """A plan with what it takes to run it."""
+    """A plan with what it takes to run it.
+
+    Parameters
+    ----------
+    plan, live
+        The plan, and the created or written buffers for which it was made.
+    schedule
+        How to interpret it: see :func:`torchy.run.interpret.interpretation`.
+    bindings
+        For each step how its kernel gets its arguments; None for a call.
+    settled
+        True once every kernel is compiled, or known not to compile.
+    """
 
     plan: Plan
     live: frozenset[int]
@@ -36,59 +47,62 @@ class Compiled:
     bindings: list[Binding | None]
     visits: int = 0
     bytes_saved: int | None = None
-    kernel_ids: tuple[str | None, ...] = ()
+    settled: bool = False
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The kernels that are ready."""
+        return [b.kernel for b in self.bindings if b is not None and b.kernel is not None]
+
+    @property
+    def kernel_ids(self) -> tuple[str | None, ...]:
+        """For each step the id of its kernel, compiled or not; None for a call."""
+        return tuple(b.kernel_id if b is not None else None for b in self.bindings)
 
 
 class Kernels:
-    """All kernels of the process, by form: compiled here and now, or by a thread in the background."""
+    """All kernels of the process, by id: compiled here and now, or by a thread in the background."""
 
     def __init__(self, capacity: int = 4096) -> None:
         self.compiler = Compiler()
         self.compiled = 0
         self.failed = 0
-        self._ready: LeastRecentlyUsed[Key, Kernel | CompileError] = LeastRecentlyUsed(capacity)
-        self._wanted: set[Key] = set()
-        self._queue: queue.SimpleQueue[tuple[Key, Tell]] = queue.SimpleQueue()
+        self._ready: LeastRecentlyUsed[str, Kernel | CompileError] = LeastRecentlyUsed(capacity)
+        self._wanted: set[str] = set()
+        self._queue: queue.SimpleQueue[tuple[KernelForm, Numerics, str, Tell]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def identity(self, form: KernelForm, numerics: Numerics) -> str:
-        """Return the id that the kernel of a form has, compiled or not."""
-        return self.compiler.identity(form, numerics)
-
-    def get(self, form: KernelForm, numerics: Numerics) -> Kernel | None:
-        """Return a kernel if it is ready."""
-        found = self._ready.get((form, numerics))
-        return found if isinstance(found, Kernel) else None
-
-    def settled(self, form: KernelForm, numerics: Numerics) -> bool:
-        """Return True if a form is compiled, or known not to compile."""
-        return (form, numerics) in self._ready
-
-    def compile(self, form: KernelForm, numerics: Numerics, tell: Tell) -> Kernel | None:
-        """Compile a kernel now; None if it cannot be, which is told."""
-        key = (form, numerics)
-        found = self._ready.get(key)
+    def find(self, binding: Binding) -> bool:
+        """Give a binding its kernel if that is ready; return False if nothing is known of it yet."""
+        found = self._ready.get(binding.kernel_id)
         if found is None:
-            try:
-                found = self.compiler.compile(form, numerics)
-                self.compiled += 1
-            except CompileError as error:
-                found = error
-                self.failed += 1
-                identity = self.compiler.identity(form, numerics)
-                tell("kernel failed to compile", f"{identity} is interpreted: {error}")
-            self._ready.put(key, found)
-        return found if isinstance(found, Kernel) else None
+            return False
+        binding.settled = True
+        binding.kernel = found if isinstance(found, Kernel) else None
+        return True
 
-    def request(self, form: KernelForm, numerics: Numerics, tell: Tell) -> None:
+    def compile(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
+        """Compile a kernel now; that it cannot be compiled is told."""
+        if kernel_id in self._ready:
+            return
+        found: Kernel | CompileError
+        try:
+            found = self.compiler.compile(form, numerics)
+            self.compiled += 1
+        except CompileError as error:
+            found = error
+            self.failed += 1
+            tell("kernel failed to compile", f"{kernel_id} is interpreted: {error}")
+        self._ready.put(kernel_id, found)
+
+    def request(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
         """Have a kernel compiled in the background."""
-        key = (form, numerics)
         with self._lock:
-            if key in self._wanted or key in self._ready:
+            if kernel_id in self._wanted or kernel_id in self._ready:
                 return
-            self._wanted.add(key)
-            self._queue.put((key, tell))
+            self._wanted.add(kernel_id)
+            self._queue.put((form, numerics, kernel_id, tell))
             if self._worker is None or not self._worker.is_alive():
                 self._worker = threading.Thread(
                     target=self._work, name="torchy-compiler", daemon=True
@@ -98,26 +112,26 @@ class Kernels:
     def _work(self) -> None:
         while True:
             try:
-                key, tell = self._queue.get(timeout=5)
+                form, numerics, kernel_id, tell = self._queue.get(timeout=5)
             except queue.Empty:
                 with self._lock:
                     if self._queue.empty():
                         self._worker = None
                         return
                 continue
-            self.compile(*key, tell)
+            self.compile(form, numerics, kernel_id, tell)
             with self._lock:
-                self._wanted.discard(key)
+                self._wanted.discard(kernel_id)
 
     def forget_worker(self) -> None:
-        """After a fork: the child has no worker, and nothing that it was doing."""
+        """After a fork: the child has no worker, and nothing of what it was doing."""
         self._worker = None
         self._wanted.clear()
         self._queue = queue.SimpleQueue()
         self._lock = threading.Lock()
 
 
-def choose(
+def prepare(
     kernels: Kernels,
     entry: Compiled,
     trace: Trace,
@@ -125,21 +139,25 @@ def choose(
     compile_: str,
     numerics: Numerics,
     tell: Tell,
-) -> list[Kernel | None]:
-    """Return the kernel for each step of a plan, None where it is interpreted this time."""
-    chosen: list[Kernel | None] = []
-    for step in entry.plan.steps:
-        kernel: Kernel | None = None
-        if isinstance(step, FusedGroup) and compile_ != "never":
-            kernel = kernels.get(step.form, numerics)
-            if kernel is None and not kernels.settled(step.form, numerics):
-                saved = -1 if compile_ == "always" else _traffic_saved(trace, step, layouts())
-                if compile_ == "always" or saved / EAGER_BANDWIDTH > COMPILE_SECONDS:
-                    kernel = kernels.compile(step.form, numerics, tell)
-                elif entry.visits > 1 or saved > WORTH_COMPILING_BYTES:
-                    kernels.request(step.form, numerics, tell)
-        chosen.append(kernel)
-    return chosen
+) -> None:
+    """See to the kernels of a plan: find, compile or request those that are missing."""
+    if entry.settled or compile_ == "never":
+        return
+    settled = True
+    for step, binding in zip(entry.plan.steps, entry.bindings, strict=True):
+        if not isinstance(step, FusedGroup) or binding is None or binding.settled:
+            continue
+        if kernels.find(binding):
+            continue
+        saved = 0 if compile_ == "always" else _traffic_saved(trace, step, layouts())
+        if compile_ == "always" or saved / EAGER_BANDWIDTH > COMPILE_SECONDS:
+            kernels.compile(step.form, numerics, binding.kernel_id, tell)
+            kernels.find(binding)
+        else:
+            settled = False
+            if entry.visits > 1 or saved > WORTH_COMPILING_BYTES:
+                kernels.request(step.form, numerics, binding.kernel_id, tell)
+    entry.settled = settled
 
 
 def _traffic_saved(trace: Trace, group: FusedGroup, layouts: Sequence[Layout]) -> int:
