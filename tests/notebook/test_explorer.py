@@ -147,6 +147,24 @@ def test_equal_traces_are_shown_once_with_sums() -> None:
     assert trace.seconds == pytest.approx(5e-3) and trace.bytes_saved == 5120
 
 
+def test_of_many_different_traces_the_heaviest_are_shown() -> None:
+    builder = ReportBuilder()
+    for number in range(60):
+        builder.trace(
+            reason="item()",
+            where=Source(CELL, 3),
+            tier="interpreted",
+            seconds=1.0 + (number % 2),
+            bytes_saved=0,
+            trace=chain(["mul"] * (number + 1), [3] * (number + 1)),
+        )
+    snapshot = take(builder.report(), CELLS)
+    numbers = [trace.number for trace in snapshot.traces]
+    assert len(numbers) == 40 and numbers == sorted(numbers)
+    assert set(range(1, 60, 2)) <= set(numbers)
+    assert snapshot.notes == ("20 more traces are in last_explorer().report.traces.",)
+
+
 def test_lines_show_their_ops_time_and_flushes() -> None:
     running, other = shown(repeats=2).sources
     assert (running.name, other.name) == ("cell 2", "cell 1")

@@ -141,8 +141,9 @@ def take(
     hints
         More notes to show.
     """
-    shown = _shown_traces(report, cells)
-    traces, hidden = shown[:MOST_TRACES], sum(trace.count for trace in shown[MOST_TRACES:])
+    alike = _heaviest(_alike(report))
+    traces = [_shown_trace(records, cells) for records in alike]
+    hidden = len(report.traces) - sum(map(len, alike))
     used = {group.kernel for trace in traces for group in trace.groups}
     notes = [f"{event.kind}: {event.text}" for event in report.events[-20:]]
     dropped = report.totals.traces - len(report.traces)
@@ -188,9 +189,11 @@ def _facts(report: Report, seconds: float | None) -> tuple[tuple[str, str], ...]
     return tuple(fact for fact in facts if fact[0] not in ("0", "0 B"))
 
 
-def _shown_traces(report: Report, cells: Mapping[str, CellSource]) -> list[ShownTrace]:
-    """Put traces that look alike together, in the order in which they first occur."""
-    # first by identity, which renders nothing, then by what a reader would see
+def _alike(report: Report) -> list[list[TraceRecord]]:
+    """Put traces that look alike together, in the order in which they first occur.
+
+    Renders nothing: most of a thousand traces are of a few places.
+    """
     by_place: dict[object, list[TraceRecord]] = {}
     for record in report.traces:
         key = (id(record.trace), id(record.plan), record.reason, record.where)
@@ -199,12 +202,22 @@ def _shown_traces(report: Report, cells: Mapping[str, CellSource]) -> list[Shown
     for records in by_place.values():
         newest = records[-1]
         look = (
-            tuple((op.name, op.file, op.line, op.group, op.dead) for op in newest.ops),
+            tuple((op.name, op.source) for op in newest.trace.ops),
+            newest.plan and (newest.plan.dead, tuple(group.ops for group in newest.groups)),
             newest.reason,
             newest.where,
         )
         by_look.setdefault(look, []).extend(records)
-    return [_shown_trace(records, cells) for records in by_look.values()]
+    return list(by_look.values())
+
+
+def _heaviest(alike: list[list[TraceRecord]]) -> list[list[TraceRecord]]:
+    """Leave out those that took least time, if there are too many."""
+    if len(alike) <= MOST_TRACES:
+        return alike
+    times = [sum(record.seconds for record in records) for records in alike]
+    kept = sorted(range(len(alike)), key=lambda index: -times[index])[:MOST_TRACES]
+    return [alike[index] for index in sorted(kept)]
 
 
 def _shown_trace(records: list[TraceRecord], cells: Mapping[str, CellSource]) -> ShownTrace:

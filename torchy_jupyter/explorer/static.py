@@ -16,6 +16,9 @@ from torchy_jupyter.explorer.snapshot import Line, ShownKernel, ShownTrace, Snap
 GREY = "color: #808890"
 FLAME = "color: #d9641e"
 MOST_PICTURES = 6
+LARGEST_PICTURE = (
+    200_000  # characters; what is larger is listed: it would be saved with the notebook
+)
 
 
 def static_html(snapshot: Snapshot, svgs: Mapping[int, str], key: str) -> str:
@@ -99,7 +102,7 @@ def _flushes(traces: tuple[ShownTrace, ...]) -> str:
 
 
 def _graph(trace: ShownTrace, svg: str | None) -> str:
-    if svg is None:
+    if svg is None or len(svg) > LARGEST_PICTURE:
         lines = "\n".join(escape(op.text) for op in trace.ops)
         body = f"<pre>{lines}</pre>"
     else:
