@@ -223,27 +223,30 @@ class Compiler:
         CompileError
             If it cannot be compiled, or has an op that does not agree with eager on this machine.
         """
+        if not form.accesses or not form.stores:
+            raise CompileError("a kernel without accesses or stores")
+        start = time.perf_counter()
+        nest = lower(form, numerics)
+        lowered = time.perf_counter() - start
         if numerics == "exact":
             self.verifier.check(form)
-        return self._compile(form, numerics)
+        return self._compile(nest, numerics, lowered)
 
     def _run_unverified(
         self, form: KernelForm, tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
     ) -> None:
-        kernel = self._compile(form, "fast")
+        kernel = self._compile(lower(form, "fast"), "fast")
         operands = [(tensor.data_ptr(), None) for tensor in (*tensors, out)]
         kernel.launch(kernel.pack([out.numel()], operands, numbers))
 
-    def _compile(self, form: KernelForm, numerics: Numerics) -> Kernel:
-        start = time.perf_counter()
-        if not form.accesses or not form.stores:
-            raise CompileError("a kernel without accesses or stores")
-        nest = lower(form, numerics)
+    def _compile(self, nest: LoopNest, numerics: Numerics, lowered: float = 0.0) -> Kernel:
+        start = time.perf_counter() - lowered
         module = write_module(nest, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
         engine = self._engine(module.text, {driver.SYMBOL: self.entry, **symbols})
+        identity = self.identity(nest.form, numerics)
         seconds = time.perf_counter() - start
-        return Kernel(form, self.identity(form, numerics), nest, module.text, self, engine, seconds)
+        return Kernel(nest.form, identity, nest, module.text, self, engine, seconds)
 
     def assembly(self, llvm_ir: str) -> str:
         """Return a module's machine code as text."""

@@ -102,7 +102,8 @@ ARITHMETIC: Final = (
     _call("xlogy", "self other", SCALAR_LIBM),
     _call("digamma", "self", NO_VECTOR), _call("sinc", "self", SCALAR_LIBM), _call("i0", "self", NO_VECTOR),
     _call("nextafter", "self other", NO_VECTOR), _call("gcd", "self other", NO_VECTOR),
-    _call("lcm", "self other", NO_VECTOR), _call("igamma", "input other", NO_VECTOR),
+    _call("lcm", "self other", NO_VECTOR), _call("igamma", "self other", NO_VECTOR),
+    _call("igammac", "self other", NO_VECTOR),
     _call("nan_to_num", "self nan? posinf? neginf?", "its defaults are the dtype's limits"),
     # --- comparison
     _compare("eq", "=="), _compare("ne", "!="), _compare("lt", "<"), _compare("le", "<="),
