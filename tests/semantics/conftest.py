@@ -9,22 +9,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from isolation import Server
 
-SECONDS = 60.0  # a test that takes longer hangs
-PRELOAD = (
-    "torch",
-    "sameness",
-    "torch._dynamo",
-    "torch.func",
-    "torch.testing",
-    "sympy",
-    "torch.utils.flop_counter",
-)
+SECONDS = 30.0  # a test that takes longer hangs
 
 
 @pytest.fixture(scope="session")
 def semantics_server():
     """The process that forks for every test."""
-    server = Server(preload=PRELOAD)
+    server = Server(preload=("preload",))
     yield server
     server.close()
 

@@ -237,6 +237,10 @@ def sharing(
 
 def differences(expected: Facts, seen: Facts) -> list[str]:
     """Return one line for each fact that differs."""
+    if expected.get("error") != seen.get("error"):  # the rest follows from it
+        return [
+            f"raised: eager {shorten(expected.get('error'))}, torchy {shorten(seen.get('error'))}"
+        ]
     lines = []
     for path in [*expected, *(path for path in seen if path not in expected)]:
         a, b = expected.get(path, "nothing"), seen.get(path, "nothing")

@@ -21,6 +21,7 @@ import tempfile
 import traceback
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,29 @@ class Server:
 
     def run(self, file: str, name: str, arguments: dict[str, object], seconds: float) -> str:
         """Run one test; return what it printed. Fail or skip as it did."""
+        kind, value, log = self.call(file, name, arguments, seconds)
+        if kind == "skipped":
+            pytest.skip(value)
+        if kind == "failed":
+            pytest.fail(value + ("\n--- output ---\n" + log if log else ""), pytrace=False)
+        if kind == "died":
+            pytest.fail(f"the test's process {value}; its output:\n{log}", pytrace=False)
+        return log
+
+    def call(
+        self, file: str, name: str, arguments: dict[str, object], seconds: float
+    ) -> tuple[str, Any, str]:
+        """Call a function in a process of its own.
+
+        Returns
+        -------
+        kind
+            "passed", "failed", "skipped" or "died".
+        value
+            What the function returned; the traceback; the reason; how it died.
+        log
+            What was printed.
+        """
         self.runs += 1
         stem = str(Path(self.folder.name) / str(self.runs))
         request = Request(file, name, arguments, stem + ".outcome", stem + ".log", seconds)
@@ -74,14 +98,10 @@ class Server:
         if not outcome.exists():
             reason = "timed out" if "Timeout (" in log else "died"
             how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-            pytest.fail(f"the test's process {reason} ({how}); its output:\n{log}", pytrace=False)
-        kind, text = pickle.loads(outcome.read_bytes())
+            return "died", f"{reason} ({how})", log
+        kind, value = pickle.loads(outcome.read_bytes())
         outcome.unlink()
-        if kind == "skipped":
-            pytest.skip(text)
-        if kind == "failed":
-            pytest.fail(text + ("\n--- output ---\n" + log if log else ""), pytrace=False)
-        return log
+        return kind, value, log
 
     def close(self) -> None:
         """End the server."""
@@ -116,8 +136,8 @@ def run_here(request: Request) -> None:
     faulthandler.enable(sys.stderr, all_threads=True)
     faulthandler.dump_traceback_later(request.seconds, exit=True, file=sys.stderr)
     try:
-        getattr(load(request.file), request.name)(**request.arguments)
-        outcome = ("passed", "")
+        value = getattr(load(request.file), request.name)(**request.arguments)
+        outcome = ("passed", value)
     except pytest.skip.Exception as skipped:
         outcome = ("skipped", str(skipped))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures too

@@ -92,7 +92,7 @@ def same(
         outcomes.append(run(body, given, arguments or {}, session))
         eager, lazily = outcomes[0], outcomes[-1]
         found = differences(eager.before_look, lazily.before_look)
-        found += [f"after the session: {line}" for line in differences(eager.after, lazily.after)]
+        found += [f"after the session: {x}" for x in differences(eager.after, lazily.after)]
         if found:
             raise AssertionError(f"{visit}, {settings}: \n  " + "\n  ".join(found[:20]))
         if recorded is not None and visit != "eager":
@@ -117,7 +117,7 @@ def run(body: Callable, given: Callable | None, arguments: dict, session: object
                 except BaseException as raised:  # noqa: BLE001 - KeyboardInterrupt is one that is tested
                     error = raised
                 reached = (result, made, kept)
-                before = facts_of(reached, look=False)
+                before = facts_of(reached, look=False) | {"error": describe(error)}
             if entered is not None:
                 counters = dict(entered.counters)
     after = facts_of(reached, look=True)

@@ -1,7 +1,5 @@
 """Rule 1, values: bit-identical to eager, signs of zeros included."""
 
-# ruff: noqa: SIM905 (lists of names read better as text)
-
 import math
 
 import pytest

@@ -1,0 +1,34 @@
+"""Conformance: torch's op database and the ops around it. Processes as in ../semantics (see isolation.py there)."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "semantics")]
+
+from isolation import Server
+
+SECONDS = 300.0
+
+
+@pytest.fixture(scope="session")
+def conformance_servers():
+    """Two processes that fork for every batch, with the op database loaded."""
+    servers = [Server(preload=("preload", "database")) for _ in range(2)]
+    yield servers
+    for server in servers:
+        server.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test function in a process of its own, but for those that drive such processes themselves."""
+    names = pyfuncitem._fixtureinfo.argnames
+    if "conformance_servers" in names or pyfuncitem.config.option.usepdb:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    server = pyfuncitem._request.getfixturevalue("conformance_servers")[0]
+    print(server.run(str(pyfuncitem.path), pyfuncitem.originalname, arguments, SECONDS), end="")
+    return True

@@ -1,0 +1,167 @@
+"""torch's op database: forward, backward, in place, ``out=``; passed through, carrying the bit, and recorded."""
+
+import concurrent.futures
+import queue
+from pathlib import Path
+
+import pytest
+from database import Tally
+
+FILE = str(Path(__file__).with_name("database.py"))
+PASS_THROUGH = [{"mode": "pass_through"}, {"mode": "carry"}]
+RECORD = [{"compile": "always"}, {"compile": "never"}]
+BATCH = 12  # ops for one process; where it dies, each gets its own
+
+
+def all_names(servers):
+    """Return the names of the database's entries."""
+    kind, value, log = servers[0].call(FILE, "names", {}, 120)
+    assert kind == "passed", f"{value}\n{log}"
+    return value
+
+
+def drive(servers, function, names, seconds=300, **arguments):
+    """Run a check over all ops, two processes at a time; return the tallies."""
+    idle: queue.Queue = queue.Queue()
+    for server in servers:
+        idle.put(server)
+
+    def attempt(batch):
+        server = idle.get()
+        try:
+            return server.call(FILE, function, {"names": batch, **arguments}, seconds)
+        finally:
+            idle.put(server)
+
+    def work(batch):
+        kind, value, log = attempt(batch)
+        if kind == "passed":
+            return value
+        if len(batch) > 1:
+            tallies = {}
+            for name in batch:
+                tallies |= work([name])
+            return tallies
+        return {
+            batch[0]: Tally(samples=1, failures=[f"{batch[0]}: {kind}: {value}\n{log[-3000:]}"])
+        }
+
+    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+    tallies = {}
+    with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
+        for result in pool.map(work, batches):
+            tallies |= result
+    return tallies
+
+
+def report(tallies):
+    """Print what disagreed, and fail if anything did."""
+    total = Tally()
+    for tally in tallies.values():
+        total.merge(tally)
+    print(
+        f"{len(tallies)} ops, {total.samples} samples, {total.agreed} agreed, {total.unsteady} not steady in eager"
+    )
+    failures = [failure for tally in tallies.values() for failure in tally.failures]
+    assert total.samples > 0
+    if failures:
+        failing = sum(bool(tally.failures) for tally in tallies.values())
+        pytest.fail(f"{failing} ops differ:\n" + "\n".join(failures), pytrace=False)
+    assert total.agreed + total.unsteady == total.samples
+    return total
+
+
+def test_passed_through_ops_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    arguments = {"settings": PASS_THROUGH, "forms": ["plain", "backward"], "dtypes": 2, "most": 3}
+    report(drive(conformance_servers, "check", names, **arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_passed_through_ops_agree_for_all_dtypes(conformance_servers):
+    names = all_names(conformance_servers)
+    arguments = {
+        "settings": PASS_THROUGH,
+        "forms": ["plain", "backward"],
+        "dtypes": None,
+        "most": None,
+    }
+    report(drive(conformance_servers, "check", names, seconds=1800, **arguments))
+
+
+def test_passed_through_sparse_ops_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    report(drive(conformance_servers, "check_sparse", names, settings=PASS_THROUGH, most=6))
+
+
+def test_recorded_ops_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    arguments = {
+        "settings": RECORD,
+        "forms": ["plain", "backward", "pending", "views"],
+        "dtypes": 1,
+        "most": 2,
+    }
+    tallies = drive(conformance_servers, "check", names, **arguments)
+    print_table(tallies)
+    assert_all_deferred(report(tallies))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_recorded_ops_agree_for_all_dtypes(conformance_servers):
+    names = all_names(conformance_servers)
+    arguments = {
+        "settings": RECORD,
+        "forms": ["plain", "backward", "pending", "views"],
+        "dtypes": None,
+        "most": 12,
+    }
+    tallies = drive(conformance_servers, "check", names, seconds=1800, **arguments)
+    print_table(tallies)
+    assert_all_deferred(report(tallies))
+
+
+def test_errors_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    report(drive(conformance_servers, "check_errors", names, settings=[*RECORD, *PASS_THROUGH]))
+
+
+def test_recorded_sparse_ops_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    report(drive(conformance_servers, "check_sparse", names, settings=RECORD, most=3))
+
+
+def print_table(tallies):
+    """Print a line for each op of the database and one for each op that was seen below."""
+    print(f"{'entry':45s} {'samples':>8s} {'agreed':>8s} {'unsteady':>8s} {'recorded':>8s}")
+    for name, tally in tallies.items():
+        recorded = sum(tally.deferred.values())
+        print(f"{name:45s} {tally.samples:8d} {tally.agreed:8d} {tally.unsteady:8d} {recorded:8d}")
+    total = Tally()
+    for tally in tallies.values():
+        total.merge(tally)
+    print(f"\n{'op':45s} {'deferred':>8s} {'fused':>8s} {'called':>8s} {'run now':>8s}")
+    for name in sorted({*total.deferred, *total.run_now}):
+        counts = [
+            counter[name] for counter in (total.deferred, total.fused, total.called, total.run_now)
+        ]
+        print(f"{name:45s} " + " ".join(f"{count:8d}" for count in counts))
+
+
+def assert_all_deferred(total):
+    """Every op of the table must have been deferred at least once, and what may fuse must have been fused."""
+    from torchy.ir.ops import OPS
+
+    never = [spec.name for spec in OPS if not total.deferred[spec.name]]
+    assert not never, f"in the op table, but never deferred: {', '.join(never)}"
+    unfused = [
+        spec.name
+        for spec in OPS
+        if spec.kind == "pointwise"
+        and not spec.stays_call
+        and any(not rule.inexact for rule in spec.rules)
+        and not total.fused[spec.name]
+    ]
+    assert not unfused, f"pointwise in the op table, but never fused: {', '.join(unfused)}"

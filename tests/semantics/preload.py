@@ -1,0 +1,17 @@
+"""What the test server loads before it forks: torch, the parts of it that come late, and the walker."""
+
+import contextlib
+
+import sameness  # noqa: F401
+import sympy  # noqa: F401
+import torch
+import torch._dynamo
+import torch.func
+import torch.testing
+import torch.utils.flop_counter  # noqa: F401
+
+with contextlib.suppress(ImportError):
+    import torchy
+
+    with torchy.lazy():
+        pass  # loads the walker; no op runs, no thread starts
