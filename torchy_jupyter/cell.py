@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ast
 import builtins
+import dataclasses
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 import torchy
+from torchy.report import Source
 from torchy_jupyter.explorer import CellSource, Explorer
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
@@ -145,7 +148,10 @@ class Cells:
         if self.running is None or info is not self.running.info:
             return  # no session, or a cell that was run by the running one
         error = getattr(result, "error_before_exec", None) or getattr(result, "error_in_exec", None)
-        self._finish(f"the cell raised {type(error).__name__}" if error else "end of cell")
+        if error is None:
+            self._finish("end of cell")
+        else:
+            self._finish(f"the cell raised {type(error).__name__}", error)
 
     def format(self, value: object, *arguments: Any, **options: Any) -> Any:
         """Flush once before a value is displayed, so that one flush serves all of its formatters."""
@@ -187,7 +193,7 @@ class Cells:
         self._told_why_eager = True
         self.always = None
 
-    def _finish(self, reason: str, show: bool = True) -> None:
+    def _finish(self, reason: str, error: BaseException | None = None, show: bool = True) -> None:
         running, self.running = self.running, None
         if running is None:
             return
@@ -201,10 +207,12 @@ class Cells:
             f"Out keeps {running.kept / LARGE:.0f} MiB of this cell's result alive; "
             "a ; at the end of the line avoids it"
         )
+        report = running.session.report
+        if error is not None and report.traces and report.traces[-1].reason == reason:
+            raised_at = dataclasses.replace(report.traces[-1], where=self._raised_at(error))
+            report = dataclasses.replace(report, traces=(*report.traces[:-1], raised_at))
         self.last = Explorer(
-            running.session.report.with_file_names(
-                {file: cell.name for file, cell in cells.items()}
-            ),
+            report.with_file_names({file: cell.name for file, cell in cells.items()}),
             cells,
             seconds=time.perf_counter() - running.began,
             hints=(hint,) if running.kept >= LARGE else (),
@@ -226,6 +234,14 @@ class Cells:
         file = self.shell.compile.get_code_name(raw, self.shell.transform_cell(raw), number)
         self.sources.pop(file, None)
         self.sources[file] = CellSource(f"cell {number}", raw.rstrip("\n"))
+
+    def _raised_at(self, error: BaseException) -> Source | None:
+        """Return the innermost line of a cell that an exception passed; its flush has none itself."""
+        found = None
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename in self.sources:
+                found = Source(frame.f_code.co_filename, line)
+        return found
 
     def _below_magics(self) -> dict[str, CellSource]:
         """Return what `%%time` and `%timeit` compile of the running cell, by their names for it."""

@@ -100,6 +100,14 @@ def test_an_exception_has_the_cells_lines_and_nothing_is_lost(kernel: Kernel) ->
     assert kernel.run("%%torchy\n(y + 1).tolist()").result == "[3.0, 3.0, 3.0]"
 
 
+def test_the_flush_after_an_exception_says_so_and_where(kernel: Kernel) -> None:
+    kernel.run("def fail():\n    pass\n    raise ValueError('no')")
+    kernel.run("%%torchy\ny = torch.ones(3) + 1\nfail()")
+    assert reasons(kernel) == "['the cell raised ValueError']"
+    assert kernel.value(f"{LAST}.traces[0].where.line") == "3"
+    assert kernel.value("y.tolist()") == "[2.0, 2.0, 2.0]"
+
+
 def test_an_error_in_the_last_expression_points_at_it(kernel: Kernel) -> None:
     output = kernel.run("%%torchy\nx = 1\nx / 0")
     assert output.error == "ZeroDivisionError: division by zero"

@@ -5,6 +5,7 @@ A session tells a :class:`ReportBuilder` what it did; whoever wants to know asks
 ever touches a tensor: what the builder is given are traces, plans, layouts and words.
 """
 
+from torchy.ir.trace import Source
 from torchy.report.builder import ReportBuilder
 from torchy.report.records import (
     EventRecord,
@@ -26,6 +27,7 @@ __all__ = [
     "OpRecord",
     "Report",
     "ReportBuilder",
+    "Source",
     "TensorRecord",
     "Totals",
     "TraceRecord",

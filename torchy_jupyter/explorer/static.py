@@ -15,6 +15,7 @@ from torchy_jupyter.explorer.snapshot import Line, ShownKernel, ShownTrace, Snap
 
 GREY = "color: #808890"
 FLAME = "color: #d9641e"
+CODE = "font-family: monospace; line-height: 1.4; margin: 4px 0px"
 MOST_PICTURES = 6
 LARGEST_PICTURE = (
     200_000  # characters; what is larger is listed: it would be saved with the notebook
@@ -60,7 +61,7 @@ def _details(summary: str, body: str, opened: bool = False) -> str:
 def _source(source: Source) -> str:
     most = max((line.seconds for line in source.lines), default=0.0)
     lines = "\n".join(_line(line, most) for line in source.lines)
-    body = f'<pre style="line-height: 1.4; margin: 4px 0px">{lines}</pre>'
+    body = f'<pre style="{CODE}">{lines}</pre>'
     return _details(f"{escape(source.name)}: time by line", body, opened=True)
 
 
@@ -104,7 +105,7 @@ def _flushes(traces: tuple[ShownTrace, ...]) -> str:
 def _graph(trace: ShownTrace, svg: str | None) -> str:
     if svg is None or len(svg) > LARGEST_PICTURE:
         lines = "\n".join(escape(op.text) for op in trace.ops)
-        body = f"<pre>{lines}</pre>"
+        body = f'<pre style="{CODE}">{lines}</pre>'
     else:
         data = base64.b64encode(svg.encode()).decode()
         body = f'<div><img alt="graph" src="data:image/svg+xml;base64,{data}"></div>'
@@ -114,7 +115,7 @@ def _graph(trace: ShownTrace, svg: str | None) -> str:
 def _kernel(kernel: ShownKernel) -> str:
     took = kernel.compile_seconds
     note = f", compiled in {format_seconds(took)}" if took is not None else ", not compiled"
-    body = f"<pre>{escape(kernel.source)}</pre>"
+    body = f'<pre style="{CODE}">{escape(kernel.source)}</pre>'
     return _details(f"Kernel {escape(kernel.id[:8])}{note}", body)
 
 
