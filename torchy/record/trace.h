@@ -65,6 +65,17 @@ struct Trace {
   std::vector<int64_t> ids;
   std::vector<uint8_t> done;  // ops that have been run, by index
 
+  // As long as the last one was, most traces are again.
+  void reserve_as(const Trace& other) {
+    path.reserve(other.path.size());
+    slots.reserve(other.slots.size());
+    views.reserve(other.views.size());
+    words.reserve(other.words.size());
+    numbers.reserve(other.numbers.size());
+    bearers.reserve(other.bearers.size());
+    slot_of.reserve(other.slots.size());
+  }
+
   int find_slot(c10::StorageImpl* storage) const {
     auto found = slot_of.find(storage);
     return found == slot_of.end() ? -1 : found->second;
@@ -248,21 +259,19 @@ inline void watch(c10::StorageImpl& storage) {
 
 inline c10::DataPtr no_memory() { return c10::DataPtr(nullptr, c10::Device(c10::kCPU)); }
 
-inline at::Tensor pending_tensor(Trace& trace, const Layout& layout, int* slot_index,
-                                 int* view_index) {
+inline at::Tensor pending_tensor(Trace& trace, const Layout& layout) {
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(layout.bytes)),
       no_memory(), c10::GetCPUAllocator(), /*resizable=*/true);
   storage->set_materializer(&on_access);
-  Slot slot;
+  int index = static_cast<int>(trace.slots.size());
+  Slot& slot = trace.slots.emplace_back();
   slot.storage = storage.get();
   slot.weak.emplace(storage);
   slot.bytes = layout.bytes;
   slot.created = true;
-  *slot_index = static_cast<int>(trace.slots.size());
-  trace.slot_of.emplace(storage.get(), *slot_index);
-  trace.slots.push_back(std::move(slot));
-  *view_index = trace.add_view(*slot_index, 0, layout.sizes, layout.strides, layout.dtype);
+  trace.slot_of.emplace(storage.get(), index);
+  trace.add_view(index, 0, layout.sizes, layout.strides, layout.dtype);
   auto keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) |
               c10::DispatchKeySet(kBit);
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), keys,
@@ -317,6 +326,7 @@ inline int claim_flush(Session& session) {
     if (session.trace.path.empty()) return 0;
     session.running = std::make_unique<Trace>(std::move(session.trace));
     session.trace = Trace();
+    session.trace.reserve_as(*session.running);
     session.flusher = me;
     ++session.flushes;
     Trace& trace = *session.running;

@@ -184,8 +184,12 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
 void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::shared_ptr<Session> session = this_session;
   auto state = ProcessState::now();
-  if (!session->trace.path.empty() && !(state == session->trace.state))
+  if (session->trace.path.empty()) {
+    session->trace.state = state;
+  } else if (!(state == session->trace.state)) {
     flush_now(*session, Reason::kState);
+    session->trace.state = state;
+  }
   Node* root = session->trace.path.empty() ? root_of(*session) : nullptr;
   for (int attempts = 0; attempts < 8; ++attempts) {
     Recorder recorder(*session, info, *stack);
@@ -200,8 +204,8 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     }
     switch (outcome) {
       case Outcome::kRecorded: {
-        auto begin = stack->end() - static_cast<ptrdiff_t>(info.arguments + info.results);
-        stack->erase(begin, begin + static_cast<ptrdiff_t>(info.arguments));
+        torch::jit::drop(*stack, info.arguments);
+        for (auto& result : recorder.results()) stack->push_back(std::move(result));
         if (session->trace.path.size() >= session->max_ops) {
           flush_now(*session, Reason::kLength);
         } else if (too_long(*session)) {
