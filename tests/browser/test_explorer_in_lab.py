@@ -62,9 +62,7 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def lab(
-    home: Path, notebooks: Path, theme: str, path: str | None = None
-) -> Iterator[tuple[str, str]]:
+def lab(home: Path, notebooks: Path, theme: str) -> Iterator[tuple[str, str]]:
     """A JupyterLab on loopback with settings of its own; yields its address and token."""
     env = os.environ | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT)}
     env |= {
@@ -73,10 +71,6 @@ def lab(
     env |= {
         f"JUPYTERLAB_{name}_DIR": str(home / name.lower()) for name in ("SETTINGS", "WORKSPACES")
     }
-    if path is not None:
-        startup = home / "ipython" / "profile_default" / "startup"
-        startup.mkdir(parents=True)
-        (startup / "path.py").write_text(f"import os; os.environ['PATH'] = {path!r}")
     settings = home / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
@@ -118,15 +112,16 @@ def lab(
 
 
 @contextlib.contextmanager
-def opened(tmp_path: Path, theme: str, path: str | None = None) -> Iterator[playwright.Page]:  # type: ignore[name-defined]
+def opened(tmp_path: Path, theme: str, last_line: str = "") -> Iterator[playwright.Page]:  # type: ignore[name-defined]
     """The notebook above, its cells run; in the end nothing has left loopback."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    texts = [*CELLS[:-1], f"{CELLS[-1]}\n{last_line}"]
+    cells = [nbformat.v4.new_code_cell(text) for text in texts]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebooks / "nb.ipynb")
     with (
-        lab(tmp_path / "home", notebooks, theme, path) as (base, token),
+        lab(tmp_path / "home", notebooks, theme) as (base, token),
         playwright.sync_playwright() as started,
     ):
         browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -189,7 +184,8 @@ def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path) -> None:
 
 
 def test_without_dot_the_bundled_engine_lays_out_and_dark_is_dark(tmp_path: Path) -> None:
-    with opened(tmp_path, "dark", path="/without-dot") as page:
+    hide_dot = "import os; os.environ['PATH'] = '/without-dot'"  # the walker has been built by then
+    with opened(tmp_path, "dark", hide_dot) as page:
         look(page, "explorer-dark.png")
         colour = page.locator(".torchy").evaluate("e => getComputedStyle(e).backgroundColor")
         assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80
