@@ -63,9 +63,9 @@ inline void run_op(int64_t session_id, int64_t index) {
   Paused paused;
   torch::jit::Stack stack;
   {
-    BelowEverything below;
-    c10::AutoGradMode grad(step.grad_mode);
     c10::InferenceMode inference(false);
+    c10::AutoGradMode grad(step.grad_mode);
+    BelowEverything below;  // last: the modes set the keys of the thread
     const auto& schema = step.info->op.schema();
     for (size_t i = 0; i < step.arguments.size(); ++i)
       stack.push_back(rebuild(trace, step, step.arguments[i], schema.arguments()[i].type()));

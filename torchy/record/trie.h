@@ -63,6 +63,10 @@ struct Layout {
   c10::SmallVector<int64_t, 5> sizes, strides;
   c10::ScalarType dtype = c10::ScalarType::Undefined;  // Undefined: no tensor
   size_t bytes = 0;
+
+  bool same_as(const Layout& other) const {
+    return sizes == other.sizes && strides == other.strides && dtype == other.dtype;
+  }
 };
 
 // For one set of operand layouts: what the results look like.

@@ -65,6 +65,13 @@ bool carry_mode() {
   return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
 }
 
+// Computes what is pending on a tensor, and takes a stray bit off.
+void settle(const at::Tensor& tensor, const char* name) {
+  if (auto* storage = watched_storage(tensor))
+    settle_storage(storage, /*written=*/false, Reason::kOperand, name);
+  if (!carry_mode()) take_bit(*tensor.unsafeGetTensorImpl());
+}
+
 void carry(const Stack& stack, size_t results) {
   for (size_t i = stack.size() - results; i < stack.size(); ++i)
     each_tensor(stack[i], [](const at::Tensor& tensor) {
@@ -168,15 +175,22 @@ void learn_from(Recorder& recorder, const std::optional<std::vector<Layout>>& la
 
 // Runs an op for the first time with these layouts, and remembers what its results look like.
 void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  const Stack arguments(stack->end() - static_cast<ptrdiff_t>(info.arguments), stack->end());
+  std::vector<Layout> before;  // of arguments that are results too: some ops resize them
+  for (int argument : info.result_argument)
+    before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
   run_now(info, keys, stack);
   std::vector<Layout> layouts;
-  for (size_t i = stack->size() - info.results; i < stack->size(); ++i) {
-    const at::Tensor& tensor = (*stack)[i].toTensor();
+  for (size_t i = 0; i < info.results; ++i) {
+    const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
     layouts.push_back(layout_of(tensor));
-    // only what a fresh storage of just this size would be
-    if (tensor.defined() && info.result_argument[layouts.size() - 1] < 0 &&
-        (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts.back().bytes))
-      return;
+    if (!tensor.defined()) continue;
+    if (info.result_argument[i] >= 0) {
+      if (!layouts[i].same_as(before[i])) return;
+    } else if (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts[i].bytes ||
+               tensor.storage().use_count() != 1) {
+      return;  // not what a fresh storage of just this size would be
+    }
   }
   learn_from(recorder, layouts);
 }
@@ -240,18 +254,18 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
           Paused paused;
           layouts = infer_layouts(info, *step->signature, *stack);
         }
-        bool fine = layouts.has_value();
-        if (!fine) {
+        const bool learn =
+            step->signature->rule == LayoutRule::kLearn || step->signature->result_dtypes.empty();
+        if (!layouts && learn) {
           ++session->run_now;
           return run_and_learn(info, recorder, keys, stack);
         }
-        for (size_t i = 0; fine && i < info.results;
-             ++i) {  // in-place and out= forms do not resize
+        bool fine = layouts.has_value();
+        for (size_t i = 0; fine && i < info.results; ++i) {  // results that are resized run now
           int argument = info.result_argument[i];
-          if (argument < 0) continue;
-          const auto& target = (*stack)[stack->size() - info.arguments + argument].toTensor();
-          fine = target.sizes() == c10::IntArrayRef((*layouts)[i].sizes) &&
-                 target.strides() == c10::IntArrayRef((*layouts)[i].strides);
+          fine = argument < 0 ||
+                 layout_of(stack->at(stack->size() - info.arguments + argument).toTensor())
+                     .same_as((*layouts)[i]);
         }
         if (!fine) {
           ++session->run_now;
@@ -339,9 +353,16 @@ void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
     if (arguments[i].name() == "layout") layout = value.toLayout();
     if (arguments[i].name() == "device") device = value.toDevice();
   }
-  auto key = c10::computeDispatchKey(dtype, layout, device);
+  c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
+  for (size_t i = 0; i < arguments.size(); ++i)
+    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
+      settle(tensor, c10::toString(op.operator_name()).c_str());
+      keys = keys | tensor.key_set();
+    });
   Paused paused;
-  op.redispatchBoxed(c10::DispatchKeySet(key), stack);
+  constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
+                                      c10::DispatchKey::BackendSelect);
+  op.redispatchBoxed(c10::impl::computeDispatchKeySet(keys, after), stack);
 }
 
 class Silent : public c10::WarningHandler {
@@ -351,7 +372,7 @@ class Silent : public c10::WarningHandler {
 struct Claims {
   std::vector<std::unique_ptr<torch::Library>> libraries;
   std::unordered_map<std::string, torch::Library*> of;
-  std::unordered_map<std::string, bool> claimed;
+  std::unordered_map<std::string, bool> claimed, selected;
 
   torch::Library& library(const std::string& space, c10::DispatchKey key) {
     auto name = space + "/" + c10::toString(key);
@@ -368,12 +389,6 @@ struct Claims {
     const auto& name = op.operator_name();
     auto full = name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
     library(std::string(*name.getNamespace()), key).impl(full.c_str(), std::move(function));
-  }
-
-  static bool has_tensors(const c10::OperatorHandle& op) {
-    for (const auto& argument : op.schema().arguments())
-      if (argument.type()->str().find("Tensor") != std::string::npos) return true;
-    return false;
   }
 
   // A fallback only serves ops that have no kernel of their own for the backend. Those with a
@@ -404,11 +419,13 @@ struct Claims {
         claim(*op, DispatchKey::PrivateUse3,
               torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(*op))));
         ++count;
-        if (composite && op->hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
-            !has_tensors(*op))
-          claim(*op, DispatchKey::BackendSelect,
-                torch::CppFunction::makeFromBoxedFunction<&run_factory>());
       }
+      // _to_copy and to.dtype_layout keep the backends of their tensor, and so come here anyway
+      if (op->hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
+          name.name != "aten::_to_copy" && name.name != "aten::to" &&
+          !std::exchange(selected[c10::toString(name)], true))
+        claim(*op, DispatchKey::BackendSelect,
+              torch::CppFunction::makeFromBoxedFunction<&run_factory>());
       for (auto [from, to] : kOthers)
         if (to != DispatchKey::Undefined && op->hasKernelForDispatchKey(from))
           claim(*op, to, torch::CppFunction::makeFromBoxedFunction<&pass>());
