@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import builtins
 import dataclasses
+import linecache
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -127,6 +129,7 @@ class Cells:
         """Start the session of a ``%%torchy`` cell: the marker line calls it."""
         __tracebackhide__ = True
         options = self.parse(line)
+        _show_marker_in_tracebacks(sys._getframe(1).f_code.co_filename, line)
         if self.running is not None:  # `%torchy on` has started one with its own options
             self._finish("a session with other options begins", show=False)
         self._start(options)
@@ -316,6 +319,13 @@ def _is_marker(statement: ast.stmt) -> bool:
             return name == BEGIN
         case _:
             return False
+
+
+def _show_marker_in_tracebacks(file: str, line: str) -> None:
+    """Let tracebacks show the marker line nearly as typed; what IPython parses must be Python."""
+    entry = linecache.cache.get(file)
+    if entry is not None and len(entry) == 4 and entry[2] and entry[2][0].startswith(BEGIN):
+        entry[2][0] = f"# {MARKER} {line}".rstrip() + "\n"
 
 
 class Notice:

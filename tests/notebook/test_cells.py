@@ -95,6 +95,7 @@ def test_an_exception_has_the_cells_lines_and_nothing_is_lost(kernel: Kernel) ->
     assert output.status == "error" and output.error.startswith("RuntimeError")
     assert "----> 5 y + z" in output.traceback
     assert "torchy_jupyter" not in output.traceback
+    assert "1 # %%torchy\n" in output.traceback
     assert len(output.explorers) == 1
     assert kernel.value("y.tolist()") == "[2.0, 2.0, 2.0]"
     assert kernel.run("%%torchy\n(y + 1).tolist()").result == "[3.0, 3.0, 3.0]"
