@@ -46,6 +46,19 @@ def values_of(trial, length):
     return columns
 
 
+LAYOUTS = ("transposed", "row", "column", "padded")
+
+
+def lay_out(value, rows, columns, layout):
+    if layout == "transposed":
+        return value.view(columns, rows).t(), Mode.STRIDED
+    if layout == "row":
+        return value[:columns].expand(rows, columns), Mode.UNIT
+    if layout == "column":
+        return value[:rows, None].expand(rows, columns), Mode.REPEAT
+    return torch.cat([value.view(rows, columns)] * 2, 1)[:, :columns], Mode.UNIT
+
+
 def run(kernel, sizes, tensors, numbers, threads=1):
     accesses = [
         (tensor.data_ptr(), None if access.mode in (Mode.LINEAR, Mode.SCALAR) else tensor.stride())
@@ -73,40 +86,28 @@ def test_bits_do_not_depend_on_length_or_threads(compiler, spec, dtype, literals
 
 @pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))
 def test_bits_do_not_depend_on_layout(compiler, spec, dtype, literals):
-    rows, columns = 21, 45
     for trial in trials(spec, dtype, literals):
         numbers = scalars_of(trial)
-        values = values_of(trial, rows * columns)
-        layouts = itertools.islice(
-            itertools.cycle(("transposed", "row", "column", "padded")), len(values)
-        )
-        operands, modes = [], []
-        for value, layout in zip(values, layouts, strict=True):
-            if layout == "transposed":
-                operands.append(value.view(columns, rows).t())
-                modes.append(Mode.STRIDED)
-            elif layout == "row":
-                operands.append(value[:columns].expand(rows, columns))
-                modes.append(Mode.UNIT)
-            elif layout == "column":
-                operands.append(value[:rows, None].expand(rows, columns))
-                modes.append(Mode.REPEAT)
-            else:
-                operands.append(torch.cat([value.view(rows, columns)] * 2, 1)[:, :columns])
-                modes.append(Mode.UNIT)
-        out = torch.zeros(rows, columns + 3, dtype=trial.statement.dtype)[:, :columns]
-        accesses = [
-            Access(tensor.dtype, mode)
-            for tensor, mode in zip([*operands, out], [*modes, Mode.UNIT], strict=True)
-        ]
-        kinds = tuple(type(number) for number in numbers)
-        form = KernelForm(
-            tuple(accesses), kinds, (trial.statement,), (Store(len(operands), Result(0)),)
-        )
-        run(compiler.compile(form), [rows, columns], [*operands, out], numbers)
-        if operands:
-            expected = trial.eager([operand.contiguous() for operand in operands], numbers)
-            assert same_bits(out.contiguous(), expected), trial.overload
+        kernel = None
+        for rows, columns in ((21, 45), (131, 5)):  # long rows; short ones are gathered
+            values = values_of(trial, rows * columns)
+            laid_out = [
+                lay_out(value, rows, columns, layout)
+                for value, layout in zip(values, itertools.cycle(LAYOUTS), strict=False)
+            ]
+            operands = [operand for operand, _ in laid_out]
+            out = torch.zeros(rows, columns + 3, dtype=trial.statement.dtype)[:, :columns]
+            if kernel is None:
+                modes = [*(mode for _, mode in laid_out), Mode.UNIT]
+                dtypes = [*trial.operands, trial.statement.dtype]
+                accesses = tuple(Access(d, mode) for d, mode in zip(dtypes, modes, strict=True))
+                kinds = tuple(type(number) for number in numbers)
+                stores = (Store(len(operands), Result(0)),)
+                kernel = compiler.compile(KernelForm(accesses, kinds, (trial.statement,), stores))
+            run(kernel, [rows, columns], [*operands, out], numbers)
+            if operands:
+                expected = trial.eager([operand.contiguous() for operand in operands], numbers)
+                assert same_bits(out.contiguous(), expected), (trial.overload, rows, columns)
 
 
 @pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))

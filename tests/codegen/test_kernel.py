@@ -327,3 +327,49 @@ def test_the_packed_words_are_what_the_c_function_takes(compiler):
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)(kernel.address)
     function(ctypes.addressof(packed), 1)
     assert same_bits(out, -x)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_layouts(compiler, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (), generator=generator))
+
+    rank = draw(1, 6)
+    shape = [draw(1, 9) for _ in range(rank)]
+    shape[draw(0, rank)] = draw(1, 300)
+    in_place = bool(draw(0, 2))
+
+    def operand():
+        """A view of this shape: permuted, padded, or broadcast in some dimensions."""
+        order = torch.randperm(rank, generator=generator).tolist()
+        base = torch.randn([shape[d] + draw(0, 3) for d in order], generator=generator)
+        for d, size in enumerate(shape[d] for d in order):
+            base = base.narrow(d, 0, size)
+        view = base.permute([order.index(d) for d in range(rank)])
+        for d in range(rank):
+            if draw(0, 4) == 0:
+                view = view.narrow(d, 0, 1).expand([-1] * d + [shape[d]] + [-1] * (rank - d - 1))
+        return view
+
+    def mode_of(view):
+        step = view.stride(-1)
+        if shape[-1] == 1:
+            return Mode.STRIDED
+        return {0: Mode.REPEAT, 1: Mode.UNIT}.get(step, Mode.STRIDED)
+
+    x, y = operand(), operand()
+    out = torch.randn(shape, generator=generator)
+    expected = (out if in_place else x).exp() * y
+    first = Load(2) if in_place else Load(0)
+    form = KernelForm(
+        (Access(F, mode_of(x)), Access(F, mode_of(y)), Access(F, Mode.LINEAR)),
+        (),
+        (op("exp", first), op("mul", Result(0), Load(1))),
+        (Store(2, Result(1)),),
+    )
+    kernel = compiler.compile(form)
+    accesses = [(x.data_ptr(), x.stride()), (y.data_ptr(), y.stride()), (out.data_ptr(), None)]
+    kernel.launch(kernel.pack(shape, accesses), 1 + seed % 2)
+    assert same_bits(out, expected), shape

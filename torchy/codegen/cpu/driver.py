@@ -10,20 +10,28 @@ last elements, fewer than a vector, are copied to a buffer, so that they go thro
 
 A kernel's own code is ``vectors(at, step, numbers, n)``, for ``n`` a multiple of its lanes, and a *job* for the driver::
 
-    vectors, A, N, lanes, bytes of all tail buffers, traits[A]
+    vectors, A, N, lanes, bytes of all buffers, again, gathered, traits[A]
 
-where an access's traits are its element's bytes, plus MOVES, LOADED and STORED.
+where ``again`` is 1 if elements may be computed twice (no access is both loaded and stored): the last vector of a row then
+overlaps the one before, where the row is long enough. An access's traits are its element's bytes, plus MOVES (along a
+row), VARIES (over the space), DENSE (one index serves the space and it), LOADED and STORED.
+
+Where rows are short, what is not DENSE is gathered into buffers, many rows at a time, and ``gathered``, the same code
+for accesses that are all LINEAR, runs on those; 0 if all are DENSE anyway.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from torchy.codegen.cpu.gather import GATHER
 from torchy.codegen.cpu.threads import GRAIN
 
 HEADER: Final = 3  # words before the addresses
 MOST_OUTER: Final = 64
-MOVES, LOADED, STORED = 256, 512, 1024
+MOVES, LOADED, STORED, VARIES, DENSE = 256, 512, 1024, 2048, 4096
+SHORT: Final = 32  # rows of fewer elements are gathered
+GATHERED: Final = 512  # elements at a time
 SYMBOL: Final = "torchy_drive"
 
 _PARALLEL: Final = """
@@ -132,7 +140,17 @@ entry:
   %end.1 = icmp ult i64 %end.0, %total
   %end = select i1 %end.1, i64 %end.0, i64 %total
   %any = icmp ult i64 %start, %end
-  br i1 %any, label %begin, label %done
+  br i1 %any, label %choose, label %done
+choose:
+  %gathered.p = getelementptr i64, ptr %job, i64 6
+  %gathered = load i64, ptr %gathered.p
+  %can = icmp ne i64 %gathered, 0
+  %brief = icmp ult i64 %inner, SHORT
+  %gathers = and i1 %can, %brief
+  br i1 %gathers, label %gather, label %begin
+gather:
+  call void @gather(ptr %job, ptr %args, ptr %base, ptr %at, ptr %tail, i64 %start, i64 %end)
+  ret void
 begin:
   %row = udiv i64 %start, %inner
   %col = urem i64 %start, %inner
@@ -199,7 +217,7 @@ entry:
   %count = load i64, ptr %count.p
   %lanes.p = getelementptr i64, ptr %job, i64 3
   %lanes = load i64, ptr %lanes.p
-  %traits = getelementptr i64, ptr %job, i64 5
+  %traits = getelementptr i64, ptr %job, i64 7
   %mask = sub i64 0, %lanes
   %full = and i64 %n, %mask
   %left = sub i64 %n, %full
@@ -210,7 +228,18 @@ body:
   br label %check
 check:
   %uneven = icmp ne i64 %left, 0
-  br i1 %uneven, label %rest, label %exit
+  br i1 %uneven, label %last, label %exit
+last:
+  %again.p = getelementptr i64, ptr %job, i64 5
+  %again.word = load i64, ptr %again.p
+  %again = icmp ne i64 %again.word, 0
+  %overlap = and i1 %again, %some
+  br i1 %overlap, label %overlapping, label %rest
+overlapping:
+  %back = sub i64 %n, %lanes
+  call void @shift(ptr %at, ptr %at, i64 %back, ptr %step, i64 %count)
+  call void %vectors(ptr %at, ptr %step, ptr %numbers, i64 %lanes)
+  br label %exit
 rest:
   %tail.step = getelementptr i64, ptr %spare, i64 %count
   call void @shift(ptr %at, ptr %at, i64 %full, ptr %step, i64 %count)
@@ -311,24 +340,36 @@ define void @kernel(ptr %args, i32 %threads) {{
 
 def driver(parallel: bool) -> str:
     """Write the module that all kernels share; it exports ``torchy_drive(job, args, threads)``."""
-    text = _RUN + (_PARALLEL if parallel else _SERIAL)
+    text = _RUN + GATHER + (_PARALLEL if parallel else _SERIAL)
     text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 32, 64))
     for name, value in {
         "GRAIN_LESS_ONE": GRAIN - 1,
         "GRAIN": GRAIN,
         "MOST_OUTER": MOST_OUTER,
         "HEADER": HEADER,
+        "SHORT": SHORT,
+        "GATHERED": GATHERED,
         "STORED_MOVES": STORED | MOVES,
         "LOADED_MOVES": LOADED | MOVES,
         "MOVES": MOVES,
+        "LOADED": LOADED,
+        "STORED": STORED,
+        "VARIES": VARIES,
+        "DENSE": DENSE,
     }.items():
         text = text.replace(name, str(value))
     return text
 
 
-def stub(traits: list[int], numbers: int, lanes: int) -> str:
+def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
     """Write a kernel's job and its entry ``kernel(args, threads)``."""
-    tail = lanes * sum(trait & 255 for trait in traits if trait & MOVES)
-    words = [len(traits), numbers, lanes, max(tail, 1), *traits]
-    values = ", ".join(["i64 ptrtoint (ptr @vectors to i64)", *(f"i64 {word}" for word in words)])
-    return _STUB.format(words=len(words) + 1, values=values)
+    tail = (GATHERED if gathers else lanes) * sum(trait & 255 for trait in traits if trait & VARIES)
+    again = not any(trait & LOADED and trait & STORED for trait in traits)
+    words = [len(traits), numbers, lanes, max(tail, 1), int(again)]
+    values = [
+        "i64 ptrtoint (ptr @vectors to i64)",
+        *(f"i64 {word}" for word in words),
+        "i64 ptrtoint (ptr @gathered to i64)" if gathers else "i64 0",
+        *(f"i64 {trait}" for trait in traits),
+    ]
+    return _STUB.format(words=len(values), values=", ".join(values))

@@ -7,7 +7,7 @@ fast-math flag, no contraction but the formula's own ``fma``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -20,6 +20,9 @@ from torchy.codegen.loops import LoopNest, Node, Stage
 from torchy.ir.trace import Mode
 
 _BLOCK_BYTES: Final = 16384  # all scratch of a block together: half of a first-level cache
+_UNBOUNDED: Final = (
+    1 << 20
+)  # elements in a block without scratch: vector functions take 32-bit lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,30 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     traits = [
         SIZES[access.dtype]
         + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
+        + (0 if access.mode is Mode.SCALAR else driver.VARIES)
+        + (driver.DENSE if access.mode is Mode.LINEAR else 0)
         + (driver.LOADED if i in loaded else 0)
         + (driver.STORED if i in stored else 0)
         for i, access in enumerate(nest.form.accesses)
     ]
-    stub = driver.stub(traits, len(nest.form.number_kinds), writer.lanes)
+    gathers = not nest.form.flat
+    if gathers:
+        again = _Writer(nest=_all_linear(nest), library=library)
+        vectors += again.vectors("gathered")
+        writer.declarations |= again.declarations
+        writer.math.update(again.math)
+    stub = driver.stub(traits, len(nest.form.number_kinds), writer.lanes, gathers)
     text = vectors + stub + "".join(sorted(writer.declarations))
     return Module(text, tuple(writer.math.values()))
+
+
+def _all_linear(nest: LoopNest) -> LoopNest:
+    """Return the nest for accesses that were gathered: one index serves all."""
+    accesses = tuple(
+        access if access.mode is Mode.SCALAR else replace(access, mode=Mode.LINEAR)
+        for access in nest.form.accesses
+    )
+    return replace(nest, form=replace(nest.form, accesses=accesses))
 
 
 @dataclass(slots=True)
@@ -66,10 +86,12 @@ class _Writer(Emitter):
         default_factory=dict
     )  # what is the same for all elements, as vectors
     slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
+    written: dict[int, int] = field(default_factory=dict)  # calls that write straight to an access
 
     def __post_init__(self) -> None:
         widest = max((SIZES[node.dtype] for node in self.nest.nodes), default=4)
-        self.lanes = 8 if widest == 8 and not self._only_numbers_are_wide() else 16
+        narrow = widest == 8 and not self._only_numbers_are_wide()
+        self.lanes = 8 if narrow and self.library.lanes <= 8 else 16  # no less than SLEEF's vectors
 
     def _only_numbers_are_wide(self) -> bool:
         uniform = set(self.nest.uniform)
@@ -79,10 +101,11 @@ class _Writer(Emitter):
 
     # --- the function
 
-    def vectors(self) -> str:
+    def vectors(self, name: str = "vectors") -> str:
         """Write the function; see the module's docstring."""
         nest = self.nest
         calls = any(stage.call for stage in nest.stages)
+        self._write_directly()
         block = self._scratch() if calls else 0
         for i, access in enumerate(nest.form.accesses):
             self.lines.append(f"  %a{i}.p = getelementptr i64, ptr %at, i64 {i}")
@@ -106,7 +129,11 @@ class _Writer(Emitter):
         for position, stage in enumerate(nest.stages):
             if stage.call:
                 previous = self._call_stage(position, stage, previous)
-            elif stage.nodes or stage.stores or self._brought(position):
+            elif (
+                stage.nodes
+                or any(nest.stores[s][1] not in self.written for s in stage.stores)
+                or self._brought(position)
+            ):
                 previous = self._loop(
                     position, stage, previous, "%len" if calls else "%n", "%b" if calls else ""
                 )
@@ -119,7 +146,7 @@ class _Writer(Emitter):
             self.lines.append("  br label %exit")
         body = "\n".join(self.lines)
         return (
-            f"define internal void @vectors(ptr %at, ptr %step, ptr %numbers, i64 %n) {{\nentry:\n"
+            f"define internal void @{name}(ptr %at, ptr %step, ptr %numbers, i64 %n) {{\nentry:\n"
             f"{body}\nexit:\n  ret void\n}}\n"
         )
 
@@ -132,26 +159,31 @@ class _Writer(Emitter):
         made: dict[int, int] = {}
         last: dict[int, int] = {}
         uniform = set(self.nest.uniform)
+        loop = 0  # the last one before a stage
         for position, stage in enumerate(self.nest.stages):
+            loop = loop if stage.call else position
             used = [i for index in stage.nodes for i in nodes[index].inputs]
             used += [self.nest.stores[s][1] for s in stage.stores]
             for index in stage.nodes:
                 made[index] = position
             for i in used:
                 last[i] = max(last.get(i, 0), position)
-                if stage.call and nodes[i].op == "load" or i in uniform and stage.call:
-                    made.setdefault(i, position - 1)  # brought to scratch by the loop before
+                if stage.call and (i in uniform or nodes[i].op == "load"):
+                    made.setdefault(i, loop)  # brought to scratch by it
         crossing = [
             i
             for i in sorted(made, key=lambda i: made[i])
-            if last.get(i, -1) > made[i] or self._is_call(i)
+            if (last.get(i, -1) > made[i] or self._is_call(i))
+            and i not in self.written
+            and self._memory(i) is None
         ]
         free: dict[int, list[str]] = {}
         busy: list[tuple[int, int, str]] = []
         created: list[tuple[str, int]] = []
         for index in crossing:
             size = SIZES[nodes[index].dtype]
-            for item in [item for item in busy if item[0] < made[index]]:
+            in_place = self._is_call(index)  # vector functions may read and write one block
+            for item in [item for item in busy if item[0] < made[index] + in_place]:
                 busy.remove(item)
                 free.setdefault(item[1], []).append(item[2])
             if free.get(size):
@@ -162,10 +194,56 @@ class _Writer(Emitter):
             self.slots[index] = slot
             busy.append((last.get(index, made[index]), size, slot))
         total = sum(size for _, size in created)
-        block = max(256, min(2048, _BLOCK_BYTES // max(total, 1) // 64 * 64))
+        block = _UNBOUNDED if not total else max(256, min(4096, _BLOCK_BYTES // total // 64 * 64))
         for slot, size in created:
             self.lines.append(f"  {slot} = alloca [{block * size} x i8], align 64")
         return block
+
+    def _memory(self, index: int) -> int | None:
+        """Return the access whose memory a vector function can read, for a load from neighbouring elements."""
+        node = self.nest.nodes[index]
+        if node.op != "load" or node.dtype is torch.bool:
+            return None
+        access = int(node.detail)  # type: ignore[arg-type]
+        neighbours = self.nest.form.accesses[access].mode in (Mode.LINEAR, Mode.UNIT)
+        return access if neighbours else None
+
+    def _write_directly(self) -> None:
+        """Find calls whose result only goes to memory that nothing else in the kernel touches."""
+        nodes, stores = self.nest.nodes, self.nest.stores
+        for access, index in stores:
+            mode, dtype = (
+                self.nest.form.accesses[access].mode,
+                self.nest.form.accesses[access].dtype,
+            )
+            users = [i for i, node in enumerate(nodes) if index in node.inputs]
+            stored = sum(value == index for _, value in stores)
+            readers = [
+                i
+                for i, node in enumerate(nodes)
+                if any(nodes[k].op == "load" and nodes[k].detail == access for k in node.inputs)
+            ]
+            copied = any(nodes[k].op == "load" and nodes[k].detail == access for _, k in stores)
+            if (
+                self._is_call(index)
+                and nodes[index].dtype is dtype
+                and mode in (Mode.LINEAR, Mode.UNIT)
+                and not users
+                and stored == 1
+                and set(readers) <= {index}
+                and not copied
+            ):
+                self.written[index] = access
+
+    def _operand(self, index: int) -> str:
+        """Return the memory that a vector function reads or writes for a node: scratch, or an access's own."""
+        access = self.written.get(index)
+        if access is None:
+            access = None if index in self.slots else self._memory(index)
+        if access is None:
+            return self.slots[index]
+        dtype = self.nest.form.accesses[access].dtype
+        return self.emit(f"getelementptr {TYPES[dtype]}, ptr %a{access}, i64 %b")
 
     def _is_call(self, index: int) -> bool:
         return self.nest.nodes[index].op == "call"
@@ -236,7 +314,8 @@ class _Writer(Emitter):
                 self._store_scratch(index, values[index], local)
         for index in self._brought(position):
             self._store_scratch(index, value(index), local)
-        stored = [(self.nest.stores[s][0], value(self.nest.stores[s][1])) for s in stage.stores]
+        stores = [self.nest.stores[s] for s in stage.stores]
+        stored = [(access, value(node)) for access, node in stores if node not in self.written]
         for access, text in stored:
             self._store(access, text, at)
         self.lines.append(f"  %i{position}.next = add i64 {local}, {self.lanes}")
@@ -252,7 +331,11 @@ class _Writer(Emitter):
             if not stage.call:
                 break
             for i in self.nest.nodes[stage.nodes[0]].inputs:
-                if (self.nest.nodes[i].op == "load" or i in self.splats) and i not in found:
+                if (
+                    i in self.slots
+                    and (self.nest.nodes[i].op == "load" or i in self.splats)
+                    and i not in found
+                ):
                     found.append(i)
         return found
 
@@ -265,8 +348,8 @@ class _Writer(Emitter):
                 f"torch exports no vector function for {node.detail} on {node.dtype}"
             )
         self.math[function.symbol] = function
-        inputs = [self.slots[i] for i in node.inputs]
-        out = self.slots[index]
+        inputs = [self._operand(i) for i in node.inputs]
+        out = self._operand(index)
         if function.library == "vml":
             pointers = ", ".join(f"ptr {slot}" for slot in (*inputs, out))
             self.declarations.add(
