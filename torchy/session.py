@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import itertools
 import os
 import threading
@@ -16,7 +17,8 @@ from typing import Any
 
 import torch
 
-from torchy.ir.trace import Source, Trace
+from torchy.codegen.loops import lower
+from torchy.ir.trace import Layout, Source, Trace
 from torchy.plan.build import build_plan
 from torchy.plan.memory import bytes_saved
 from torchy.plan.plan import FusedGroup
@@ -27,8 +29,9 @@ from torchy.record.readers import Readers
 from torchy.record.source import current_source
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
-from torchy.run.execute import Binding, Execution, layouts, view_words
+from torchy.run.execute import Binding, Execution, bytes_moved, layouts, view_words
 from torchy.run.interpret import interpretation
+from torchy.run.pace import Pace, tiny_op_seconds
 from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.settings import Settings
 
@@ -40,6 +43,7 @@ class Ask(enum.IntEnum):
     PLACE = 1
     CLASSIFY = 2
     ORIGIN = 3
+    PACE = 4
 
 
 REASONS = (
@@ -63,7 +67,9 @@ class Session:
         self.id = number
         self.settings = settings
         self.builder = ReportBuilder()
-        self.depth = 0  # regions joined to it
+        self.pace = Pace(runtime.tiny_op)
+        self.asleep = False
+        self.kernels_told: set[str] = set()
         self._last_counters: native.Counters | None = None
 
     def __repr__(self) -> str:
@@ -117,18 +123,9 @@ class Flush:
         self.kernels = [] if never else self.entry.kernels
         self.seconds = 0.0
 
-    def layouts(self) -> tuple[Any, ...]:
+    def layouts(self) -> tuple[Layout, ...]:
         """Return the layouts of this recording's views."""
-        return layouts(self.trace, memoryview(self.words).cast("q"))
-
-    def number_values(self) -> tuple[bool | int | float, ...]:
-        """Return this recording's numbers."""
-        integers = memoryview(self.numbers).cast("q")
-        floats = memoryview(self.numbers).cast("d")
-        return tuple(
-            floats[i] if kind is float else kind(integers[i])
-            for i, kind in enumerate(self.trace.number_kinds)
-        )
+        return _layouts(self.trace, self.words)
 
     def advance(self) -> None:
         """Run what has not been run; may raise, and may be called again."""
@@ -152,15 +149,9 @@ class Flush:
         if entry.bytes_saved is None or entry.visits <= 1:
             sizes = [int(s) for s in self.buffer_bytes()]
             entry.bytes_saved = bytes_saved(entry.plan, self.trace, sizes)
-        for kernel in self.kernels:
-            if not builder.has_kernel(kernel.id):
-                builder.kernel(
-                    kernel.id,
-                    compile_seconds=kernel.compile_seconds,
-                    source=lambda k=kernel: k.source,  # type: ignore[misc]
-                    llvm_ir=lambda k=kernel: k.llvm_ir,  # type: ignore[misc]
-                    assembly=lambda k=kernel: k.assembly,  # type: ignore[misc]
-                )
+        for step, binding in zip(entry.plan.steps, entry.bindings, strict=True):
+            if isinstance(step, FusedGroup) and binding is not None:
+                self._tell_kernel(step, binding)
         builder.trace(
             reason=self.reason,
             where=self.where,
@@ -170,9 +161,36 @@ class Flush:
             trace=self.trace,
             plan=entry.plan,
             kernels=entry.kernel_ids,
-            layouts=self.layouts,
-            numbers=self.number_values,
+            layouts=functools.partial(_layouts, self.trace, self.words),
+            numbers=functools.partial(_numbers, self.trace, self.numbers),
         )
+
+    def _tell_kernel(self, step: FusedGroup, binding: Binding) -> None:
+        kernel, builder = binding.kernel, self.session.builder
+        if kernel is None:
+            if not builder.has_kernel(binding.kernel_id):
+                numerics = self.session.settings.numerics
+                builder.kernel(binding.kernel_id, source=lambda: str(lower(step.form, numerics)))
+        elif binding.kernel_id not in self.session.kernels_told:
+            self.session.kernels_told.add(binding.kernel_id)
+            builder.kernel(
+                binding.kernel_id,
+                compile_seconds=kernel.compile_seconds,
+                source=lambda: kernel.source,
+                llvm_ir=lambda: kernel.llvm_ir,
+                assembly=lambda: kernel.assembly,
+            )
+
+    def loses(self) -> bool:
+        """Return True if the session has been slower than eager for a while."""
+        entry = self.entry
+        if entry.visits < 3:  # first sights, and compiling, are paid once
+            return False
+        if entry.bytes_moved is None:
+            entry.bytes_moved = bytes_moved(self.trace, self.layouts())
+        pace = self.session.pace
+        pace.add(len(self.trace.ops), entry.bytes_moved, self.seconds)
+        return pace.loses()
 
     def buffer_bytes(self) -> list[int]:
         """Return the size of each buffer in bytes."""
@@ -197,6 +215,7 @@ class Runtime:
         self._flushes: dict[int, Flush] = {}
         self._origins: dict[Source | None, int] = {}
         self._numbers = itertools.count(1)
+        self.tiny_op = tiny_op_seconds()
         self._threads = threading.local()
         self.walker.library.torchy_claim()
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
@@ -223,6 +242,7 @@ class Runtime:
                 self.flush(session.id, "settings changed")
                 session.settings = wanted
             self.stack.append((session, wanted))
+            session.asleep = False
             library.torchy_attach(session.id)
             return session
         session = Session(self, next(self._numbers), settings)
@@ -264,6 +284,9 @@ class Runtime:
             name = OP_READERS.get(text, text or "memory access")
             reason = REASONS[argument].format(name)
             self.flush(session, name if text in OP_READERS else reason)
+            return 1
+        if what == Ask.PACE:
+            self._mind_pace(session)
             return 1
         if what == Ask.ORIGIN:
             return self._origins.setdefault(current_source(), len(self._origins))
@@ -312,12 +335,30 @@ class Runtime:
                     library.torchy_finish(number)
                     del self._flushes[number]
                     flush.tell()
+                    if flush.loses():
+                        self._put_to_sleep(flush.session, "traces are small")
             except BaseException:
                 if claim == 1:
                     library.torchy_leave(number)
                 raise
         finally:
             library.torchy_pause(0)
+
+    def _mind_pace(self, number: int) -> None:
+        """Put a session to sleep that has next to nothing to record."""
+        session = self.sessions[number]
+        counters = self.walker.counters(number)
+        if session.pace.only_walks(counters.recorded, counters.run_now):
+            self._put_to_sleep(session, "nearly all ops run now")
+
+    def _put_to_sleep(self, session: Session, why: str) -> None:
+        """End recording until the next region: ops run as if Torchy were off."""
+        here = self.stack and self.stack[-1][0] is session
+        if not here or session.settings.compile != "auto" or session.asleep:
+            return
+        session.asleep = True
+        self.walker.library.torchy_attach(-1)
+        session.builder.event("asleep", f"{why}: recording does not pay here")
 
     def plan(self, trace: Trace, node: int, slots: Any, session: Session) -> Compiled:
         """Return the plan of a trace for what is live now, made or remembered."""
@@ -381,3 +422,16 @@ class Runtime:
 
 def _as_dict(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__slots__}
+
+
+def _layouts(trace: Trace, words: bytes) -> tuple[Layout, ...]:
+    return layouts(trace, memoryview(words).cast("q"))
+
+
+def _numbers(trace: Trace, numbers: bytes) -> tuple[bool | int | float, ...]:
+    integers = memoryview(numbers).cast("q")
+    floats = memoryview(numbers).cast("d")
+    return tuple(
+        floats[i] if kind is float else kind(integers[i])
+        for i, kind in enumerate(trace.number_kinds)
+    )

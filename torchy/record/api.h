@@ -11,7 +11,7 @@
 
 namespace torchy {
 
-int64_t claim_ops();  // in walker.cpp
+void claim_ops();  // in walker.cpp
 
 inline std::shared_ptr<Session> session_of(int64_t id) {
   std::lock_guard<std::mutex> lock(registry().mutex);
@@ -214,7 +214,7 @@ __attribute__((visibility("default"))) void torchy_set_callback(torchy::Callback
   torchy::callback() = function;
 }
 
-__attribute__((visibility("default"))) int64_t torchy_claim() { return torchy::claim_ops(); }
+__attribute__((visibility("default"))) void torchy_claim() { torchy::claim_ops(); }
 
 __attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op_class,
                                                           int64_t pointwise, int64_t rule,

@@ -239,7 +239,7 @@ _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
     ("abi", _INT),
     ("set_callback", _VOID, CALLBACK),
-    ("claim", _INT),
+    ("claim", _VOID),
     ("set_op", _VOID, _INT, _INT, _INT, _INT, ctypes.c_uint64, ctypes.c_uint64),
     ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),

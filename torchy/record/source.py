@@ -11,7 +11,7 @@ import torch
 from torchy.ir.trace import Source
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_TORCHY = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_TORCHY = os.path.dirname(os.path.dirname(__file__))  # and torchy_jupyter beside it
 _LIBRARIES = tuple(
     {
         os.path.dirname(os.path.dirname(torch.__file__)) + os.sep,  # site-packages

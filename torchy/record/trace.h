@@ -164,7 +164,7 @@ inline thread_local std::shared_ptr<Session> this_session;
 
 // Python, called for what only it can decide or do. Returns a negative number if an exception is to
 // be raised.
-enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3 };
+enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3, kPace = 4 };
 enum class Reason : int64_t {
   kOperand = 0,
   kMemory = 1,

@@ -10,6 +10,9 @@
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
 
+#include <atomic>
+#include <unordered_set>
+
 #include "api.h"
 #include "recorder.h"
 
@@ -280,6 +283,8 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   run_now(info, keys, stack);
 }
 
+void claim_if_due();
+
 struct See : c10::OperatorKernel {
   explicit See(OpInfo* info) : info(info) {}
   OpInfo* info;
@@ -289,9 +294,11 @@ struct See : c10::OperatorKernel {
   }
 
   static void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+    claim_if_due();
     if (info.op_class == OpClass::kUnknown) classify(info);
     if (info.op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
     Session* session = this_session.get();
+    if (!session && !Paused::active() && thread_has_bit()) set_thread_bit(false);  // a left-over
     if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit())
       return run_now(info, keys, stack);
     switch (info.op_class) {
@@ -300,7 +307,7 @@ struct See : c10::OperatorKernel {
       case OpClass::kDefer:
         return record(info, keys, stack);
       default:
-        ++session->run_now;
+        if ((++session->run_now & 0xfff) == 0) ask(Ask::kPace, session->id, 0);
         return run_now(info, keys, stack);
     }
   }
@@ -369,69 +376,126 @@ class Silent : public c10::WarningHandler {
   void process(const c10::Warning&) override {}
 };
 
-struct Claims {
-  std::vector<std::unique_ptr<torch::Library>> libraries;
-  std::unordered_map<std::string, torch::Library*> of;
-  std::unordered_map<std::string, bool> claimed, selected;
+// Tells which ops have been registered since it was last asked: it begins with all of them.
+class News : public c10::OpRegistrationListener {
+ public:
+  void onOperatorRegistered(const c10::OperatorHandle& op) override {
+    std::lock_guard<std::mutex> lock(box().mutex);
+    box().names.push_back(op.operator_name());
+    box().any = true;
+  }
+  void onOperatorDeregistered(const c10::OperatorHandle&) override {}
 
-  torch::Library& library(const std::string& space, c10::DispatchKey key) {
-    auto name = space + "/" + c10::toString(key);
-    auto& found = of[name];
-    if (!found) {
-      libraries.push_back(
-          std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__));
-      found = libraries.back().get();
+  static bool any() { return box().any.load(std::memory_order_relaxed); }
+
+  static std::vector<c10::OperatorName> take() {
+    std::lock_guard<std::mutex> lock(box().mutex);
+    box().any = false;
+    return std::exchange(box().names, {});
+  }
+
+ private:
+  struct Box {
+    std::mutex mutex;
+    std::atomic<bool> any{false};
+    std::vector<c10::OperatorName> names;
+  };
+  static Box& box() {
+    static Box* instance = std::make_unique<Box>().release();
+    return *instance;
+  }
+};
+
+class Claims {
+ public:
+  Claims()
+      : listening_(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<News>())) {
+    absorb();
+    waiting_.clear();  // what had no kernel when the walker was loaded will get none
+  }
+
+  // Claims what is new. An op whose kernels are not there yet is looked at again, for a while.
+  void absorb() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Silent silent;
+    c10::WarningUtils::WarningHandlerGuard guard(&silent);
+    for (const auto& name : News::take()) {
+      waiting_.emplace_back(name, kPatience);
+      if (auto op = c10::Dispatcher::singleton().findSchema(name)) refresh(*op);
     }
-    return *found;
+    auto settled = [this](std::pair<c10::OperatorName, int>& entry) {
+      auto op = c10::Dispatcher::singleton().findSchema(entry.first);
+      return !op || claim(*op) || --entry.second == 0;
+    };
+    waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), settled), waiting_.end());
+    any_waiting_ = !waiting_.empty();
   }
 
-  void claim(const c10::OperatorHandle& op, c10::DispatchKey key, torch::CppFunction&& function) {
-    const auto& name = op.operator_name();
-    auto full = name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
-    library(std::string(*name.getNamespace()), key).impl(full.c_str(), std::move(function));
-  }
+  bool due() const { return News::any() || any_waiting_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr int kPatience = 64;  // ops seen after an op's registration
 
   // A fallback only serves ops that have no kernel of their own for the backend. Those with a
   // composite kernel would run that, decomposed, with other results than on the CPU. So each op
   // that the CPU serves is claimed.
-  int64_t claim_all() {
+  bool claim(const c10::OperatorHandle& op) {
     using c10::DispatchKey;
-    Silent silent;
-    c10::WarningUtils::WarningHandlerGuard guard(&silent);
+    const auto& name = op.operator_name();
+    if (!name.getNamespace() || *name.getNamespace() == "torchy") return true;
+    bool served = op.hasKernelForDispatchKey(DispatchKey::CPU) ||
+                  op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
+                  op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
+    if (served && is_new(name, DispatchKey::PrivateUse3))
+      put(op, DispatchKey::PrivateUse3,
+          torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(op))));
+    // _to_copy and to.dtype_layout keep the backends of their tensor, and so come here anyway
+    if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) && name.name != "aten::_to_copy" &&
+        name.name != "aten::to" && is_new(name, DispatchKey::BackendSelect))
+      put(op, DispatchKey::BackendSelect,
+          torch::CppFunction::makeFromBoxedFunction<&run_factory>());
     static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
         {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
         {DispatchKey::SparseCsrCPU, DispatchKey::SparseCsrPrivateUse3},
         {DispatchKey::QuantizedCPU, DispatchKey::QuantizedPrivateUse3},
         {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3},
-        {DispatchKey::AutogradCPU, DispatchKey::AutogradPrivateUse3},
-        {DispatchKey::MkldnnCPU, DispatchKey::Undefined}};
-    auto& dispatcher = c10::Dispatcher::singleton();
-    int64_t count = 0;
-    for (const auto& name : dispatcher.getAllOpNames()) {
-      if (!name.getNamespace() || *name.getNamespace() == "torchy") continue;
-      auto op = dispatcher.findSchema(name);
-      if (!op || claimed[c10::toString(name)]) continue;
-      bool composite =
-          op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
-          op->hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
-      if (op->hasKernelForDispatchKey(DispatchKey::CPU) || composite) {
-        claimed[c10::toString(name)] = true;
-        claim(*op, DispatchKey::PrivateUse3,
-              torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(*op))));
-        ++count;
-      }
-      // _to_copy and to.dtype_layout keep the backends of their tensor, and so come here anyway
-      if (op->hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
-          name.name != "aten::_to_copy" && name.name != "aten::to" &&
-          !std::exchange(selected[c10::toString(name)], true))
-        claim(*op, DispatchKey::BackendSelect,
-              torch::CppFunction::makeFromBoxedFunction<&run_factory>());
-      for (auto [from, to] : kOthers)
-        if (to != DispatchKey::Undefined && op->hasKernelForDispatchKey(from))
-          claim(*op, to, torch::CppFunction::makeFromBoxedFunction<&pass>());
-    }
-    return count;
+        {DispatchKey::AutogradCPU, DispatchKey::AutogradPrivateUse3}};
+    for (auto [from, to] : kOthers)
+      if (op.hasKernelForDispatchKey(from) && is_new(name, to))
+        put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass>());
+    return served;
   }
+
+  bool is_new(const c10::OperatorName& name, c10::DispatchKey key) {
+    return claimed_.insert(c10::toString(name) + "/" + c10::toString(key)).second;
+  }
+
+  void put(const c10::OperatorHandle& op, c10::DispatchKey key, torch::CppFunction&& function) {
+    const auto& name = op.operator_name();
+    auto full = name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
+    auto space = std::string(*name.getNamespace());
+    auto& library = libraries_[space + "/" + c10::toString(key)];
+    if (!library)
+      library =
+          std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__);
+    library->impl(full.c_str(), std::move(function));
+  }
+
+  // An op that is defined anew may have another schema.
+  static void refresh(const c10::OperatorHandle& op) {
+    OpInfo* info = info_of(op);
+    OpInfo fresh(op);
+    fresh.id = info->id;
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    *info = fresh;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::pair<c10::OperatorName, int>> waiting_;
+  std::atomic<bool> any_waiting_{false};
+  std::unordered_set<std::string> claimed_;
+  std::unordered_map<std::string, std::unique_ptr<torch::Library>> libraries_;
+  c10::RegistrationHandleRAII listening_;
 };
 
 Claims& claims() {
@@ -439,9 +503,21 @@ Claims& claims() {
   return *instance;
 }
 
+std::atomic<bool>& loaded() {
+  static std::atomic<bool> value{false};
+  return value;
+}
+
+void claim_if_due() {
+  if (loaded().load(std::memory_order_acquire) && claims().due()) claims().absorb();
+}
+
 }  // namespace
 
-int64_t claim_ops() { return claims().claim_all(); }
+void claim_ops() {
+  claims().absorb();
+  loaded().store(true, std::memory_order_release);
+}
 
 }  // namespace torchy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,15 @@ def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:
             )
         )
     return tuple(found)
+
+
+def bytes_moved(trace: Trace, layouts: Sequence[Layout]) -> int:
+    """Return the bytes that a trace's ops read and write if they run one by one."""
+    sizes = [
+        math.prod(layout.sizes) * view.dtype.itemsize
+        for view, layout in zip(trace.views, layouts, strict=True)
+    ]
+    return sum(sizes[view] for op in trace.ops for view in (*op.reads, *op.writes))
 
 
 class Binding:

@@ -47,6 +47,7 @@ class Compiled:
     bindings: list[Binding | None]
     visits: int = 0
     bytes_saved: int | None = None
+    bytes_moved: int | None = None
     settled: bool = False
 
     @property
