@@ -5,6 +5,7 @@ No fast-math flag, nothing that is poison where eager's code is defined, no cont
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,7 +50,7 @@ def constant(node: Node) -> str:
         return str(wrapped)
     number = float(value)  # type: ignore[arg-type]
     if node.dtype is torch.float32:
-        number = torch.tensor(number, dtype=torch.float64).to(torch.float32).item()
+        number = ctypes.c_float(number).value
     return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
 
 

@@ -246,11 +246,12 @@ class Verifier:
         key = self._key(spec, compute, literals)
         with self.lock:
             if key not in self.verdicts:
-                self.verdicts[key] = ""  # what is compiled to verify is not verified itself
                 try:
-                    self.verdicts[key] = self._try(spec, compute, _choosing(spec, literals))
-                except CompileError as error:
-                    self.verdicts[key] = str(error)
+                    with torch.device("cpu"):
+                        verdict = self._try(spec, compute, _choosing(spec, literals))
+                except (CompileError, RuntimeError, TypeError, ValueError) as error:
+                    verdict = f"{type(error).__name__}: {error}"  # not tried is not trusted
+                self.verdicts[key] = verdict
             return self.verdicts[key]
 
     @staticmethod
