@@ -128,6 +128,8 @@ def facts(here: dict[str, Any]) -> Iterable[str]:
     """Yield what the figures depend on, a line each."""
     yield f"{here['cpu']}, {here['cores']} cores, {here['threads']} threads, {here['vectors']}"
     yield f"torch {here['torch']}, Python {here['python']}, huge pages {here['huge_pages']}"
+    if here["load"] > 0.3 * here["cores"]:
+        yield f"The machine is busy (load {here['load']}): figures of threaded peers will be too high."
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, threads, versions, huge pages."""
+    """Return what the figures depend on: processor, threads, load, versions, huge pages."""
     huge_pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {
         "cpu": cpu_name(),
@@ -96,6 +96,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "huge_pages": huge_pages.read_text().strip() if huge_pages.exists() else None,
+        "load": round(os.getloadavg()[0], 1),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
