@@ -126,6 +126,20 @@ class CountWarnings : public c10::WarningHandler {
   int count = 0;
 };
 
+// Passes warnings on, and remembers that there were any.
+class NoteWarnings : public c10::WarningHandler {
+ public:
+  explicit NoteWarnings(c10::WarningHandler* next) : next_(next) {}
+  void process(const c10::Warning& warning) override {
+    any = true;
+    next_->process(warning);
+  }
+  bool any = false;
+
+ private:
+  c10::WarningHandler* next_;
+};
+
 inline Layout layout_of(const at::Tensor& tensor) {
   Layout layout;
   if (!tensor.defined()) return layout;
@@ -178,9 +192,7 @@ inline std::optional<Layout> iterate_layout(const Tensors& operands, const at::T
       .resize_outputs(false)
       .declare_static_dtype_and_device(dtype, c10::kMeta);
   config.add_owned_output(target.defined() ? twin(target, dtype) : at::Tensor());
-  for (const at::Tensor& operand : operands)
-    if (!operand.is_same(target)) config.add_owned_const_input(twin(operand, dtype));
-  if (target.defined()) config.add_owned_const_input(twin(target, dtype));
+  for (const at::Tensor& operand : operands) config.add_owned_const_input(twin(operand, dtype));
   auto iterator = config.build();
   return layout_of(iterator.output(0));
 }
@@ -262,10 +274,28 @@ inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info,
     switch (signature.rule) {
       case LayoutRule::kIterate: {
         int target = info.result_argument[0];
-        layout = iterate_layout(
-            operands, target < 0 ? at::Tensor() : stack[first + target].toTensor(), dtypes[0]);
+        if (target < 0) {
+          layout = iterate_layout(operands, at::Tensor(), dtypes[0]);
+          break;
+        }
+        // in-place forms take their target as an operand too, out= forms must not
+        at::Tensor written = stack[first + target].toTensor();
+        if (info.op.schema().arguments()[target].kwarg_only()) {
+          auto same = [&](const at::Tensor& tensor) { return tensor.is_same(written); };
+          operands.erase(std::remove_if(operands.begin(), operands.end(), same), operands.end());
+          if (operands.empty()) return std::nullopt;
+          auto wanted = iterate_layout(operands, at::Tensor(), dtypes[0]);
+          if (!wanted || !(wanted->sizes == layout_of(written).sizes)) return std::nullopt;
+        }
+        layout = iterate_layout(operands, written, dtypes[0]);
         break;
       }
+      case LayoutRule::kPreserve:
+        if (!operands[0].is_non_overlapping_and_dense()) return std::nullopt;
+        layout = layout_of(operands[0]);
+        layout->dtype = dtypes[0];
+        layout->bytes = operands[0].numel() * c10::elementSize(dtypes[0]);
+        break;
       case LayoutRule::kLikeFirst:
         if (!operands[0].is_contiguous()) return std::nullopt;
         layout =

@@ -30,6 +30,7 @@ class LayoutRule(enum.IntEnum):
     MATMUL = 4
     ADD_MATMUL = 5
     CONTIGUOUS = 6
+    PRESERVE = 7
 
 
 class Classification(NamedTuple):
@@ -54,7 +55,11 @@ METADATA_ONLY = frozenset(
 )
 
 # Pointwise ops whose kernel does not lay out its result as TensorIterator would.
-OTHER_LAYOUT = {"masked_fill": LayoutRule.CONTIGUOUS}
+OTHER_LAYOUT = {
+    "masked_fill": LayoutRule.CONTIGUOUS,
+    "clone": LayoutRule.PRESERVE,
+    "_to_copy": LayoutRule.PRESERVE,
+}
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 # How the result of a call lies in memory: contiguous, of sizes by these rules. All others are learned.

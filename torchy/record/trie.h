@@ -39,7 +39,8 @@ enum class LayoutRule : int {
   kReduce = 3,
   kMatmul = 4,
   kAddMatmul = 5,
-  kContiguous = 6
+  kContiguous = 6,
+  kPreserve = 7
 };
 
 // What is known of an operator once and for all; the policy fills it in at first sight.

@@ -182,7 +182,12 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
   std::vector<Layout> before;  // of arguments that are results too: some ops resize them
   for (int argument : info.result_argument)
     before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
-  run_now(info, keys, stack);
+  NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
+  {
+    c10::WarningUtils::WarningHandlerGuard guard(&warnings);
+    run_now(info, keys, stack);
+  }
+  if (warnings.any) return;  // it shall warn again next time, from its own line
   std::vector<Layout> layouts;
   for (size_t i = 0; i < info.results; ++i) {
     const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
@@ -258,7 +263,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
           layouts = infer_layouts(info, *step->signature, *stack);
         }
         const bool learn =
-            step->signature->rule == LayoutRule::kLearn || step->signature->result_dtypes.empty();
+            step->signature->rule != LayoutRule::kIterate || step->signature->result_dtypes.empty();
         if (!layouts && learn) {
           ++session->run_now;
           return run_and_learn(info, recorder, keys, stack);
@@ -340,10 +345,36 @@ void see_unclaimed(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stac
   See::see(*info_of(op), keys, stack);
 }
 
-// Other functionalities (sparse, quantized, nested, autograd): the CPU's own kernel takes over.
+// Autograd: the CPU's own kernel takes over, and what it runs comes here again.
 void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
+
+void settle_arguments(const c10::OperatorHandle& op, const Stack& stack) {
+  const auto name = c10::toString(op.operator_name());
+  for (size_t i = stack.size() - op.schema().arguments().size(); i < stack.size(); ++i)
+    each_tensor(stack[i], [&](const at::Tensor& tensor) { settle(tensor, name.c_str()); });
+}
+
+// Sparse, quantized and nested tensors: nothing inside their kernels is the program's own op.
+void pass_whole(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  settle_arguments(op, *stack);
+  Paused paused;
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+// Ops that are made of others but read memory through const pointers themselves.
+void settle_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  settle_arguments(op, *stack);
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_or_sections",
+                                            "aten::ctc_loss.Tensor",
+                                            "aten::lstm.data",
+                                            "aten::gru.data",
+                                            "aten::rnn_tanh.data",
+                                            "aten::rnn_relu.data"};
 
 // Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
 // they are not recorded.
@@ -361,11 +392,10 @@ void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
     if (arguments[i].name() == "device") device = value.toDevice();
   }
   c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
+  settle_arguments(op, *stack);
   for (size_t i = 0; i < arguments.size(); ++i)
-    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
-      settle(tensor, c10::toString(op.operator_name()).c_str());
-      keys = keys | tensor.key_set();
-    });
+    each_tensor((*stack)[first + i],
+                [&](const at::Tensor& tensor) { keys = keys | tensor.key_set(); });
   Paused paused;
   constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
                                       c10::DispatchKey::BackendSelect);
@@ -458,11 +488,19 @@ class Claims {
         {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
         {DispatchKey::SparseCsrCPU, DispatchKey::SparseCsrPrivateUse3},
         {DispatchKey::QuantizedCPU, DispatchKey::QuantizedPrivateUse3},
-        {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3},
-        {DispatchKey::AutogradCPU, DispatchKey::AutogradPrivateUse3}};
+        {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3}};
     for (auto [from, to] : kOthers)
       if (op.hasKernelForDispatchKey(from) && is_new(name, to))
-        put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass>());
+        put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
+    if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
+        is_new(name, DispatchKey::AutogradPrivateUse3))
+      put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
+    const auto full = c10::toString(name);
+    for (const char* reader : kImplicitReaders)
+      if (full == reader)
+        for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3})
+          if (is_new(name, key))
+            put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
     return served;
   }
 
@@ -525,16 +563,16 @@ TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::see_unclaimed>());
 }
 TORCH_LIBRARY_IMPL(_, SparsePrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
 TORCH_LIBRARY_IMPL(_, SparseCsrPrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
 TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
 TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
 TORCH_LIBRARY_IMPL(_, AutogradPrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
