@@ -6,6 +6,7 @@ one :class:`Runtime` of the process, since torch has one dispatcher.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import functools
@@ -13,6 +14,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -45,6 +47,8 @@ class Ask(enum.IntEnum):
     ORIGIN = 3
     PACE = 4
 
+
+MOST_PLACES = 100_000  # about 1 KB each, in the walker and here
 
 REASONS = (
     "{} runs now",  # an operand is pending
@@ -211,7 +215,7 @@ class Runtime:
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
-        self.readers = Readers(self.settle, self._settle_storage)
+        self.readers = Readers(self.settle, self._settle_storage, self.paused)
         self._flushes: dict[int, Flush] = {}
         self._origins: dict[Source | None, int] = {}
         self._numbers = itertools.count(1)
@@ -235,6 +239,7 @@ class Runtime:
         self.readers.install()
         library = self.walker.library
         library.torchy_claim()
+        self._bound_places()
         if self.stack:
             session, outer = self.stack[-1]
             wanted = Settings.of(**(_as_dict(outer) | given))
@@ -253,6 +258,13 @@ class Runtime:
         self.stack.append((session, settings))
         library.torchy_attach(session.id)
         return session
+
+    def _bound_places(self) -> None:
+        """Forget all places if there are too many: what is compiled stays."""
+        if len(self.places.sources) > MOST_PLACES and self.walker.library.torchy_forget():
+            self.places.clear()
+            self.plans.clear()
+            self._origins.clear()
 
     def leave(self, reason: str = "end of the region") -> None:
         """Close this thread's innermost region: flushes if it is the last or had settings of its own."""
@@ -318,8 +330,7 @@ class Runtime:
     def flush(self, number: int, reason: str) -> None:
         """Give every live buffer of a session its values; may be called in the midst of a flush."""
         library = self.walker.library
-        library.torchy_pause(1)
-        try:
+        with self.paused():
             claim = library.torchy_begin(number)
             if claim == 0:
                 return
@@ -335,14 +346,13 @@ class Runtime:
                     library.torchy_finish(number)
                     del self._flushes[number]
                     flush.tell()
+                    self._bound_places()
                     if flush.loses():
                         self._put_to_sleep(flush.session, "traces are small")
             except BaseException:
                 if claim == 1:
                     library.torchy_leave(number)
                 raise
-        finally:
-            library.torchy_pause(0)
 
     def _mind_pace(self, number: int) -> None:
         """Put a session to sleep that has next to nothing to record."""
@@ -390,6 +400,15 @@ class Runtime:
         return entry
 
     # readers
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Run this thread's ops without recording them."""
+        self.walker.library.torchy_pause(1)
+        try:
+            yield
+        finally:
+            self.walker.library.torchy_pause(0)
 
     def settle(self, tensor: torch.Tensor, escapes: bool, reason: str) -> None:
         """Compute what is pending on a tensor that something outside the walker looks at."""

@@ -262,6 +262,20 @@ __attribute__((visibility("default"))) void torchy_close(int64_t id) {
   }
 }
 
+// Forgets all places, if no trace stands on one; 0 if one does.
+__attribute__((visibility("default"))) int64_t torchy_forget() {
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  for (const auto& session : all.sessions)
+    if (!session->trace.path.empty() || session->running) return 0;
+  all.roots.clear();
+  all.nodes.clear();
+  all.steps.clear();
+  all.signatures.clear();
+  ++all.epoch;
+  return 1;
+}
+
 // Nested: while paused, this thread's ops are run, not recorded.
 __attribute__((visibility("default"))) void torchy_pause(int64_t on) {
   static thread_local std::vector<std::unique_ptr<torchy::Paused>> pauses;

@@ -244,6 +244,7 @@ _FUNCTIONS = (
     ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),
     ("close", _VOID, _INT),
+    ("forget", _INT),
     ("pause", _VOID, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),

@@ -51,6 +51,12 @@ class Places:
         """Return a step as the walker describes it: JSON."""
         return self._walker.library.torchy_describe_step(step).decode()  # type: ignore[no-any-return]
 
+    def clear(self) -> None:
+        """Forget all: the walker has."""
+        self._nodes.clear()
+        self._traces.clear()
+        self.sources.clear()
+
     def trace(self, path: Sequence[int]) -> Trace:
         """Return the trace that a path of nodes stands for; its last node tells all of them."""
         known = self._traces.get(path[-1])

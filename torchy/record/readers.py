@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -46,6 +47,9 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
 # methods of torch.UntypedStorage that replace memory or hand it out
 STORAGE_READERS = ("resize_", "data_ptr")
 
+# functions of torch that look at a tensor with many ops of their own: those are not the program's
+PAUSED_READERS: tuple[tuple[Any, str, str], ...] = ((torch._tensor_str, "_str", "print"),)
+
 Settle = Callable[[torch.Tensor, bool, str], None]
 
 
@@ -58,10 +62,18 @@ class Readers:
         ``settle(tensor, escapes, reason)`` computes what is pending on a tensor.
     settle_storage
         The same for an address of a storage that is about to be replaced.
+    paused
+        Gives a context in which this thread's ops are not recorded.
     """
 
-    def __init__(self, settle: Settle, settle_storage: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        settle: Settle,
+        settle_storage: Callable[[int, str], None],
+        paused: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._settle = settle
+        self._paused = paused
         self._settle_storage = settle_storage
         self._undo: list[Callable[[], None]] = []
 
@@ -75,6 +87,8 @@ class Readers:
         for owner, name in FUNCTION_READERS:
             if hasattr(owner, name):
                 self._replace(owner, name, self._function(owner, name))
+        for owner, name, reason in PAUSED_READERS:
+            self._replace(owner, name, self._paused_function(owner, name, reason))
         for name in STORAGE_READERS:
             self._replace(torch.UntypedStorage, name, self._storage_method(name))
 
@@ -113,6 +127,18 @@ class Readers:
                 if isinstance(tensor, torch.Tensor):
                     settle(tensor, escapes, name)
             return original(*args, **kwargs)
+
+        return reader
+
+    def _paused_function(self, owner: Any, name: str, reason: str) -> Any:
+        original = getattr(owner, name)
+        settle, paused = self._settle, self._paused
+
+        @functools.wraps(original)
+        def reader(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            settle(tensor, False, reason)
+            with paused():
+                return original(tensor, *args, **kwargs)
 
         return reader
 

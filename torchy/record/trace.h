@@ -146,6 +146,7 @@ struct Registry {
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
   std::vector<Node*> nodes;
   std::vector<Step*> steps;
+  int64_t epoch = 0;  // how often all places have been forgotten
 
   std::shared_ptr<Session> find(int64_t id) {
     for (auto& session : sessions)

@@ -182,12 +182,14 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
   std::vector<Layout> before;  // of arguments that are results too: some ops resize them
   for (int argument : info.result_argument)
     before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
+  const int64_t epoch = registry().epoch;
   NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
   {
     c10::WarningUtils::WarningHandlerGuard guard(&warnings);
     run_now(info, keys, stack);
   }
-  if (warnings.any) return;  // it shall warn again next time, from its own line
+  if (epoch != registry().epoch) return;  // its place was forgotten meanwhile
+  if (warnings.any) return;               // it shall warn again next time, from its own line
   std::vector<Layout> layouts;
   for (size_t i = 0; i < info.results; ++i) {
     const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
@@ -241,7 +243,12 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       case Outcome::kNeedsPlace: {
         ++session->policy_calls;
         Step* step = recorder.step();
+        const int64_t epoch = registry().epoch;
         int64_t allowed = ask(Ask::kPlace, session->id, step->id);
+        if (epoch != registry().epoch) {  // all places were forgotten meanwhile, the root too
+          root = nullptr;
+          break;
+        }
         if (step->signature->verdict == Verdict::kUnknown) {
           Paused paused;
           bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
