@@ -72,14 +72,14 @@ def test_a_loop_of_100_000_ops_that_never_looks(compile):
             x = x + 1
     assert x.tolist() == [100_000.0] * 4
     assert session.counters["flushes"] > 1
-    assert peak.bytes < 64 * MIB  # compilers and the walker's own build included
+    assert peak.bytes < 64 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # compiler and walker included
 
 
 @TIERS
 def test_a_loop_in_place_that_never_looks(compile):
     def body():
         x, y = torch.zeros(1000), torch.ones(1000)
-        for i in range(20_000):
+        for i in range(5000):
             x.add_(y, alpha=i)
             y.mul_(0.999)
         return x
@@ -137,11 +137,11 @@ def test_a_training_loop_that_never_looks(compile):
     model = torch.nn.Sequential(
         torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 256)
     )
-    x = torch.randn(256, 256)
+    x = torch.randn(32, 256)
 
     def body():
         optimizer = torch.optim.Adam(model.parameters())
-        for _ in range(60):
+        for _ in range(25):
             optimizer.zero_grad()
             ((model(x) - x) ** 2).mean().backward()
             optimizer.step()
@@ -163,10 +163,10 @@ def test_programs_that_differ_every_time_do_not_fill_the_memory(compile):
         for i in range(200):
             once(i)
     with Peak() as peak, torchy.lazy(compile=compile if compile == "never" else "auto"):
-        for i in range(200, 2500):
+        for i in range(200, 1000):
             once(i)
             torchy.flush()
-    assert peak.bytes < 128 * MIB
+    assert peak.bytes < 128 * MIB, f"{peak.bytes / MIB:.1f} MiB"
 
 
 @TIERS
@@ -222,4 +222,4 @@ def test_sessions_do_not_pile_up(compile):
     body()
     with Peak() as peak:
         body()
-    assert peak.bytes < 16 * MIB
+    assert peak.bytes < 16 * MIB, f"{peak.bytes / MIB:.1f} MiB"

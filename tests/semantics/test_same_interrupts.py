@@ -127,7 +127,8 @@ def test_interrupts_at_any_time_leave_a_state_that_eager_could_have(compile, loo
     generator = random.Random(seed)
     signal.signal(signal.SIGALRM, ring)
     for _ in range(25):
-        x, total, count = torch.zeros(2000), torch.zeros(2000), 0
+        x, count = torch.zeros(2000, dtype=torch.float64), 0
+        total = x + 0
         try:
             with torchy.lazy(compile=compile):
                 signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-4, 0.02))
@@ -201,11 +202,14 @@ def test_signal_handlers_that_run_torch_code():
 def test_signals_that_fall_into_flushes(compile):
     import torchy
 
-    counts = []
+    counts, busy = [], []
     x = torch.zeros(500)
 
     def ring(number, frame):
-        counts.append(float((torch.ones(10) * len(counts)).sum()))
+        if not busy:  # handlers nest
+            busy.append(number)
+            counts.append(float((torch.ones(10) * len(counts)).sum()))
+            busy.clear()
 
     signal.signal(signal.SIGALRM, ring)
     with torchy.lazy(compile=compile):

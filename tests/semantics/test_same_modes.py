@@ -97,6 +97,16 @@ def test_an_inference_tensor_written_outside_raises(kept):
 
 
 @program
+def test_clones_of_inference_tensors_count_a_version():
+    with torch.inference_mode():
+        x = torch.ones(3) * 2
+        y = x.clone()
+    z = x.clone()
+    z.add_(1)
+    return x, y, z, x.double(), x.contiguous(), x[1:].clone(), torch.cat([x, x])
+
+
+@program
 def test_grad_modes_interleave():
     x = torch.ones(3, requires_grad=True)
     results = []

@@ -300,7 +300,9 @@ def double_into(shared, results):
 
 
 @program(times=2)
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", pytest.param("spawn", marks=[pytest.mark.slow, pytest.mark.seconds(120)])]
+)
 def test_processes_share_a_pending_tensor(method):
     context = multiprocessing.get_context(method)
     x = torch.arange(4.0) + 1
