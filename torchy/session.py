@@ -6,6 +6,7 @@ one :class:`Runtime` of the process, since torch has one dispatcher.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import enum
@@ -222,6 +223,7 @@ class Runtime:
         self.tiny_op = tiny_op_seconds()
         self._threads = threading.local()
         self.walker.library.torchy_claim()
+        atexit.register(self._at_exit)
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
 
     # sessions
@@ -434,6 +436,11 @@ class Runtime:
     def _before_fork(self) -> None:
         for number in list(self.sessions):
             self.flush(number, "fork")
+
+    def _at_exit(self) -> None:
+        """Python goes: nothing may call it any more."""
+        while self.stack:
+            self.leave("exit")
 
     def _after_fork(self) -> None:
         self.kernels.forget_worker()

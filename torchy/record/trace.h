@@ -122,6 +122,18 @@ struct Trace {
 
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 
+// Python, called for what only it can decide or do. Returns a negative number if an exception is to
+// be raised.
+enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3, kPace = 4 };
+enum class Reason : int64_t {
+  kOperand = 0,
+  kMemory = 1,
+  kLength = 2,
+  kBytes = 3,
+  kState = 4,
+  kWrite = 5,
+  kOtherThread = 6
+};
 struct Session {
   int64_t id = 0;
   Trace trace;
@@ -133,6 +145,18 @@ struct Session {
   // counters
   int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
           views = 0;
+
+  // Why the trace must be flushed now, if it must: its length, or the memory that it keeps alive.
+  std::optional<Reason> full() {
+    if (trace.path.size() >= max_ops) return Reason::kLength;
+    if (trace.large_bytes < (size_t{1} << 20) && trace.path.size() % 64 != 0) return std::nullopt;
+    trace.large_bytes = 0;
+    size_t needed = 0, eager = 0;
+    trace.weigh(needed, eager);
+    trace.peak = std::max(trace.peak, eager);
+    if (needed <= trace.peak + std::max(slack_bytes, trace.peak / 20)) return std::nullopt;
+    return Reason::kBytes;
+  }
 };
 
 struct Registry {
@@ -163,18 +187,6 @@ inline Registry& registry() {
 
 inline thread_local std::shared_ptr<Session> this_session;
 
-// Python, called for what only it can decide or do. Returns a negative number if an exception is to
-// be raised.
-enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3, kPace = 4 };
-enum class Reason : int64_t {
-  kOperand = 0,
-  kMemory = 1,
-  kLength = 2,
-  kBytes = 3,
-  kState = 4,
-  kWrite = 5,
-  kOtherThread = 6
-};
 using Callback = int64_t (*)(int64_t what, int64_t session, int64_t argument, const char* text);
 
 inline Callback& callback() {

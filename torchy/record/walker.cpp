@@ -145,16 +145,6 @@ void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack)
     });
 }
 
-bool too_long(Session& session) {
-  Trace& trace = session.trace;
-  if (trace.large_bytes < (size_t{1} << 20) && trace.path.size() % 64 != 0) return false;
-  trace.large_bytes = 0;
-  size_t needed = 0, eager = 0;
-  trace.weigh(needed, eager);
-  trace.peak = std::max(trace.peak, eager);
-  return needed > trace.peak + std::max(session.slack_bytes, trace.peak / 20);
-}
-
 void flush_now(Session& session, Reason reason, const char* text = "") {
   ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
 }
@@ -205,93 +195,102 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
   learn_from(recorder, layouts);
 }
 
+// Asks the policy about an op at a new place; false if all places were forgotten meanwhile.
+bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) {
+  ++session.policy_calls;
+  const int64_t epoch = registry().epoch;
+  int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  if (epoch != registry().epoch) return false;
+  Signature& signature = *step.signature;
+  if (signature.verdict != Verdict::kUnknown) return true;
+  Paused paused;
+  bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
+  signature.rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
+  if (defer && info.pointwise) {
+    auto dtypes = try_on_one_element(info, stack);
+    defer = dtypes.has_value();
+    if (defer) signature.result_dtypes = *dtypes;
+  }
+  signature.verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
+  return true;
+}
+
+// Finds out what the results look like for operands not seen before; true if the op has been run.
+bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  const Signature& signature = *recorder.step()->signature;
+  std::optional<std::vector<Layout>> layouts;
+  {
+    Paused paused;
+    layouts = infer_layouts(info, signature, *stack);
+  }
+  if (!layouts && (signature.rule != LayoutRule::kIterate || signature.result_dtypes.empty())) {
+    run_and_learn(info, recorder, keys, stack);
+    return true;
+  }
+  bool fine = layouts.has_value();
+  for (size_t i = 0; fine && i < info.results; ++i) {  // results that are resized run now
+    int argument = info.result_argument[i];
+    fine =
+        argument < 0 || layout_of(stack->at(stack->size() - info.arguments + argument).toTensor())
+                            .same_as((*layouts)[i]);
+  }
+  if (fine) {
+    learn_from(recorder, layouts);
+  } else {
+    run_now(info, keys, stack);
+  }
+  return !fine;
+}
+
 void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::shared_ptr<Session> session = this_session;
-  auto state = ProcessState::now();
-  if (session->trace.path.empty()) {
-    session->trace.state = state;
-  } else if (!(state == session->trace.state)) {
-    flush_now(*session, Reason::kState);
-    session->trace.state = state;
-  }
-  Node* root = session->trace.path.empty() ? root_of(*session) : nullptr;
-  for (int attempts = 0; attempts < 8; ++attempts) {
+  const auto state = ProcessState::now();
+  Node* root = nullptr;
+  constexpr int kAttempts = 8;  // other threads may flush in between
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Recorder recorder(*session, info, *stack);
     Outcome outcome;
+    std::optional<Reason> full;
     {
       std::lock_guard<std::mutex> lock(registry().mutex);
-      if (session->trace.path.empty() && !root) {
-        outcome = Outcome::kRunNow;  // another thread flushed just now
+      Trace& trace = session->trace;
+      if (trace.path.empty()) trace.state = state;
+      if (!(trace.state == state)) {
+        outcome = Outcome::kOtherState;
+      } else if (trace.path.empty() && !root) {
+        outcome = Outcome::kNeedsRoot;
       } else {
         outcome = recorder.attempt(root);
+        if (outcome == Outcome::kRecorded) full = session->full();
       }
     }
     switch (outcome) {
-      case Outcome::kRecorded: {
+      case Outcome::kRecorded:
         torch::jit::drop(*stack, info.arguments);
         for (auto& result : recorder.results()) stack->push_back(std::move(result));
-        if (session->trace.path.size() >= session->max_ops) {
-          flush_now(*session, Reason::kLength);
-        } else if (too_long(*session)) {
-          flush_now(*session, Reason::kBytes);
-        }
+        if (full) flush_now(*session, *full);
         return;
-      }
       case Outcome::kRunNow:
         ++session->run_now;
         return run_now(info, keys, stack);
-      case Outcome::kNeedsPlace: {
-        ++session->policy_calls;
-        Step* step = recorder.step();
-        const int64_t epoch = registry().epoch;
-        int64_t allowed = ask(Ask::kPlace, session->id, step->id);
-        if (epoch != registry().epoch) {  // all places were forgotten meanwhile, the root too
-          root = nullptr;
-          break;
-        }
-        if (step->signature->verdict == Verdict::kUnknown) {
-          Paused paused;
-          bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
-          step->signature->rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
-          if (defer && info.pointwise) {
-            auto dtypes = try_on_one_element(info, *stack);
-            defer = dtypes.has_value();
-            if (defer) step->signature->result_dtypes = *dtypes;
-          }
-          step->signature->verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
+      case Outcome::kOtherState:
+        flush_now(*session, Reason::kState);
+        break;
+      case Outcome::kNeedsRoot:
+        root = root_of(*session);
+        break;
+      case Outcome::kNeedsPlace:
+        if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;
+        break;
+      case Outcome::kNeedsLayout:
+        if (find_layouts(info, recorder, keys, stack)) {
+          ++session->run_now;
+          return;
         }
         break;
-      }
-      case Outcome::kNeedsLayout: {
-        Step* step = recorder.step();
-        std::optional<std::vector<Layout>> layouts;
-        {
-          Paused paused;
-          layouts = infer_layouts(info, *step->signature, *stack);
-        }
-        const bool learn =
-            step->signature->rule != LayoutRule::kIterate || step->signature->result_dtypes.empty();
-        if (!layouts && learn) {
-          ++session->run_now;
-          return run_and_learn(info, recorder, keys, stack);
-        }
-        bool fine = layouts.has_value();
-        for (size_t i = 0; fine && i < info.results; ++i) {  // results that are resized run now
-          int argument = info.result_argument[i];
-          fine = argument < 0 ||
-                 layout_of(stack->at(stack->size() - info.arguments + argument).toTensor())
-                     .same_as((*layouts)[i]);
-        }
-        if (!fine) {
-          ++session->run_now;
-          return run_now(info, keys, stack);
-        }
-        learn_from(recorder, layouts);
-        break;
-      }
     }
-    if (session->trace.path.empty() && !root) root = root_of(*session);
   }
+  ++session->run_now;
   run_now(info, keys, stack);
 }
 
