@@ -67,12 +67,14 @@ def test_a_loop_of_100_000_ops_that_never_looks(compile):
     import torchy
 
     x = torch.zeros(4)
+    with torchy.lazy(compile=compile):  # loads the compiler
+        (x * 2).sum().item()
     with Peak() as peak, torchy.lazy(compile=compile) as session:
         for _ in range(100_000):
             x = x + 1
     assert x.tolist() == [100_000.0] * 4
     assert session.counters["flushes"] > 1
-    assert peak.bytes < 64 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # compiler and walker included
+    assert peak.bytes < 32 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # with what it compiles
 
 
 @TIERS
@@ -101,9 +103,9 @@ def test_large_tensors_that_are_dropped(compile):
 @TIERS
 def test_large_tensors_made_by_ops_that_run_now(compile):
     def body():
-        total = torch.zeros(MIB)
-        for _ in range(60):
-            total += torch.rand(MIB) * 2
+        total = torch.zeros(MIB // 4)
+        for _ in range(120):
+            total += torch.rand(MIB // 4) * 2
         return total
 
     assert_bounded(*peaks(body, compile=compile))

@@ -173,18 +173,21 @@ def test_disable_within_a_block(compile):
 
 
 @TIERS
-def test_enable_twice_is_enable_once(compile):
+def test_every_enable_is_ended_by_its_own_disable(compile):
     import torchy
 
     torchy.enable(compile=compile)
+    outer = torchy.current_session()
     x = torch.ones(3) * 2
     torchy.enable(compile=compile)
     y = x + 1
     torchy.disable()
-    assert not torchy.is_pending(y)
-    assert y.tolist() == [3, 3, 3]
+    assert torchy.current_session() is outer
+    z = y * 2
     torchy.disable()
     assert torchy.current_session() is None
+    assert not any(map(torchy.is_pending, (x, y, z)))
+    assert z.tolist() == [6, 6, 6]
 
 
 @TIERS
