@@ -74,6 +74,7 @@ class Session:
         self.builder = ReportBuilder()
         self.pace = Pace(runtime.tiny_op)
         self.asleep = False
+        self.open = True
         self.kernels_told: set[str] = set()
         self._last_counters: native.Counters | None = None
 
@@ -254,6 +255,7 @@ class Runtime:
             return session
         session = Session(self, next(self._numbers), settings)
         self.sessions[session.id] = session
+        library.torchy_pause(-1)
         library.torchy_open(
             session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
         )
@@ -285,11 +287,18 @@ class Runtime:
         try:
             self.flush(session.id, reason)
         finally:
-            if not library.torchy_recorded_ops(session.id) and session.id not in self._flushes:
-                self.stack.pop()
-                library.torchy_attach(-1)
-                session.close()
-                del self.sessions[session.id]
+            self.stack.pop()
+            library.torchy_attach(-1)
+            session.open = False
+            self._close_if_done(session)
+
+    def _close_if_done(self, session: Session) -> None:
+        """Let go of a session that has ended; not while a flush that failed can still be resumed."""
+        library = self.walker.library
+        if session.open or session.id in self._flushes or library.torchy_recorded_ops(session.id):
+            return
+        session.close()
+        self.sessions.pop(session.id, None)
 
     # what the walker asks
 
@@ -344,11 +353,13 @@ class Runtime:
                     self._flushes[number] = flush
                 flush.advance()
                 if not flush.execution.finished:
+                    # in this order: an interrupt in between must not leave a flush without its trace
                     flush.execution.finished = True
+                    self._flushes.pop(number, None)
                     library.torchy_finish(number)
-                    del self._flushes[number]
                     flush.tell()
                     self._bound_places()
+                    self._close_if_done(flush.session)
                     if flush.loses():
                         self._put_to_sleep(flush.session, "traces are small")
             except BaseException:

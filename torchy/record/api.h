@@ -210,9 +210,8 @@ inline thread_local std::string torchy_text;
 
 __attribute__((visibility("default"))) int64_t torchy_abi() { return 1; }
 
-__attribute__((visibility("default"))) void torchy_set_callback(torchy::Callback function) {
-  torchy::callback() = function;
-}
+// From now on there is a Python kernel for torchy::ask.
+__attribute__((visibility("default"))) void torchy_listen() { torchy::listening() = true; }
 
 __attribute__((visibility("default"))) void torchy_claim() { torchy::claim_ops(); }
 
@@ -276,14 +275,16 @@ __attribute__((visibility("default"))) int64_t torchy_forget() {
   return 1;
 }
 
-// Nested: while paused, this thread's ops are run, not recorded.
+// Nested: while paused (1), this thread's ops are run, not recorded. 0 ends the last pause, -1 all:
+// an interrupt may have come between a pause and its end.
 __attribute__((visibility("default"))) void torchy_pause(int64_t on) {
   static thread_local std::vector<std::unique_ptr<torchy::Paused>> pauses;
-  if (on) {
+  if (on > 0) {
     pauses.push_back(std::make_unique<torchy::Paused>());
-  } else {
+  } else if (!pauses.empty()) {
     pauses.pop_back();
   }
+  while (on < 0 && !pauses.empty()) pauses.pop_back();
 }
 
 __attribute__((visibility("default"))) int64_t torchy_begin(int64_t id) {
@@ -427,5 +428,5 @@ __attribute__((visibility("default"))) int64_t torchy_recorded_ops(int64_t id) {
 
 TORCH_LIBRARY(torchy, m) {
   m.def("run(int session, int op) -> ()", &torchy::run_op);
-  m.def("reraise() -> ()");
+  m.def("ask(int what, int session, int argument, str text) -> int");
 }

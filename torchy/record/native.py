@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +19,6 @@ import torch
 
 HERE = Path(__file__).parent
 SOURCES = ("walker.cpp", "api.h", "keys.h", "layout.h", "recorder.h", "trace.h", "trie.h")
-CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p
-)
 
 
 class WalkerUnavailable(RuntimeError):
@@ -178,34 +174,19 @@ class Walker:
         What :func:`build` returned.
     answer
         Called for what only Python can decide or do: ``answer(what, session, argument, text)``
-        gives a number, negative if :attr:`raising` holds an exception for the program.
+        gives a number. What it raises arrives in the program.
     """
 
     def __init__(self, library: Path, answer: Callable[[int, int, int, str], int]) -> None:
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         self.library = ctypes.CDLL(str(library))
-        self.raising: dict[int, BaseException] = {}
-        self._answer = answer
-        self._callback = CALLBACK(self._called)
         for name, result, *arguments in _FUNCTIONS:
             function = getattr(self.library, f"torchy_{name}")
             function.restype, function.argtypes = result, arguments
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
-        self._python_side.impl(  # type: ignore[no-untyped-call]
-            "reraise", self._reraise, "CompositeImplicitAutograd"
-        )
-        self.library.torchy_set_callback(self._callback)
+        self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+        self.library.torchy_listen()
         self.run = torch.ops.torchy.run.default
-
-    def _called(self, what: int, session: int, argument: int, text: bytes) -> int:
-        try:
-            return self._answer(what, session, argument, text.decode())
-        except BaseException as error:  # the walker raises it again, in the program
-            self.raising[threading.get_ident()] = error
-            return -1
-
-    def _reraise(self) -> None:
-        raise self.raising.pop(threading.get_ident())
 
     def owing(self, tensor: torch.Tensor, written: bool) -> list[int]:
         """Return the sessions that must flush before a tensor is read, or written, from outside."""
@@ -238,7 +219,7 @@ _INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
 _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
     ("abi", _INT),
-    ("set_callback", _VOID, CALLBACK),
+    ("listen", _VOID),
     ("claim", _VOID),
     ("set_op", _VOID, _INT, _INT, _INT, _INT, ctypes.c_uint64, ctypes.c_uint64),
     ("open", _VOID, _INT, _INT, _INT, _INT),

@@ -64,7 +64,7 @@ class Recorder {
   bool read_tensor(const at::Tensor& tensor, size_t index);
   bool read_wrapped(const at::Tensor& tensor, size_t index);
   void read_number(char kind, int64_t bits, bool runtime);
-  bool fit(const c10::TensorImpl& tensor, bool known) const;
+  bool fit(c10::TensorImpl& tensor, bool known) const;
   bool overlaps() const;
   Words signature_key() const;
   Argument describe(const c10::IValue& value, size_t index, int* operand, int* number) const;
@@ -101,9 +101,11 @@ enum Tag : uint64_t {  // the highest bits of a key's words
   kListTag = uint64_t{5} << 60
 };
 
-inline bool Recorder::fit(const c10::TensorImpl& tensor, bool known) const {
+inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
   if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
   if (tensor.has_symbolic_sizes_strides()) return false;
+  // outside inference mode, composite ops on them count versions
+  if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
   if (known) return true;
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
@@ -246,7 +248,9 @@ inline bool Recorder::read_argument(const c10::IValue& value, size_t index) {
 
 inline bool Recorder::read_arguments() {
   bool grad = !info_.pointwise && c10::GradMode::is_enabled();
-  scratch_.key.push_back(static_cast<uint64_t>(info_.id) | static_cast<uint64_t>(grad) << 32);
+  auto dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());  // shapes results
+  scratch_.key.push_back(static_cast<uint64_t>(info_.id) | static_cast<uint64_t>(grad) << 32 |
+                         dtype << 40);
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there
@@ -348,7 +352,7 @@ inline Step* Recorder::add_step(Node* parent) {
   step->id = static_cast<int64_t>(all.steps.size());
   step->info = &info_;
   step->before = parent;
-  step->grad_mode = (scratch_.key[0] >> 32) != 0;
+  step->grad_mode = (scratch_.key[0] >> 32 & 1) != 0;
   auto& signature = all.signatures[signature_key()];
   if (!signature) signature = std::make_unique<Signature>();
   step->signature = signature.get();

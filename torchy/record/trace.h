@@ -122,8 +122,7 @@ struct Trace {
 
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 
-// Python, called for what only it can decide or do. Returns a negative number if an exception is to
-// be raised.
+// What only Python can decide or do.
 enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3, kPace = 4 };
 enum class Reason : int64_t {
   kOperand = 0,
@@ -187,22 +186,18 @@ inline Registry& registry() {
 
 inline thread_local std::shared_ptr<Session> this_session;
 
-using Callback = int64_t (*)(int64_t what, int64_t session, int64_t argument, const char* text);
-
-inline Callback& callback() {
-  static Callback function = nullptr;
-  return function;
+// A torch op with a Python kernel, so that exceptions pass through as what they are.
+inline bool& listening() {
+  static bool value = false;
+  return value;
 }
 
 inline int64_t ask(Ask what, int64_t session, int64_t argument, const char* text = "") {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchy::ask", "");
   Paused paused;
-  int64_t answer = callback()(static_cast<int64_t>(what), session, argument, text);
-  if (answer < 0) {  // Python holds an exception: let torch translate it
-    torch::jit::Stack none;
-    c10::Dispatcher::singleton().findSchemaOrThrow("torchy::reraise", "").callBoxed(&none);
-    TORCH_CHECK(false, "torchy: an exception was lost");
-  }
-  return answer;
+  torch::jit::Stack stack{static_cast<int64_t>(what), session, argument, std::string(text)};
+  op.callBoxed(&stack);
+  return stack.back().toInt();
 }
 
 inline void on_access(c10::StorageImpl* storage);

@@ -324,7 +324,7 @@ struct See : c10::OperatorKernel {
   }
 
   static void classify(OpInfo& info) {
-    if (!callback()) return;
+    if (!listening()) return;
     auto name = c10::toString(info.op.operator_name());
     ask(Ask::kClassify, 0, info.id, name.c_str());
     if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
@@ -399,13 +399,17 @@ void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
   }
   c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
   settle_arguments(op, *stack);
+  bool tensors = false;
   for (size_t i = 0; i < arguments.size(); ++i)
-    each_tensor((*stack)[first + i],
-                [&](const at::Tensor& tensor) { keys = keys | tensor.key_set(); });
+    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
+      keys = keys | tensor.key_set();
+      tensors = true;
+    });
   Paused paused;
   constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
                                       c10::DispatchKey::BackendSelect);
-  op.redispatchBoxed(c10::impl::computeDispatchKeySet(keys, after), stack);
+  // as the kernels that torch generates do: the thread's keys count only beside tensors
+  op.redispatchBoxed(tensors ? c10::impl::computeDispatchKeySet(keys, after) : keys, stack);
 }
 
 class Silent : public c10::WarningHandler {
@@ -479,15 +483,16 @@ class Claims {
     using c10::DispatchKey;
     const auto& name = op.operator_name();
     if (!name.getNamespace() || *name.getNamespace() == "torchy") return true;
-    bool served = op.hasKernelForDispatchKey(DispatchKey::CPU) ||
-                  op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
-                  op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
+    const bool composite =
+        op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
+        op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
+    const bool served = composite || op.hasKernelForDispatchKey(DispatchKey::CPU);
     if (served && is_new(name, DispatchKey::PrivateUse3))
       put(op, DispatchKey::PrivateUse3,
           torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(op))));
-    // _to_copy and to.dtype_layout keep the backends of their tensor, and so come here anyway
-    if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) && name.name != "aten::_to_copy" &&
-        name.name != "aten::to" && is_new(name, DispatchKey::BackendSelect))
+    const bool sparse = name.name.find("sparse_") != std::string::npos;
+    if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
+        (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect))
       put(op, DispatchKey::BackendSelect,
           torch::CppFunction::makeFromBoxedFunction<&run_factory>());
     static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
@@ -508,6 +513,12 @@ class Claims {
           if (is_new(name, key))
             put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
     return served;
+  }
+
+  static bool has_tensors(const c10::OperatorHandle& op) {
+    for (const auto& argument : op.schema().arguments())
+      if (argument.type()->str().find("Tensor") != std::string::npos) return true;
+    return false;
   }
 
   bool is_new(const c10::OperatorName& name, c10::DispatchKey key) {
