@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "semantics")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "semantics")]
 
-from isolation import Server
+from isolation import Server, judge  # noqa: E402
 
 SECONDS = 300.0
 
@@ -30,5 +29,6 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     server = pyfuncitem._request.getfixturevalue("conformance_servers")[0]
-    print(server.run(str(pyfuncitem.path), pyfuncitem.originalname, arguments, SECONDS), end="")
+    outcome = server.call(str(pyfuncitem.path), pyfuncitem.originalname, arguments, SECONDS)
+    print(judge(*outcome), end="")
     return True

@@ -36,7 +36,11 @@ def test_quantized_ops(settings):
                        q.int_repr() + 1, q.clone(), torch.sigmoid(q), q.max(), q.mean(), q == r, q.sort()[0]]  # fmt: skip
             if "fbgemm" in torch.backends.quantized.supported_engines:
                 weight = torch.quantize_per_channel(
-                    torch.randn(3, 6) * 0.5, torch.ones(3) * 0.02, torch.zeros(3, dtype=torch.int64), 0, torch.qint8
+                    torch.randn(3, 6) * 0.5,
+                    torch.ones(3) * 0.02,
+                    torch.zeros(3, dtype=torch.int64),
+                    0,
+                    torch.qint8,
                 )
                 packed = torch.ops.quantized.linear_prepack(weight, torch.randn(3) * 0.1)
                 results += [

@@ -54,20 +54,9 @@ class Server:
             [sys.executable, __file__, *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive"},  # cores are shared
             cwd=ROOT,
         )
-
-    def run(self, file: str, name: str, arguments: dict[str, object], seconds: float) -> str:
-        """Run one test; return what it printed. Fail or skip as it did."""
-        kind, value, log = self.call(file, name, arguments, seconds)
-        if kind == "skipped":
-            pytest.skip(value)
-        if kind == "failed":
-            pytest.fail(value + ("\n--- output ---\n" + log if log else ""), pytrace=False)
-        if kind == "died":
-            pytest.fail(f"the test's process {value}; its output:\n{log}", pytrace=False)
-        return log
 
     def call(
         self, file: str, name: str, arguments: dict[str, object], seconds: float
@@ -110,6 +99,17 @@ class Server:
         self.process.stdout.close()
         self.process.wait()
         self.folder.cleanup()
+
+
+def judge(kind: str, value: Any, log: str) -> str:
+    """Fail or skip as a test did that ran elsewhere; return what it printed."""
+    if kind == "skipped":
+        pytest.skip(value)
+    if kind == "failed":
+        pytest.fail(value + ("\n--- output ---\n" + log if log else ""), pytrace=False)
+    if kind == "died":
+        pytest.fail(f"the test's process {value}; its output:\n{log}", pytrace=False)
+    return log
 
 
 def load(file: str) -> types.ModuleType:
