@@ -29,7 +29,7 @@ from torchy.record import native, policy
 from torchy.record.native import Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
-from torchy.record.source import current_source
+from torchy.record.source import current_source, raised_by_program
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.execute import Binding, Execution, bytes_moved, layouts, view_words
@@ -319,6 +319,8 @@ class Runtime:
                 return policy.allow(self.places.describe_step(argument))
             verdict = policy.classify(text)
         except Exception as error:  # the op runs now; the report says so
+            if raised_by_program(error):  # a signal handler, in the midst of it
+                raise
             for open_session in self.sessions.values():
                 open_session.builder.event(
                     "policy raised", f"{text or argument}: {type(error).__name__}: {error}"

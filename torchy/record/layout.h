@@ -180,6 +180,19 @@ inline Layout contiguous_layout(c10::SmallVector<int64_t, 5> sizes, c10::ScalarT
 
 using Tensors = c10::SmallVector<at::Tensor, 4>;
 
+// Strides in dimensions of one element are nobody's business but TensorIterator's, and there it
+// matters how many numbers beside the tensors a kernel hands to it.
+inline bool has_idle_strides(const at::Tensor& tensor) {
+  int64_t step = 1;
+  bool idle = false, contiguous = true;
+  for (int64_t i = tensor.dim() - 1; i >= 0; --i) {
+    idle = idle || tensor.size(i) == 1;
+    contiguous = contiguous && tensor.stride(i) == step;
+    step *= std::max<int64_t>(tensor.size(i), 1);
+  }
+  return idle && !contiguous;
+}
+
 // TensorIterator's own rule, asked on tensors without memory.
 inline std::optional<Layout> iterate_layout(const Tensors& operands, const at::Tensor& target,
                                             c10::ScalarType dtype) {
@@ -274,6 +287,7 @@ inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info,
     switch (signature.rule) {
       case LayoutRule::kIterate: {
         int target = info.result_argument[0];
+        if (std::any_of(operands.begin(), operands.end(), has_idle_strides)) return std::nullopt;
         if (target < 0) {
           layout = iterate_layout(operands, at::Tensor(), dtypes[0]);
           break;

@@ -35,3 +35,14 @@ def current_source(frame: FrameType | None = None) -> Source | None:
             fallback = fallback or Source(file, frame.f_lineno)
         frame = frame.f_back
     return fallback
+
+
+def raised_by_program(error: BaseException) -> bool:
+    """Return True if an exception comes from code of the program, such as a signal handler."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not file.startswith((_TORCH, _TORCHY, "<frozen", *_LIBRARIES)):
+            return True
+        traceback = traceback.tb_next
+    return False

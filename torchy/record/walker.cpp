@@ -223,7 +223,7 @@ bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, St
     Paused paused;
     layouts = infer_layouts(info, signature, *stack);
   }
-  if (!layouts && (signature.rule != LayoutRule::kIterate || signature.result_dtypes.empty())) {
+  if (!layouts) {  // eager raises, or shows how it is
     run_and_learn(info, recorder, keys, stack);
     return true;
   }
