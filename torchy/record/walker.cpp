@@ -206,10 +206,10 @@ bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) 
   Paused paused;
   bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
   signature.rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
-  if (defer && info.pointwise) {
+  if (defer && signature.rule != LayoutRule::kLearn) {
     auto dtypes = try_on_one_element(info, stack);
-    defer = dtypes.has_value();
-    if (defer) signature.result_dtypes = *dtypes;
+    if (dtypes) signature.result_dtypes = *dtypes;
+    defer = dtypes || !info.pointwise;  // calls may mind their sizes: they are tried as they are
   }
   signature.verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
   return true;
