@@ -97,7 +97,7 @@ def test_mkldnn_tensors(settings):
         y = x.clone().to_mkldnn().requires_grad_()
         (y * y).to_dense().sum().backward()
         return (m.relu(), (m + m).to_dense() + 1, conv(m), linear(x[0, 0].to_mkldnn()), m.reshape(6, 36), (m * 2).to_dense(),
-                torch.max_pool2d(m, 2), m.transpose(0, 1).to_dense(), y.grad.to_dense(), m.sigmoid().to_dense() * x)  # fmt: skip
+                torch.max_pool2d(m, 2), m.transpose(0, 1).to_dense(), y.grad.to_dense(), m.sigmoid().to_dense() * x)  # fmt: skip  # noqa: E501
 
     same(program, times=2, **settings)
 
@@ -120,7 +120,7 @@ def test_sparse_tensors_and_their_gradients(settings):
                 torch.tensor([[0, 2, 0]]), torch.randn(3, 2) * 2, (4, 2)
             ).coalesce()
             mask = torch.randn(5, 5).to_sparse()
-            return (s.grad, dense.grad, csr @ dense.detach(), csr * 2, t, u, t.to_dense() + 1, hybrid * 3, t.t().coalesce(),
+            return (s.grad, dense.grad, csr @ dense.detach(), csr * 2, t, u, t.to_dense() + 1, hybrid * 3, t.t().coalesce(),  # noqa: E501
                     torch.sparse.softmax(s.detach(), 1), torch.sparse.sum(t, 0), csr.to_sparse_csc(), csr.values() + 1,
                     x.sparse_mask(mask.coalesce()), torch.sparse.addmm(dense.detach()[:, :1] * 1, s.detach(), dense.detach()[:, :1]))  # fmt: skip
 

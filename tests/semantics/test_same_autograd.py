@@ -240,6 +240,11 @@ def test_broadcast_gradients_are_summed():
     return a, b, c, y
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="x.grad._version: autograd adds in place only while storage.use_count() == 1, and a trace "
+    "holds the storages that it reads",
+)
 @program
 def test_functions_of_several_results():
     x = torch.randn(4, 5, requires_grad=True)
