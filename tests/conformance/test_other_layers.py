@@ -31,9 +31,24 @@ def test_quantized_ops(settings):
             x = torch.linspace(-2, 2, 24).reshape(4, 6) * 1.5
             q = torch.quantize_per_tensor(x, 0.05, 10, torch.quint8)
             r = torch.quantize_per_tensor(x + 0.3, 0.04, 3, torch.quint8)
-            results = [q, q.dequantize() * 2, torch.ops.quantized.add(q, r, 0.1, 5), torch.ops.quantized.mul(q, r, 0.1, 5),
-                       torch.ops.quantized.cat([q, r], 0, 0.1, 5), q.relu(), q[1:], q.reshape(6, 4), q.t().contiguous(),
-                       q.int_repr() + 1, q.clone(), torch.sigmoid(q), q.max(), q.mean(), q == r, q.sort()[0]]  # fmt: skip
+            results = [
+                q,
+                q.dequantize() * 2,
+                torch.ops.quantized.add(q, r, 0.1, 5),
+                torch.ops.quantized.mul(q, r, 0.1, 5),
+                torch.ops.quantized.cat([q, r], 0, 0.1, 5),
+                q.relu(),
+                q[1:],
+                q.reshape(6, 4),
+                q.t().contiguous(),
+                q.int_repr() + 1,
+                q.clone(),
+                torch.sigmoid(q),
+                q.max(),
+                q.mean(),
+                q == r,
+                q.sort()[0],
+            ]
             if "fbgemm" in torch.backends.quantized.supported_engines:
                 weight = torch.quantize_per_channel(
                     torch.randn(3, 6) * 0.5,
@@ -96,8 +111,18 @@ def test_mkldnn_tensors(settings):
         linear = torch.utils.mkldnn.to_mkldnn(torch.nn.Linear(6, 2).eval())
         y = x.clone().to_mkldnn().requires_grad_()
         (y * y).to_dense().sum().backward()
-        return (m.relu(), (m + m).to_dense() + 1, conv(m), linear(x[0, 0].to_mkldnn()), m.reshape(6, 36), (m * 2).to_dense(),
-                torch.max_pool2d(m, 2), m.transpose(0, 1).to_dense(), y.grad.to_dense(), m.sigmoid().to_dense() * x)  # fmt: skip  # noqa: E501
+        return (
+            m.relu(),
+            (m + m).to_dense() + 1,
+            conv(m),
+            linear(x[0, 0].to_mkldnn()),
+            m.reshape(6, 36),
+            (m * 2).to_dense(),
+            torch.max_pool2d(m, 2),
+            m.transpose(0, 1).to_dense(),
+            y.grad.to_dense(),
+            m.sigmoid().to_dense() * x,
+        )
 
     same(program, times=2, **settings)
 
@@ -120,9 +145,23 @@ def test_sparse_tensors_and_their_gradients(settings):
                 torch.tensor([[0, 2, 0]]), torch.randn(3, 2) * 2, (4, 2)
             ).coalesce()
             mask = torch.randn(5, 5).to_sparse()
-            return (s.grad, dense.grad, csr @ dense.detach(), csr * 2, t, u, t.to_dense() + 1, hybrid * 3, t.t().coalesce(),  # noqa: E501
-                    torch.sparse.softmax(s.detach(), 1), torch.sparse.sum(t, 0), csr.to_sparse_csc(), csr.values() + 1,
-                    x.sparse_mask(mask.coalesce()), torch.sparse.addmm(dense.detach()[:, :1] * 1, s.detach(), dense.detach()[:, :1]))  # fmt: skip
+            return (
+                s.grad,
+                dense.grad,
+                csr @ dense.detach(),
+                csr * 2,
+                t,
+                u,
+                t.to_dense() + 1,
+                hybrid * 3,
+                t.t().coalesce(),
+                torch.sparse.softmax(s.detach(), 1),
+                torch.sparse.sum(t, 0),
+                csr.to_sparse_csc(),
+                csr.values() + 1,
+                x.sparse_mask(mask.coalesce()),
+                torch.sparse.addmm(dense.detach()[:, :1] * 1, s.detach(), dense.detach()[:, :1]),
+            )
 
     same(program, times=2, **settings)
 
@@ -222,10 +261,22 @@ def test_custom_ops_of_the_python_decorator(settings):
 def test_composite_functions_and_backend_select(settings):
     def program():
         x = torch.randn(10) * 2
-        return (torch.hann_window(8) * 2, torch.kaiser_window(8), torch.tril_indices(3, 3), torch.eye(3) * 2,
-                torch.arange(5) + 1, torch.linspace(0, 1, 5) * 2, torch.logspace(0, 1, 5), torch.vander(x[:3]),
-                torch.nn.functional.layer_norm(x, (10,)), torch.bartlett_window(7) + 1, x,
-                torch.corrcoef(x.reshape(2, 5)), torch.cov(x.reshape(2, 5)), torch.block_diag(x[:1], x[1:2]))  # fmt: skip
+        return (
+            torch.hann_window(8) * 2,
+            torch.kaiser_window(8),
+            torch.tril_indices(3, 3),
+            torch.eye(3) * 2,
+            torch.arange(5) + 1,
+            torch.linspace(0, 1, 5) * 2,
+            torch.logspace(0, 1, 5),
+            torch.vander(x[:3]),
+            torch.nn.functional.layer_norm(x, (10,)),
+            torch.bartlett_window(7) + 1,
+            x,
+            torch.corrcoef(x.reshape(2, 5)),
+            torch.cov(x.reshape(2, 5)),
+            torch.block_diag(x[:1], x[1:2]),
+        )
 
     same(program, **settings)
 
@@ -268,9 +319,22 @@ def cpp_library(tmp_path_factory):
     source, library = folder / "pointers.cpp", folder / "pointers.so"
     source.write_text(CPP)
     home = Path(torch.__file__).parent
-    command = ["g++", "-O1", "-std=c++20", "-fPIC", "-shared", f"-I{home}/include",
-               f"-I{home}/include/torch/csrc/api/include", str(source), "-o", str(library), f"-L{home}/lib",
-               "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{home}/lib"]  # fmt: skip
+    command = [
+        "g++",
+        "-O1",
+        "-std=c++20",
+        "-fPIC",
+        "-shared",
+        f"-I{home}/include",
+        f"-I{home}/include/torch/csrc/api/include",
+        str(source),
+        "-o",
+        str(library),
+        f"-L{home}/lib",
+        "-ltorch_cpu",
+        "-lc10",
+        f"-Wl,-rpath,{home}/lib",
+    ]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=200)
     except FileNotFoundError:
@@ -373,10 +437,15 @@ def test_collectives_and_distributed_data_parallel(tmp_path):
         "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), root])
     }
     processes = [
-        subprocess.Popen([sys.executable, str(script), str(rank), "lazily", str(store)], text=True, env=environment,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), "lazily", str(store)],
+            text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     try:
         outputs = [process.communicate(timeout=120) for process in processes]
     finally:
