@@ -69,9 +69,9 @@ bool carry_mode() {
 }
 
 // Computes what is pending on a tensor, and takes a stray bit off.
-void settle(const at::Tensor& tensor, const char* name) {
+void settle(const at::Tensor& tensor, bool written, const char* name) {
   if (auto* storage = watched_storage(tensor))
-    settle_storage(storage, /*written=*/false, Reason::kOperand, name);
+    settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand, name);
   if (!carry_mode()) take_bit(*tensor.unsafeGetTensorImpl());
 }
 
@@ -358,8 +358,12 @@ void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack)
 
 void settle_arguments(const c10::OperatorHandle& op, const Stack& stack) {
   const auto name = c10::toString(op.operator_name());
-  for (size_t i = stack.size() - op.schema().arguments().size(); i < stack.size(); ++i)
-    each_tensor(stack[i], [&](const at::Tensor& tensor) { settle(tensor, name.c_str()); });
+  const auto& arguments = op.schema().arguments();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool written = arguments[i].alias_info() && arguments[i].alias_info()->isWrite();
+    each_tensor(stack[stack.size() - arguments.size() + i],
+                [&](const at::Tensor& tensor) { settle(tensor, written, name.c_str()); });
+  }
 }
 
 // Sparse, quantized and nested tensors: nothing inside their kernels is the program's own op.
@@ -591,6 +595,7 @@ TORCH_LIBRARY_IMPL(_, NestedTensorPrivateUse3, m) {
 TORCH_LIBRARY_IMPL(_, QuantizedPrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
+// Ops without a gradient formula. The CPU's own fallback goes straight on to the CPU's kernel.
 TORCH_LIBRARY_IMPL(_, AutogradPrivateUse3, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::pass_whole>());
 }
