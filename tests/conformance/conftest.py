@@ -15,7 +15,9 @@ SECONDS = 300.0
 @pytest.fixture(scope="session")
 def conformance_servers():
     """Two processes that fork for every batch, with the op database loaded."""
-    servers = [Server(preload=("preload", "database")) for _ in range(2)]
+    servers = [
+        Server(preload=("preload", "database"), folder=Path(__file__).parent) for _ in range(2)
+    ]
     yield servers
     for server in servers:
         server.close()

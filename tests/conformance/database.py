@@ -17,7 +17,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 
-from facts import Facts, differences, facts_of
+from facts import END, Facts, differences, facts_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -26,9 +26,6 @@ with warnings.catch_warnings():
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool, torch.int32, torch.bfloat16, torch.float16,
           torch.complex64, torch.int8, torch.uint8, torch.int16, torch.complex128]  # fmt: skip
 SPARSE = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc]
-
-# Not deterministic in eager by themselves (uninitialised memory, threads), found anew by the test where it must.
-SLOW = {"linalg.lstsq", "nn.functional.conv3d"}
 
 
 @dataclasses.dataclass
@@ -41,7 +38,7 @@ class Tally:
     deferred: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     fused: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     called: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    run_now: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    run_now: int = 0
     failures: list[str] = dataclasses.field(default_factory=list)
 
     def merge(self, other: Tally) -> None:
@@ -50,6 +47,7 @@ class Tally:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
+@functools.cache
 def entries() -> dict[str, object]:
     """Return all entries by name."""
     entries = {}
@@ -211,18 +209,22 @@ def run(
     """Run a sample on fresh operands and return all facts about it."""
     arguments, keywords = fresh(arguments, keywords)
     torch.manual_seed(1)
-    result, error = None, None
-    with quiet(), session:
-        try:
-            result = form(function, arguments, keywords)
-        except Exception as raised:
-            error = f"{type(raised).__name__}: {raised}".split("Exception raised from")[0]
+    result, error, left = None, None, None
+    try:
+        with quiet(), session:
+            try:
+                result = form(function, arguments, keywords)
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}".split("Exception raised from")[0]
+    except Exception as raised:  # at the end of the session: eager has none
+        left = f"{type(raised).__name__}: {raised}"
     reached = [result, tensors_in((arguments, keywords))]
     try:
-        facts = facts_of(reached, look=True)
+        facts = facts_of(reached, look=left is None)
     except TypeError:  # results that are no tensors
-        facts = facts_of(tensors_in(reached), look=True)
+        facts = facts_of(tensors_in(reached), look=left is None)
     facts["error"] = error
+    facts[END] = left
     facts["random state"] = torch.get_rng_state().numpy().tobytes()
     return facts
 
@@ -260,8 +262,7 @@ class Watched:
                 kind = kinds.get(op.group)
                 if kind is not None:
                     (self.tally.fused if kind == "fused" else self.tally.called)[base] += 1
-        for name, count in getattr(report, "run_now", {}).items():
-            self.tally.run_now[functional(name)] += count
+        self.tally.run_now += self.entered.counters["run_now"]
 
 
 def functional(name: str) -> str:
@@ -377,9 +378,8 @@ def check_sparse(names: list[str], settings: list[dict], most: int | None) -> di
                 with quiet():
                     if not entry.supports_sparse_layout(layout):
                         continue
-                    samples = choose(
-                        list(entry.sample_inputs_sparse(layout, "cpu", torch.float64)), most
-                    )
+                    generated = entry.sample_inputs_sparse(layout, "cpu", torch.float64)
+                    samples = choose(list(itertools.islice(generated, most and most * 5)), most)
             except Exception:
                 continue
             for sample in samples:

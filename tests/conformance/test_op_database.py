@@ -10,6 +10,7 @@ from database import Tally
 FILE = str(Path(__file__).with_name("database.py"))
 PASS_THROUGH = [{"mode": "pass_through"}, {"mode": "carry"}]
 RECORD = [{"compile": "always"}, {"compile": "never"}]
+TITLES = ["samples", "agreed", "unsteady", "deferred", "fused", "called", "run now"]
 BATCH = 12  # ops for one process; where it dies, each gets its own
 
 
@@ -62,6 +63,7 @@ def report(tallies):
     print(
         f"{len(tallies)} ops, {total.samples} samples, {total.agreed} agreed, {total.unsteady} not steady in eager"
     )
+    print("not steady:", *(name for name, tally in tallies.items() if tally.unsteady))
     failures = [failure for tally in tallies.values() for failure in tally.failures]
     assert total.samples > 0
     if failures:
@@ -73,7 +75,7 @@ def report(tallies):
 
 def test_passed_through_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
-    arguments = {"settings": PASS_THROUGH, "forms": ["plain", "backward"], "dtypes": 2, "most": 3}
+    arguments = {"settings": PASS_THROUGH, "forms": ["plain", "backward"], "dtypes": 2, "most": 2}
     report(drive(conformance_servers, "check", names, **arguments))
 
 
@@ -92,7 +94,7 @@ def test_passed_through_ops_agree_for_all_dtypes(conformance_servers):
 
 def test_passed_through_sparse_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
-    report(drive(conformance_servers, "check_sparse", names, settings=PASS_THROUGH, most=6))
+    report(drive(conformance_servers, "check_sparse", names, settings=PASS_THROUGH, most=4))
 
 
 def test_recorded_ops_agree(conformance_servers):
@@ -134,20 +136,19 @@ def test_recorded_sparse_ops_agree(conformance_servers):
 
 
 def print_table(tallies):
-    """Print a line for each op of the database and one for each op that was seen below."""
-    print(f"{'entry':45s} {'samples':>8s} {'agreed':>8s} {'unsteady':>8s} {'recorded':>8s}")
+    """Print a line for each op of the database and one for each op that was recorded below."""
+    print(f"{'entry':45s}" + "".join(f"{title:>9s}" for title in TITLES))
     for name, tally in tallies.items():
-        recorded = sum(tally.deferred.values())
-        print(f"{name:45s} {tally.samples:8d} {tally.agreed:8d} {tally.unsteady:8d} {recorded:8d}")
+        kinds = [sum(counter.values()) for counter in (tally.deferred, tally.fused, tally.called)]
+        counts = [tally.samples, tally.agreed, tally.unsteady, *kinds, tally.run_now]
+        print(f"{name:45s}" + "".join(f"{count:9d}" for count in counts))
     total = Tally()
     for tally in tallies.values():
         total.merge(tally)
-    print(f"\n{'op':45s} {'deferred':>8s} {'fused':>8s} {'called':>8s} {'run now':>8s}")
-    for name in sorted({*total.deferred, *total.run_now}):
-        counts = [
-            counter[name] for counter in (total.deferred, total.fused, total.called, total.run_now)
-        ]
-        print(f"{name:45s} " + " ".join(f"{count:8d}" for count in counts))
+    print(f"\n{'op':45s} deferred    fused   called")
+    for name in sorted(total.deferred):
+        counts = [counter[name] for counter in (total.deferred, total.fused, total.called)]
+        print(f"{name:45s}" + "".join(f"{count:9d}" for count in counts))
 
 
 def assert_all_deferred(total):

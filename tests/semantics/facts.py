@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 Facts = dict[str, object]
+END = "error at the session's end"  # the key for what only a session can raise
 Seen = dict[
     int, tuple[str, object]
 ]  # by id: the first path to an object, and the object, kept alive
@@ -164,6 +165,8 @@ def values(t: torch.Tensor) -> object:
     """Return a tensor's values such that equal bits are equal, and any NaN equals any NaN."""
     with torch.no_grad():
         t = t.detach()
+        if t.is_meta:
+            return "meta"
         if t.is_quantized:
             return (str(t.qscheme()), bits(t.int_repr().numpy()), bits(t.dequantize().numpy()))
         if t.is_mkldnn:
@@ -179,6 +182,7 @@ def values(t: torch.Tensor) -> object:
         if t._is_zerotensor():
             return ("zero tensor", tuple(t.shape))
         t = t.resolve_conj().resolve_neg()
+        t = t.reshape(-1) if t.dim() > 60 else t  # NumPy's limit
         if t.is_complex():
             t = torch.view_as_real(t)
         if t.dtype is torch.bfloat16:
@@ -212,6 +216,7 @@ def sharing(
     for path, tensor in tensors:
         if (
             tensor.layout is not torch.strided
+            or tensor.is_meta
             or tensor.is_mkldnn
             or tensor.is_nested
             or tensor._is_zerotensor()
@@ -241,6 +246,8 @@ def differences(expected: Facts, seen: Facts) -> list[str]:
         return [
             f"raised: eager {shorten(expected.get('error'))}, torchy {shorten(seen.get('error'))}"
         ]
+    if expected.get(END) != seen.get(END):
+        return [f"at the session's end: torchy {shorten(seen.get(END))}"]
     lines = []
     for path in [*expected, *(path for path in seen if path not in expected)]:
         a, b = expected.get(path, "nothing"), seen.get(path, "nothing")

@@ -44,12 +44,11 @@ class Request:
 class Server:
     """The tests' side: starts the server process and asks it for one run at a time."""
 
-    def __init__(self, preload: tuple[str, ...] = ("torch",)) -> None:
+    def __init__(self, preload: tuple[str, ...] = ("torch",), folder: Path = HERE) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.runs = 0
-        path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        if os.environ.get("PYTHONPATH"):  # a stand-in for torchy goes first
-            path = os.pathsep.join([os.environ["PYTHONPATH"], str(HERE), str(ROOT)])
+        before = os.environ.get("PYTHONPATH")  # goes first: a stand-in for torchy may be there
+        path = os.pathsep.join([*([before] if before else []), str(folder), str(HERE), str(ROOT)])
         self.process = subprocess.Popen(
             [sys.executable, __file__, *preload],
             stdin=subprocess.PIPE,
@@ -174,6 +173,5 @@ if __name__ == "__main__":
     sys.modules["isolation"] = sys.modules["__main__"]
     Request.__module__ = "isolation"
     for module in sys.argv[1:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+        importlib.import_module(module)
     serve()
