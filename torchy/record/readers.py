@@ -8,11 +8,12 @@ first.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.distributed
 
 # method of torch.Tensor -> whether memory is handed out for good: such a storage's ops run at once from then on
 TENSOR_READERS: dict[str, bool] = {
@@ -38,17 +39,17 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
     (torch, "to_dlpack"),
     (torch.utils.dlpack, "to_dlpack"),
     (torch._C, "_to_dlpack"),
-    (
-        torch.utils,
-        "swap_tensors",
-    ),  # minds weak references, which the walker holds to pending tensors
+    (torch.utils, "swap_tensors"),  # minds weak references: the walker has some to pending tensors
 )
 
 # methods of torch.UntypedStorage that replace memory or hand it out
 STORAGE_READERS = ("resize_", "data_ptr")
 
 # functions of torch that look at a tensor with many ops of their own: those are not the program's
-PAUSED_READERS: tuple[tuple[Any, str, str], ...] = ((torch._tensor_str, "_str", "print"),)
+PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
+    (torch._tensor_str, "_str", "print"),
+    (torch.distributed, "_verify_params_across_processes", "DistributedDataParallel"),
+)
 
 Settle = Callable[[torch.Tensor, bool, str], None]
 
@@ -88,7 +89,8 @@ class Readers:
             if hasattr(owner, name):
                 self._replace(owner, name, self._function(owner, name))
         for owner, name, reason in PAUSED_READERS:
-            self._replace(owner, name, self._paused_function(owner, name, reason))
+            if hasattr(owner, name):
+                self._replace(owner, name, self._paused_function(owner, name, reason))
         for name in STORAGE_READERS:
             self._replace(torch.UntypedStorage, name, self._storage_method(name))
 
@@ -123,9 +125,8 @@ class Readers:
 
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
-            for tensor in args:
-                if isinstance(tensor, torch.Tensor):
-                    settle(tensor, escapes, name)
+            for tensor in _tensors(args):
+                settle(tensor, escapes, name)
             return original(*args, **kwargs)
 
         return reader
@@ -135,10 +136,11 @@ class Readers:
         settle, paused = self._settle, self._paused
 
         @functools.wraps(original)
-        def reader(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            settle(tensor, False, reason)
+        def reader(*args: Any, **kwargs: Any) -> Any:
+            for tensor in _tensors(args):
+                settle(tensor, False, reason)
             with paused():
-                return original(tensor, *args, **kwargs)
+                return original(*args, **kwargs)
 
         return reader
 
@@ -152,3 +154,10 @@ class Readers:
             return original(storage, *args, **kwargs)
 
         return reader
+
+
+def _tensors(args: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for arg in args:
+        for item in arg if isinstance(arg, list | tuple) else (arg,):
+            if isinstance(item, torch.Tensor):
+                yield item
