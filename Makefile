@@ -2,16 +2,18 @@
 # it runs as root with apt; else it says what to install.
 #
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
-#   make test    lint, then all tests
+#   make test    lint, then all tests but those below and those marked slow
+#   make conformance    torch's op database against eager: hours, with a table of ops
 #   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
 #   make lint    ruff, mypy, clang-format
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench conformance
 
 export PYTHON
 BIN := .venv/bin
 READY := .venv/.ready
+OP_DATABASE := tests/conformance/test_op_database.py
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
@@ -20,7 +22,11 @@ demo: $(READY)
 
 test: lint
 	@.ci/need g++ dot chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --ignore $(OP_DATABASE)
+
+conformance: $(READY)
+	@.ci/need g++
+	$(BIN)/python -m pytest -s $(OP_DATABASE)
 
 bench: $(READY)
 	@.ci/need g++ headers
