@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +26,16 @@ with warnings.catch_warnings():
 
 DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool, torch.int32, torch.bfloat16, torch.float16,
           torch.complex64, torch.int8, torch.uint8, torch.int16, torch.complex128]  # fmt: skip
+# Autograd adds gradients up in place only while nobody else holds their storage: a trace does (see ../semantics).
+UNINITIALISED = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "empty_permuted",
+    "new_empty",
+    "new_empty_strided",
+}
+KNOWN_GAP = re.compile(r"\[0\]\[1\]\[\d+\]\.version: ")
 SPARSE = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc]
 
 
@@ -318,6 +329,10 @@ def compare(
         tally.samples += 1
         lazily = run(form, function, arguments, keywords, Watched(tally, **setting))
         found = differences(eager, lazily)
+        if form is backward:
+            found = [line for line in found if not KNOWN_GAP.match(line)]
+        if what.split()[0] in UNINITIALISED:
+            found = [line for line in found if ".values: " not in line]
         if not found:
             tally.agreed += 1
         elif any(

@@ -278,7 +278,7 @@ def test_the_report_tells_what_happened(compile):
     for op in first.ops:
         assert op.file == __file__
         assert start < op.line < start + 30
-        assert "x" in source[op.line - 1]
+        assert source[op.line - 1].split()[0] in ("x", "y", "y.sum().item()", "z")
     as_json = report.to_json()
     json.loads(as_json if isinstance(as_json, str) else json.dumps(as_json))
     assert report.summary()
