@@ -183,3 +183,45 @@ def test_numbers_made_by_pending_comparisons():
             count += 1
             x = x / (1 + count)
     return x, count
+
+
+TAKES_A_NUMBER = {
+    "masked_fill": lambda x, mask, value: x.masked_fill(mask, value),
+    "masked_fill_": lambda x, mask, value: x.clone().masked_fill_(mask, value),
+    "fill_": lambda x, mask, value: x.clone().fill_(value),
+    "add, alpha": lambda x, mask, value: x.add(x, alpha=value),
+    "mul": lambda x, mask, value: x * value,
+    "div": lambda x, mask, value: x / value,
+    "clamp": lambda x, mask, value: x.clamp(min=value),
+    "clamp_": lambda x, mask, value: x.clone().clamp_(max=value),
+    "where": lambda x, mask, value: torch.where(mask, x, value),
+    "lt": lambda x, mask, value: x < value,
+    "bitwise_or": lambda x, mask, value: x | value,
+    "shift": lambda x, mask, value: x << value,
+    "addcmul": lambda x, mask, value: torch.addcmul(x, x, x, value=value),
+    "addcdiv": lambda x, mask, value: torch.addcdiv(x, x, x, value=value),
+    "lerp": lambda x, mask, value: torch.lerp(x, x * 2, value),
+    "hardtanh": lambda x, mask, value: torch.nn.functional.hardtanh(x, -1, value),
+    "leaky_relu": lambda x, mask, value: torch.nn.functional.leaky_relu(x, value),
+    "threshold": lambda x, mask, value: torch.nn.functional.threshold(x, 0, value),
+    "elu": lambda x, mask, value: torch.nn.functional.elu(x, value),
+    "remainder": lambda x, mask, value: x % value,
+    "nan_to_num": lambda x, mask, value: torch.nan_to_num(x, value),
+}
+IN_AND_OUT_OF_RANGE = [1, 2**40, -(2**40), 2**63 - 1, 1.5, 1e300, -1e300, math.inf, math.nan, True, 300, -1, 0,
+                       torch.tensor(2**40), torch.tensor(1e300, dtype=torch.float64), torch.tensor(1 + 2j)]  # fmt: skip
+
+
+@program
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("name", TAKES_A_NUMBER)
+def test_numbers_that_a_dtype_cannot_hold_raise_at_the_line(name, dtype):
+    x = torch.tensor([1, 2, 3, 0, 5]).to(getattr(torch, dtype))
+    results = []
+    for value in IN_AND_OUT_OF_RANGE:  # all at one place
+        for operand in (value, value.clone()) if isinstance(value, torch.Tensor) else (value,):
+            try:
+                results.append(TAKES_A_NUMBER[name](x.clone(), x > 1, operand))
+            except (RuntimeError, TypeError) as error:
+                results.append(str(error))
+    return results

@@ -15,6 +15,9 @@
 #include <immintrin.h>
 #endif
 
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -178,15 +181,71 @@ inline Layout contiguous_layout(c10::SmallVector<int64_t, 5> sizes, c10::ScalarT
   return layout;
 }
 
+// The range that an op's numbers span.
+struct Range {
+  double low = 0, high = 0;
+  bool finite = true, fractions = false;
+
+  void include(char kind, int64_t bits) {
+    double value = static_cast<double>(bits);
+    if (kind == 'f') {
+      std::memcpy(&value, &bits, sizeof value);
+      fractions = true;
+    }
+    if (!std::isfinite(value)) {
+      finite = false;
+      return;
+    }
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
+
+  bool harmless() const { return finite && low >= 0 && high <= 127; }
+
+  // Whether c10::checked_convert, and a cast without a check, take all of them.
+  bool fits(c10::ScalarType dtype) const {
+    auto within = [this](auto limits) {
+      using Limits = decltype(limits);
+      return low >= static_cast<double>(Limits::lowest()) &&
+             high <= static_cast<double>(Limits::max());
+    };
+    switch (dtype) {
+      case c10::kDouble:
+      case c10::kComplexDouble:
+      case c10::kBool:
+        return true;
+      case c10::kFloat:
+      case c10::kComplexFloat:
+        return within(std::numeric_limits<float>());
+      case c10::kBFloat16:
+        return within(std::numeric_limits<c10::BFloat16>());
+      case c10::kHalf:
+        return within(std::numeric_limits<c10::Half>());
+      case c10::kLong:
+        return finite && low >= -0x1p63 && high < 0x1p63;
+      case c10::kInt:
+        return finite && within(std::numeric_limits<int32_t>());
+      case c10::kShort:
+        return finite && within(std::numeric_limits<int16_t>());
+      case c10::kChar:
+        return finite && within(std::numeric_limits<int8_t>());
+      case c10::kByte:  // whole numbers may be negative: they wrap
+        return finite && high <= 255 && low >= (fractions ? 0 : -255);
+      default:
+        return harmless();
+    }
+  }
+};
+
 using Tensors = c10::SmallVector<at::Tensor, 4>;
 
-// Strides in dimensions of one element are nobody's business but TensorIterator's, and there it
-// matters how many numbers beside the tensors a kernel hands to it.
+// Strides in dimensions of one element (or none) are nobody's business but TensorIterator's, and
+// there it matters how many numbers beside the tensors a kernel hands to it.
 inline bool has_idle_strides(const at::Tensor& tensor) {
   int64_t step = 1;
   bool idle = false, contiguous = true;
   for (int64_t i = tensor.dim() - 1; i >= 0; --i) {
-    idle = idle || tensor.size(i) == 1;
+    idle = idle || tensor.size(i) <= 1;
     contiguous = contiguous && tensor.stride(i) == step;
     step *= std::max<int64_t>(tensor.size(i), 1);
   }

@@ -27,7 +27,13 @@ from torchy.record.native import Walker
 DTYPES: tuple[torch.dtype, ...] = (
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
     torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
-    torch.quint8, torch.qint32, torch.bfloat16,
+    torch.quint8, torch.qint32, torch.bfloat16, torch.quint4x2, torch.quint2x4, torch.bits1x8,
+    torch.bits2x4, torch.bits4x2, torch.bits8, torch.bits16, torch.float8_e5m2,
+    torch.float8_e4m3fn, torch.float8_e5m2fnuz, torch.float8_e4m3fnuz, torch.uint16, torch.uint32,
+    torch.uint64,
+    torch.uint1, torch.uint2, torch.uint3, torch.uint4, torch.uint5, torch.uint6, torch.uint7,
+    torch.int1, torch.int2, torch.int3, torch.int4, torch.int5, torch.int6, torch.int7,
+    torch.float8_e8m0fnu, torch.float4_e2m1fn_x2,
 )  # fmt: skip
 MODES = tuple(Mode)  # in the order of the walker's Mode
 KINDS: dict[str, type] = {"f": float, "i": int, "b": bool}

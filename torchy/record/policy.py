@@ -60,6 +60,8 @@ OTHER_LAYOUT = {
     "clone": LayoutRule.PRESERVE,
     "_to_copy": LayoutRule.PRESERVE,
 }
+# with a zero-dimensional tensor for a number: their kernels read it
+TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 # How the result of a call lies in memory: contiguous, of sizes by these rules. All others are learned.
@@ -150,6 +152,9 @@ def allow(description: str) -> int:
             if name == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT
                 return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
+    if step["name"].partition(".")[2] == "Tensor" and base in TAKES_ITEM:
+        first, *_, last = step["dtypes"]  # eager raises for a value that the dtype cannot hold
+        return int(first == last)
     return 1
 
 

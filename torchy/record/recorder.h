@@ -44,8 +44,10 @@ class Recorder {
     Words key;                     // op, constants, and for each operand its slot and view
     std::vector<size_t> placed;    // where in the key the slots and views are
     std::vector<int64_t> layouts;  // sizes and strides of the operands
+    Range range;                   // of all numbers
 
     void clear() {
+      range = Range();
       operands.clear();
       numbers.clear();
       key.clear();
@@ -66,6 +68,7 @@ class Recorder {
   void read_number(char kind, int64_t bits, bool runtime);
   bool fit(c10::TensorImpl& tensor, bool known) const;
   bool overlaps() const;
+  bool in_range() const;
   Words signature_key() const;
   Argument describe(const c10::IValue& value, size_t index, int* operand, int* number) const;
   Step* add_step(Node* parent);
@@ -120,6 +123,7 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
 }
 
 inline void Recorder::read_number(char kind, int64_t bits, bool runtime) {
+  scratch_.range.include(kind, bits);
   scratch_.key.push_back(kNumberTag | static_cast<uint64_t>(runtime) << 8 |
                          static_cast<uint8_t>(kind));
   if (runtime) {
@@ -127,6 +131,17 @@ inline void Recorder::read_number(char kind, int64_t bits, bool runtime) {
   } else {
     scratch_.key.push_back(static_cast<uint64_t>(bits));
   }
+}
+
+// Eager raises for numbers that a dtype in play cannot hold (not always: let it decide).
+inline bool Recorder::in_range() const {
+  const Range& range = scratch_.range;
+  if (range.harmless()) return true;
+  for (const Operand& operand : scratch_.operands)
+    if (!range.fits(c10::typeMetaToScalarType(operand.tensor->dtype()))) return false;
+  for (c10::ScalarType dtype : step_->signature->result_dtypes)
+    if (!range.fits(dtype)) return false;
+  return true;
 }
 
 inline int64_t bits_of(double value) {
@@ -447,6 +462,7 @@ inline Outcome Recorder::attempt(Node* root) {
   }
   if (step_->signature->verdict == Verdict::kUnknown) return Outcome::kNeedsPlace;
   if (step_->signature->verdict == Verdict::kRunNow) return Outcome::kRunNow;
+  if (!in_range()) return Outcome::kRunNow;
   const Memo* memo = find_memo();
   if (!memo) return Outcome::kNeedsLayout;
   commit(*memo, variant(*memo));
