@@ -50,6 +50,24 @@ def test_empty_tensors():
 
 
 @program
+@pytest.mark.parametrize(
+    "strides", [(12, 12, 3, 1), (0, 0, 0, 0), (1, 0, 1, 4), (3, 12, 1, 1), (8, 4, 1, 4)]
+)
+@pytest.mark.parametrize("sizes", [(0, 1, 4, 3), (2, 0, 4, 1), (1, 2, 3, 0)])
+def test_strides_of_empty_tensors(sizes, strides):
+    x = torch.empty_strided(sizes, strides)
+    return [
+        x + 1,
+        x * x,
+        x + torch.ones(()),
+        (x * 2).exp(),
+        x.clone(),
+        x > 0.5,
+        x + torch.ones(sizes[-1:]),
+    ]
+
+
+@program
 def test_zero_dimensional_tensors():
     x, y = torch.tensor(2.0), torch.tensor(3)
     z = x * y

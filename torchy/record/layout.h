@@ -239,17 +239,17 @@ struct Range {
 
 using Tensors = c10::SmallVector<at::Tensor, 4>;
 
-// Strides in dimensions of one element (or none) are nobody's business but TensorIterator's, and
-// there it matters how many numbers beside the tensors a kernel hands to it.
+// Strides that reach no element are nobody's business but TensorIterator's, and there it matters
+// how many numbers beside the tensors a kernel hands to it.
 inline bool has_idle_strides(const at::Tensor& tensor) {
   int64_t step = 1;
   bool idle = false, contiguous = true;
   for (int64_t i = tensor.dim() - 1; i >= 0; --i) {
-    idle = idle || tensor.size(i) <= 1;
+    idle = idle || tensor.size(i) == 1;
     contiguous = contiguous && tensor.stride(i) == step;
     step *= std::max<int64_t>(tensor.size(i), 1);
   }
-  return idle && !contiguous;
+  return tensor.numel() == 0 || (idle && !contiguous);
 }
 
 // TensorIterator's own rule, asked on tensors without memory.
