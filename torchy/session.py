@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 from torchy.codegen.loops import lower
+from torchy.ir.kernel import KernelForm
+from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.plan.build import build_plan
 from torchy.plan.memory import bytes_saved
@@ -32,8 +34,7 @@ from torchy.record.readers import Readers
 from torchy.record.source import current_source, raised_by_program
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
-from torchy.run.execute import Binding, Execution, bytes_moved, layouts, view_words
-from torchy.run.interpret import interpretation
+from torchy.run.execute import Execution, bytes_moved, layouts
 from torchy.run.pace import Pace, tiny_op_seconds
 from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.settings import Settings
@@ -49,6 +50,7 @@ class Ask(enum.IntEnum):
     PACE = 4
 
 
+CREATED, WRITTEN, LIVE = 1, 2, 4  # a slot's flags; the walker's
 MOST_PLACES = 100_000  # about 1 KB each, in the walker and here
 
 REASONS = (
@@ -75,7 +77,7 @@ class Session:
         self.pace = Pace(runtime.tiny_op)
         self.asleep = False
         self.open = True
-        self.kernels_told: set[str] = set()
+        self.kernels_told: set[str | None] = {None}  # with their code
         self._last_counters: native.Counters | None = None
 
     def __repr__(self) -> str:
@@ -110,23 +112,20 @@ class Flush:
         self.reason = reason
         self.where = where
         running = runtime.walker.running(session.id)
-        self.execution = Execution(runtime.walker, session.id, running)
         path = (ctypes.c_int64 * running.op_count).from_address(running.ops)
         self.trace: Trace = runtime.places.trace(path[:])
         self.words = ctypes.string_at(running.words, 8 * running.word_count)
+        self.execution = Execution(runtime.walker, session.id, memoryview(self.words).cast("q"))
         self.numbers = ctypes.string_at(running.numbers, 8 * running.number_count)
-        self.entry = runtime.plan(self.trace, path[-1], self.execution.slots, session)
-        prepare(
-            runtime.kernels,
-            self.entry,
-            self.trace,
-            self.layouts,
-            session.settings.compile,
-            session.settings.numerics,
-            session.builder.event,
-        )
-        never = session.settings.compile == "never"
-        self.kernels = [] if never else self.entry.kernels
+        flags = ctypes.string_at(running.flags, running.slot_count)
+        self.entry = entry = runtime.plan(self.trace, path[-1], flags, session)
+        settings = session.settings
+        if entry.unsettled and settings.compile != "never":
+            always = settings.compile == "always"
+            tell = session.builder.event
+            prepare(runtime.kernels, entry, self.layouts, always, settings.numerics, tell)
+        self.compiled = settings.compile != "never" and entry.compiled
+        self.program = entry.take() if self.compiled else entry.interpretation()
         self.seconds = 0.0
 
     def layouts(self) -> tuple[Layout, ...]:
@@ -137,14 +136,12 @@ class Flush:
         """Run what has not been run; may raise, and may be called again."""
         begin = time.perf_counter()
         try:
-            if self.kernels:
-                entry = self.entry
-                self.execution.execute(entry.plan, self.trace, entry.bindings)
-            else:
-                self.execution.interpret(self.entry.schedule)
+            self.execution.run(self.program)
         except Exception as error:
-            op = self.trace.ops[self.execution.op]
-            error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
+            index = self.execution.op(self.program)
+            if index is not None:
+                op = self.trace.ops[index]
+                error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
             raise
         finally:
             self.seconds += time.perf_counter() - begin
@@ -152,18 +149,18 @@ class Flush:
     def tell(self) -> None:
         """Write the report's record of it."""
         entry, builder = self.entry, self.session.builder
+        if self.compiled:
+            entry.give_back(self.program)
         if entry.bytes_saved is None or entry.visits <= 1:
-            sizes = [int(s) for s in self.buffer_bytes()]
-            entry.bytes_saved = bytes_saved(entry.plan, self.trace, sizes)
-        for step, binding in zip(entry.plan.steps, entry.bindings, strict=True):
-            if isinstance(step, FusedGroup) and binding is not None:
-                self._tell_kernel(step, binding)
+            entry.bytes_saved = bytes_saved(entry.plan, self.trace, self.buffer_bytes())
+        if not self.session.kernels_told.issuperset(entry.kernel_ids):
+            self._tell_kernels()
         builder.trace(
             reason=self.reason,
             where=self.where,
-            tier="compiled" if self.kernels else "interpreted",
+            tier="compiled" if self.compiled else "interpreted",
             seconds=self.seconds,
-            bytes_saved=entry.bytes_saved if self.kernels else 0,
+            bytes_saved=entry.bytes_saved if self.compiled else 0,
             trace=self.trace,
             plan=entry.plan,
             kernels=entry.kernel_ids,
@@ -171,21 +168,26 @@ class Flush:
             numbers=functools.partial(_numbers, self.trace, self.numbers),
         )
 
-    def _tell_kernel(self, step: FusedGroup, binding: Binding) -> None:
-        kernel, builder = binding.kernel, self.session.builder
-        if kernel is None:
-            if not builder.has_kernel(binding.kernel_id):
-                numerics = self.session.settings.numerics
-                builder.kernel(binding.kernel_id, source=lambda: str(lower(step.form, numerics)))
-        elif binding.kernel_id not in self.session.kernels_told:
-            self.session.kernels_told.add(binding.kernel_id)
-            builder.kernel(
-                binding.kernel_id,
-                compile_seconds=kernel.compile_seconds,
-                source=lambda: kernel.source,
-                llvm_ir=lambda: kernel.llvm_ir,
-                assembly=lambda: kernel.assembly,
-            )
+    def _tell_kernels(self) -> None:
+        entry, session = self.entry, self.session
+        for step, kernel_id, kernel in zip(
+            entry.plan.steps, entry.kernel_ids, entry.kernels, strict=True
+        ):
+            if kernel_id in session.kernels_told or not isinstance(step, FusedGroup):
+                continue
+            assert kernel_id is not None
+            if kernel is not None:
+                session.kernels_told.add(kernel_id)
+                session.builder.kernel(
+                    kernel_id,
+                    compile_seconds=kernel.compile_seconds,
+                    source=functools.partial(getattr, kernel, "source"),
+                    llvm_ir=functools.partial(getattr, kernel, "llvm_ir"),
+                    assembly=functools.partial(getattr, kernel, "assembly"),
+                )
+            elif not session.builder.has_kernel(kernel_id):
+                source = functools.partial(_loop_nest, step.form, session.settings.numerics)
+                session.builder.kernel(kernel_id, source=source)
 
     def loses(self) -> bool:
         """Return True if the session has been slower than eager for a while."""
@@ -385,31 +387,24 @@ class Runtime:
         self.walker.library.torchy_attach(-1)
         session.builder.event("asleep", f"{why}: recording does not pay here")
 
-    def plan(self, trace: Trace, node: int, slots: Any, session: Session) -> Compiled:
+    def plan(self, trace: Trace, node: int, flags: bytes, session: Session) -> Compiled:
         """Return the plan of a trace for what is live now, made or remembered."""
-        flags = slots[2::3]
         numerics = session.settings.numerics
         # what turned out not to compile changes what is fused
-        key = (node, tuple(flags), numerics, self.kernels.failed)
+        key = (node, flags, numerics, self.kernels.failed)
         entry = self.plans.get(key)
         if entry is None:
-            live = frozenset(i for i, f in enumerate(flags) if f & 4 and f & 3)
-            dead_inputs = frozenset(i for i, f in enumerate(flags) if f & 2 and not f & 4)
+            live = frozenset(i for i, f in enumerate(flags) if f & LIVE and f & (CREATED | WRITTEN))
+            dead = frozenset(i for i, f in enumerate(flags) if f & WRITTEN and not f & LIVE)
+            compiler = self.kernels.compiler
             plan = build_plan(
-                trace,
-                live,
-                numerics,
-                dead_inputs=dead_inputs,
-                agrees=self.kernels.compiler.verifier.agrees,
+                trace, live, numerics, dead_inputs=dead, agrees=compiler.verifier.agrees
             )
-            words = view_words(trace)
-            bindings = [
-                Binding(trace, step, words, self.kernels.compiler.identity(step.form, numerics))
-                if isinstance(step, FusedGroup)
-                else None
+            kernel_ids = tuple(
+                compiler.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
                 for step in plan.steps
-            ]
-            entry = Compiled(plan, live, interpretation(trace, plan, live), bindings)
+            )
+            entry = Compiled(plan, live, trace, kernel_ids)
             self.plans.put(key, entry)
         entry.visits += 1
         return entry
@@ -461,6 +456,10 @@ class Runtime:
 
 def _as_dict(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__slots__}
+
+
+def _loop_nest(form: KernelForm, numerics: Numerics) -> str:
+    return str(lower(form, numerics))
 
 
 def _layouts(trace: Trace, words: bytes) -> tuple[Layout, ...]:

@@ -2,12 +2,11 @@
 // torch ops where an exception of torch must reach Python as what it is.
 #pragma once
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <sstream>
 
-#include "trace.h"
+#include "execute.h"
 
 namespace torchy {
 
@@ -16,86 +15,6 @@ void claim_ops();  // in walker.cpp
 inline std::shared_ptr<Session> session_of(int64_t id) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   return registry().find(id);
-}
-
-inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argument,
-                           const c10::TypePtr& type) {
-  switch (argument.kind) {
-    case Argument::kView: {
-      at::Tensor tensor = shadow(trace, step.operand_views[argument.index]);
-      if (argument.requires_grad && !step.info->pointwise) tensor.set_requires_grad(true);
-      return tensor;
-    }
-    case Argument::kList: {
-      c10::List<at::Tensor> list;
-      for (const Argument& item : argument.items)
-        list.push_back(rebuild(trace, step, item, type).toTensor());
-      return list;
-    }
-    case Argument::kNumber:
-    case Argument::kConstant:
-      break;
-  }
-  c10::IValue value = argument.constant;
-  if (argument.kind == Argument::kNumber) {
-    int64_t bits = trace.numbers[argument.index];
-    double number = 0;
-    std::memcpy(&number, &bits, sizeof number);
-    if (argument.number == 'f') value = c10::IValue(number);
-    if (argument.number == 'i') value = c10::IValue(bits);
-    if (argument.number == 'b') value = c10::IValue(bits != 0);
-  }
-  if (argument.wrapped == c10::ScalarType::Undefined) return value;
-  at::Tensor tensor = at::empty({}, at::TensorOptions(argument.wrapped));
-  tensor.fill_(value.toScalar());
-  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
-  return tensor;
-}
-
-// Runs one recorded op as torch itself would have; its results become the memory of its slots.
-inline void run_op(int64_t session_id, int64_t index) {
-  auto session = session_of(session_id);
-  TORCH_CHECK(session && session->running, "torchy: no flush is running");
-  Trace& trace = *session->running;
-  if (trace.done[index]) return;
-  Node* node = trace.path[index];
-  const Step& step = *node->step;
-  Paused paused;
-  torch::jit::Stack stack;
-  {
-    c10::InferenceMode inference(false);
-    c10::AutoGradMode grad(step.grad_mode);
-    BelowEverything below;  // last: the modes set the keys of the thread
-    const auto& schema = step.info->op.schema();
-    for (size_t i = 0; i < step.arguments.size(); ++i)
-      stack.push_back(rebuild(trace, step, step.arguments[i], schema.arguments()[i].type()));
-    step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
-  }
-  for (size_t i = 0; i < step.info->results; ++i) {
-    int slot_index = node->result_slots[i];
-    if (slot_index < 0 || step.info->result_argument[i] >= 0) continue;
-    const at::Tensor& result = stack[i].toTensor();
-    const View& view = trace.views[node->result_views[i]];
-    const int64_t* at = &trace.words[view.at];
-    Slot& slot = trace.slots[slot_index];
-    TORCH_INTERNAL_ASSERT(
-        result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
-        "torchy: ", c10::toString(step.info->op.operator_name()),
-        " gave another shape than recorded");
-    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
-                  result.storage_offset() == 0 && result.storage().nbytes() == slot.bytes &&
-                  result.storage().use_count() == 1 && !slot.memory.get();
-    if (stolen) {
-      slot.memory =
-          std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
-      trace.infos[slot_index].address = reinterpret_cast<int64_t>(slot.memory.get());
-    } else {
-      allocate(slot, trace.infos[slot_index]);
-      BelowEverything below;
-      shadow(trace, node->result_views[i]).copy_(result);
-    }
-  }
-  trace.done[index] = 1;
 }
 
 inline void quote(std::ostream& out, const std::string& text) {
@@ -300,54 +219,23 @@ __attribute__((visibility("default"))) void torchy_finish(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::finish_flush(*session);
 }
 
-// The running trace: counts and addresses of its arrays of int64 (op ids, words, numbers, slot
-// infos) and done flags.
+// The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags).
 __attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   auto& trace = *session->running;
-  out[0] = static_cast<int64_t>(trace.ids.size());
-  out[1] = reinterpret_cast<int64_t>(trace.ids.data());
-  out[2] = static_cast<int64_t>(trace.words.size());
-  out[3] = reinterpret_cast<int64_t>(trace.words.data());
-  out[4] = static_cast<int64_t>(trace.numbers.size());
-  out[5] = reinterpret_cast<int64_t>(trace.numbers.data());
-  out[6] = static_cast<int64_t>(trace.slots.size());
-  out[7] = reinterpret_cast<int64_t>(trace.infos.data());
-  out[8] = reinterpret_cast<int64_t>(trace.done.data());
+  const int64_t values[] = {
+      static_cast<int64_t>(trace.ids.size()),     reinterpret_cast<int64_t>(trace.ids.data()),
+      static_cast<int64_t>(trace.words.size()),   reinterpret_cast<int64_t>(trace.words.data()),
+      static_cast<int64_t>(trace.numbers.size()), reinterpret_cast<int64_t>(trace.numbers.data()),
+      static_cast<int64_t>(trace.slots.size()),   reinterpret_cast<int64_t>(trace.flags.data())};
+  std::copy(std::begin(values), std::end(values), out);
 }
 
-// Memory for a slot; 0 if there is none to be had.
-__attribute__((visibility("default"))) int64_t torchy_allocate(int64_t id, int64_t slot) {
+// Where in its program the running trace stands; -1 if none is running.
+__attribute__((visibility("default"))) int64_t torchy_position(int64_t id) {
   auto session = torchy::session_of(id);
-  auto& trace = *session->running;
-  try {
-    torchy::allocate(trace.slots[slot], trace.infos[slot]);
-    return 1;
-  } catch (const std::exception& error) {
-    torchy_text = error.what();
-    return 0;
-  }
-}
-
-__attribute__((visibility("default"))) void torchy_release(int64_t id, int64_t slot) {
-  auto session = torchy::session_of(id);
-  auto& trace = *session->running;
-  if (!trace.slots[slot].created || trace.slots[slot].live) return;
-  trace.slots[slot].memory.clear();
-  trace.infos[slot].address = 0;
-}
-
-// Launches a kernel and marks the ops of its group as done, in one go.
-__attribute__((visibility("default"))) void torchy_launch(int64_t id,
-                                                          void (*kernel)(int64_t*, int32_t),
-                                                          int64_t* arguments, int32_t threads,
-                                                          const int64_t* ops, int64_t count) {
-  auto session = torchy::session_of(id);
-  if (!session->running) return;  // finished meanwhile, by a call from within this flush
-  auto& done = session->running->done;
-  if (done[ops[0]]) return;
-  kernel(arguments, threads);
-  for (int64_t i = 0; i < count; ++i) done[ops[i]] = 1;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return session && session->running ? session->running->at : -1;
 }
 
 __attribute__((visibility("default"))) const char* torchy_describe_node(int64_t id) {
@@ -360,10 +248,6 @@ __attribute__((visibility("default"))) const char* torchy_describe_node(int64_t 
 __attribute__((visibility("default"))) const char* torchy_describe_step(int64_t id) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   torchy_text = torchy::describe(*registry().steps[id], nullptr);
-  return torchy_text.c_str();
-}
-
-__attribute__((visibility("default"))) const char* torchy_last_text() {
   return torchy_text.c_str();
 }
 
@@ -427,6 +311,6 @@ __attribute__((visibility("default"))) int64_t torchy_recorded_ops(int64_t id) {
 }  // extern "C"
 
 TORCH_LIBRARY(torchy, m) {
-  m.def("run(int session, int op) -> ()", &torchy::run_op);
+  m.def("execute(int session, int program, int size) -> int", &torchy::execute_program);
   m.def("ask(int what, int session, int argument, str text) -> int");
 }

@@ -18,7 +18,16 @@ from typing import NamedTuple
 import torch
 
 HERE = Path(__file__).parent
-SOURCES = ("walker.cpp", "api.h", "keys.h", "layout.h", "recorder.h", "trace.h", "trie.h")
+SOURCES = (
+    "walker.cpp",
+    "api.h",
+    "execute.h",
+    "keys.h",
+    "layout.h",
+    "recorder.h",
+    "trace.h",
+    "trie.h",
+)
 
 
 class WalkerUnavailable(RuntimeError):
@@ -26,7 +35,10 @@ class WalkerUnavailable(RuntimeError):
 
 
 class Running(NamedTuple):
-    """The trace that is being flushed, as addresses of arrays of int64 (``done``: of bytes)."""
+    """The trace that is being flushed: lengths and addresses of its arrays.
+
+    All are of int64 but ``flags``, which are bytes, one a slot.
+    """
 
     op_count: int
     ops: int
@@ -35,8 +47,7 @@ class Running(NamedTuple):
     number_count: int
     numbers: int
     slot_count: int
-    slots: int
-    done: int
+    flags: int
 
 
 class Counters(NamedTuple):
@@ -186,7 +197,7 @@ class Walker:
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.library.torchy_listen()
-        self.run = torch.ops.torchy.run.default
+        self.execute = torch.ops.torchy.execute.default
 
     def owing(self, tensor: torch.Tensor, written: bool) -> list[int]:
         """Return the sessions that must flush before a tensor is read, or written, from outside."""
@@ -204,7 +215,7 @@ class Walker:
 
     def running(self, session: int) -> Running:
         """Return where the trace that is being flushed lies."""
-        out = (ctypes.c_int64 * 9)()
+        out = (ctypes.c_int64 * 8)()
         self.library.torchy_running(session, out)
         return Running(*out)
 
@@ -231,9 +242,7 @@ _FUNCTIONS = (
     ("leave", _VOID, _INT),
     ("finish", _VOID, _INT),
     ("running", _VOID, _INT, _POINTER),
-    ("allocate", _INT, _INT, _INT),
-    ("release", _VOID, _INT, _INT),
-    ("launch", _VOID, _INT, _POINTER, _POINTER, ctypes.c_int32, _POINTER, _INT),
+    ("position", _INT, _INT),
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
     ("storage", _POINTER, _POINTER),
     ("is_pending", _INT, _POINTER),
@@ -242,7 +251,6 @@ _FUNCTIONS = (
     ("escaped", _VOID, _POINTER),
     ("describe_node", _TEXT, _INT),
     ("describe_step", _TEXT, _INT),
-    ("last_text", _TEXT),
     ("counters", _VOID, _INT, _POINTER),
     ("recorded_ops", _INT, _INT),
 )

@@ -31,8 +31,8 @@ DTYPES: tuple[torch.dtype, ...] = (
     torch.bits2x4, torch.bits4x2, torch.bits8, torch.bits16, torch.float8_e5m2,
     torch.float8_e4m3fn, torch.float8_e5m2fnuz, torch.float8_e4m3fnuz, torch.uint16, torch.uint32,
     torch.uint64,
-    torch.uint1, torch.uint2, torch.uint3, torch.uint4, torch.uint5, torch.uint6, torch.uint7,
-    torch.int1, torch.int2, torch.int3, torch.int4, torch.int5, torch.int6, torch.int7,
+    *(getattr(torch, f"uint{bits}") for bits in range(1, 8)),
+    *(getattr(torch, f"int{bits}") for bits in range(1, 8)),
     torch.float8_e8m0fnu, torch.float4_e2m1fn_x2,
 )  # fmt: skip
 MODES = tuple(Mode)  # in the order of the walker's Mode

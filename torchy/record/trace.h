@@ -8,7 +8,6 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
 #include <c10/util/flat_hash_map.h>
-#include <sys/mman.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -46,9 +45,7 @@ struct View {
 };
 
 // What Python sees of a slot during a flush.
-struct SlotInfo {
-  int64_t address, bytes, flags;  // flags: 1 created, 2 written, 4 live
-};
+enum SlotFlag : uint8_t { kCreated = 1, kWritten = 2, kLive = 4 };
 
 struct Trace {
   std::vector<Node*> path;
@@ -59,11 +56,12 @@ struct Trace {
   ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
   std::vector<WeakTensor> bearers;  // every tensor known to carry the bit for this trace
   ProcessState state;
-  size_t large_bytes = 0;       // since the memory kept alive was last weighed
-  size_t peak = 0;              // bytes that eager would have held at most
-  std::vector<SlotInfo> infos;  // filled in when a flush begins
-  std::vector<int64_t> ids;
-  std::vector<uint8_t> done;  // ops that have been run, by index
+  size_t large_bytes = 0;          // since the memory kept alive was last weighed
+  size_t peak = 0;                 // bytes that eager would have held at most
+  std::vector<int64_t> addresses;  // of the slots' memory, once a flush has begun
+  std::vector<uint8_t> flags;      // by slot
+  std::vector<int64_t> ids;        // of the path's nodes
+  int64_t at = 0;                  // the next step, as an index into the program's words
 
   // As long as the last one was, most traces are again.
   void reserve_as(const Trace& other) {
@@ -136,7 +134,7 @@ enum class Reason : int64_t {
 struct Session {
   int64_t id = 0;
   Trace trace;
-  std::unique_ptr<Trace> running;           // being flushed, or left by a flush that failed
+  std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
   std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
   SessionMode mode = SessionMode::kRecord;
@@ -153,7 +151,8 @@ struct Session {
     size_t needed = 0, eager = 0;
     trace.weigh(needed, eager);
     trace.peak = std::max(trace.peak, eager);
-    if (needed <= trace.peak + std::max(slack_bytes, trace.peak / 20)) return std::nullopt;
+    // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
+    if (needed <= trace.peak + std::max(slack_bytes, trace.peak / 20) / 2) return std::nullopt;
     return Reason::kBytes;
   }
 };
@@ -298,24 +297,6 @@ inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
   trace.bearers.emplace_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
 }
 
-// A real tensor on the memory of a slot, which the program cannot see.
-inline at::Tensor shadow(Trace& trace, int view_index) {
-  const View& view = trace.views[view_index];
-  Slot& slot = trace.slots[view.slot];
-  void* address = slot.pending() ? slot.memory.get() : const_cast<void*>(slot.storage->data());
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
-      c10::DataPtr(address, c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
-      c10::Storage(std::move(storage)),
-      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
-      c10::scalarTypeToTypeMeta(view.dtype));
-  const int64_t* at = &trace.words[view.at];
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
-      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
-  return tensor;
-}
-
 // Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is
 // in the midst of it.
 inline int claim_flush(Session& session) {
@@ -332,13 +313,12 @@ inline int claim_flush(Session& session) {
       continue;
     }
     if (session.trace.path.empty()) return 0;
-    session.running = std::make_unique<Trace>(std::move(session.trace));
+    session.running = std::make_shared<Trace>(std::move(session.trace));
     session.trace = Trace();
     session.trace.reserve_as(*session.running);
     session.flusher = me;
     ++session.flushes;
     Trace& trace = *session.running;
-    trace.done.assign(trace.path.size(), 0);
     for (Node* node : trace.path) trace.ids.push_back(node->id);
     for (Slot& slot : trace.slots) {
       if (slot.created) {
@@ -347,12 +327,11 @@ inline int claim_flush(Session& session) {
       } else {
         slot.live = slot.reachable();
       }
-      trace.infos.push_back(
-          {slot.created   ? 0
-           : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
-                          : reinterpret_cast<int64_t>(slot.storage->data()),
-           static_cast<int64_t>(slot.bytes),
-           (slot.created ? 1 : 0) | (slot.written ? 2 : 0) | (slot.live ? 4 : 0)});
+      trace.addresses.push_back(slot.created   ? 0
+                                : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
+                                               : reinterpret_cast<int64_t>(slot.storage->data()));
+      trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
+                            (slot.live ? kLive : 0));
     }
     return 1;
   }
@@ -383,7 +362,7 @@ inline void leave_flush(Session& session) {
 
 // All values are there: put them into the storages of the program and take the bit off its tensors.
 inline void finish_flush(Session& session) {
-  std::unique_ptr<Trace> trace;
+  std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
   restore_state(session);
   {
@@ -406,20 +385,6 @@ inline void finish_flush(Session& session) {
     session.flusher = std::thread::id();
     registry().flushed.notify_all();
   }
-}
-
-inline void* allocate(Slot& slot, SlotInfo& info) {
-  if (!slot.memory.get() && slot.bytes > 0) {
-    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
-    constexpr size_t kHuge = size_t{1} << 21;
-    if (slot.bytes >= 2 * kHuge) {  // page faults cost more than the arithmetic
-      auto begin = (reinterpret_cast<uintptr_t>(slot.memory.get()) + kHuge - 1) & ~(kHuge - 1);
-      auto end = (reinterpret_cast<uintptr_t>(slot.memory.get()) + slot.bytes) & ~(kHuge - 1);
-      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-    }
-  }
-  info.address = reinterpret_cast<int64_t>(slot.memory.get());
-  return slot.memory.get();
 }
 
 }  // namespace torchy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from torchy.codegen.cpu.kernel import Compiler, Kernel
 from torchy.codegen.errors import CompileError
@@ -14,7 +13,8 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.run.cache import LeastRecentlyUsed
-from torchy.run.execute import Binding
+from torchy.run.interpret import interpretation
+from torchy.run.program import Program
 
 EAGER_BANDWIDTH = (
     8e9  # bytes a second that eager moves through memory: measured, 32 ops at 4096 x 4096
@@ -25,7 +25,6 @@ WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it c
 Tell = Callable[[str, str], None]  # (kind, text) of an event
 
 
-@dataclass(slots=True)
 class Compiled:
     """A plan with what it takes to run it.
 
@@ -33,32 +32,56 @@ class Compiled:
     ----------
     plan, live
         The plan, and the created or written buffers for which it was made.
-    schedule
-        How to interpret it: see :func:`torchy.run.interpret.interpretation`.
-    bindings
-        For each step how its kernel gets its arguments; None for a call.
-    settled
-        True once every kernel is compiled, or known not to compile.
+    trace
+        What it is a plan of.
+    kernel_ids
+        For each step the id of its kernel, compiled or not; None for a call.
     """
 
-    plan: Plan
-    live: frozenset[int]
-    schedule: list[tuple[int, tuple[int, ...]]]
-    bindings: list[Binding | None]
-    visits: int = 0
-    bytes_saved: int | None = None
-    bytes_moved: int | None = None
-    settled: bool = False
+    def __init__(
+        self, plan: Plan, live: frozenset[int], trace: Trace, kernel_ids: tuple[str | None, ...]
+    ) -> None:
+        self.plan = plan
+        self.live = live
+        self.trace = trace
+        self.kernel_ids = kernel_ids
+        self.kernels: list[Kernel | None] = [None] * len(kernel_ids)  # those that are ready
+        self.unsettled = {i for i, id in enumerate(kernel_ids) if id is not None}
+        self.visits = 0
+        self.bytes_saved: int | None = None
+        self.bytes_moved: int | None = None
+        self._interpretation: Program | None = None
+        self._idle: list[Program] = []  # programs that no flush is running
 
     @property
-    def kernels(self) -> list[Kernel]:
-        """The kernels that are ready."""
-        return [b.kernel for b in self.bindings if b is not None and b.kernel is not None]
+    def compiled(self) -> bool:
+        """True if a kernel is ready."""
+        return any(self.kernels)
 
-    @property
-    def kernel_ids(self) -> tuple[str | None, ...]:
-        """For each step the id of its kernel, compiled or not; None for a call."""
-        return tuple(b.kernel_id if b is not None else None for b in self.bindings)
+    def settle(self, step: int, kernel: Kernel | None) -> None:
+        """Note a step's kernel; None: it cannot be compiled."""
+        self.kernels[step] = kernel
+        self.unsettled.discard(step)
+        self._idle = []
+
+    def interpretation(self) -> Program:
+        """Return the program that runs the ops one by one."""
+        if self._interpretation is None:
+            schedule = interpretation(self.trace, self.plan, self.live)
+            self._interpretation = Program.interpreting(schedule)
+        return self._interpretation
+
+    def take(self) -> Program:
+        """Return a program with the kernels that are ready, for one flush alone."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Program.of(self.plan, self.trace, self.kernels)
+
+    def give_back(self, program: Program) -> None:
+        """Keep a program for the next flush, unless kernels have become ready meanwhile."""
+        if program.kernels == sum(kernel is not None for kernel in self.kernels):
+            self._idle.append(program)
 
 
 class Kernels:
@@ -74,13 +97,12 @@ class Kernels:
         self._worker: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def find(self, binding: Binding) -> bool:
-        """Give a binding its kernel if that is ready; return False if nothing is known of it yet."""
-        found = self._ready.get(binding.kernel_id)
+    def settle(self, entry: Compiled, step: int, kernel_id: str) -> bool:
+        """Give a step its kernel if that is ready; return False if nothing is known of it yet."""
+        found = self._ready.get(kernel_id)
         if found is None:
             return False
-        binding.settled = True
-        binding.kernel = found if isinstance(found, Kernel) else None
+        entry.settle(step, found if isinstance(found, Kernel) else None)
         return True
 
     def compile(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
@@ -135,30 +157,24 @@ class Kernels:
 def prepare(
     kernels: Kernels,
     entry: Compiled,
-    trace: Trace,
     layouts: Callable[[], Sequence[Layout]],
-    compile_: str,
+    always: bool,
     numerics: Numerics,
     tell: Tell,
 ) -> None:
     """See to the kernels of a plan: find, compile or request those that are missing."""
-    if entry.settled or compile_ == "never":
-        return
-    settled = True
-    for step, binding in zip(entry.plan.steps, entry.bindings, strict=True):
-        if not isinstance(step, FusedGroup) or binding is None or binding.settled:
+    for index in tuple(entry.unsettled):
+        step, kernel_id = entry.plan.steps[index], entry.kernel_ids[index]
+        if not isinstance(step, FusedGroup) or kernel_id is None:
             continue
-        if kernels.find(binding):
+        if kernels.settle(entry, index, kernel_id):
             continue
-        saved = 0 if compile_ == "always" else _traffic_saved(trace, step, layouts())
-        if compile_ == "always" or saved / EAGER_BANDWIDTH > COMPILE_SECONDS:
-            kernels.compile(step.form, numerics, binding.kernel_id, tell)
-            kernels.find(binding)
-        else:
-            settled = False
-            if entry.visits > 1 or saved > WORTH_COMPILING_BYTES:
-                kernels.request(step.form, numerics, binding.kernel_id, tell)
-    entry.settled = settled
+        saved = 0 if always else _traffic_saved(entry.trace, step, layouts())
+        if always or saved / EAGER_BANDWIDTH > COMPILE_SECONDS:
+            kernels.compile(step.form, numerics, kernel_id, tell)
+            kernels.settle(entry, index, kernel_id)
+        elif entry.visits > 1 or saved > WORTH_COMPILING_BYTES:
+            kernels.request(step.form, numerics, kernel_id, tell)
 
 
 def _traffic_saved(trace: Trace, group: FusedGroup, layouts: Sequence[Layout]) -> int:
