@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import enum
-import functools
 import itertools
 import os
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from torchy.codegen.loops import lower
-from torchy.ir.kernel import KernelForm
-from torchy.ir.ops import Numerics
-from torchy.ir.trace import Layout, Source, Trace
+from torchy.flush import Flush, Recording, Script
+from torchy.ir.trace import Source, Trace
 from torchy.plan.build import build_plan
-from torchy.plan.memory import bytes_saved
 from torchy.plan.plan import FusedGroup
 from torchy.record import native, policy
 from torchy.record.native import Walker
@@ -34,7 +28,6 @@ from torchy.record.readers import Readers
 from torchy.record.source import current_source, raised_by_program
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
-from torchy.run.execute import Execution, bytes_moved, layouts
 from torchy.run.pace import Pace, tiny_op_seconds
 from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.settings import Settings
@@ -48,6 +41,8 @@ class Ask(enum.IntEnum):
     CLASSIFY = 2
     ORIGIN = 3
     PACE = 4
+    PACK = 5
+    PAUSE = 6
 
 
 CREATED, WRITTEN, LIVE = 1, 2, 4  # a slot's flags; the walker's
@@ -87,6 +82,7 @@ class Session:
     @property
     def report(self) -> Report:
         """What happened so far, as plain data; reading it touches no tensor and flushes nothing."""
+        self._runtime.read_log(self)
         return self.builder.report()
 
     @property
@@ -97,117 +93,9 @@ class Session:
 
     def close(self) -> None:
         """Let go of the walker's side; called once nothing is pending any more."""
+        self._runtime.read_log(self)
         self._last_counters = self._runtime.walker.counters(self.id)
         self._runtime.walker.library.torchy_close(self.id)
-
-
-class Flush:
-    """A flush under way."""
-
-    def __init__(
-        self, runtime: Runtime, session: Session, reason: str, where: Source | None
-    ) -> None:
-        self.runtime = runtime
-        self.session = session
-        self.reason = reason
-        self.where = where
-        running = runtime.walker.running(session.id)
-        path = (ctypes.c_int64 * running.op_count).from_address(running.ops)
-        self.trace: Trace = runtime.places.trace(path[:])
-        self.words = ctypes.string_at(running.words, 8 * running.word_count)
-        self.execution = Execution(runtime.walker, session.id, memoryview(self.words).cast("q"))
-        self.numbers = ctypes.string_at(running.numbers, 8 * running.number_count)
-        flags = ctypes.string_at(running.flags, running.slot_count)
-        self.entry = entry = runtime.plan(self.trace, path[-1], flags, session)
-        settings = session.settings
-        if entry.unsettled and settings.compile != "never":
-            always = settings.compile == "always"
-            tell = session.builder.event
-            prepare(runtime.kernels, entry, self.layouts, always, settings.numerics, tell)
-        self.compiled = settings.compile != "never" and entry.compiled
-        self.program = entry.take() if self.compiled else entry.interpretation()
-        self.seconds = 0.0
-
-    def layouts(self) -> tuple[Layout, ...]:
-        """Return the layouts of this recording's views."""
-        return _layouts(self.trace, self.words)
-
-    def advance(self) -> None:
-        """Run what has not been run; may raise, and may be called again."""
-        begin = time.perf_counter()
-        try:
-            self.execution.run(self.program)
-        except Exception as error:
-            index = self.execution.op(self.program)
-            if index is not None:
-                op = self.trace.ops[index]
-                error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
-            raise
-        finally:
-            self.seconds += time.perf_counter() - begin
-
-    def tell(self) -> None:
-        """Write the report's record of it."""
-        entry, builder = self.entry, self.session.builder
-        if self.compiled:
-            entry.give_back(self.program)
-        if entry.bytes_saved is None or entry.visits <= 1:
-            entry.bytes_saved = bytes_saved(entry.plan, self.trace, self.buffer_bytes())
-        if not self.session.kernels_told.issuperset(entry.kernel_ids):
-            self._tell_kernels()
-        builder.trace(
-            reason=self.reason,
-            where=self.where,
-            tier="compiled" if self.compiled else "interpreted",
-            seconds=self.seconds,
-            bytes_saved=entry.bytes_saved if self.compiled else 0,
-            trace=self.trace,
-            plan=entry.plan,
-            kernels=entry.kernel_ids,
-            layouts=functools.partial(_layouts, self.trace, self.words),
-            numbers=functools.partial(_numbers, self.trace, self.numbers),
-        )
-
-    def _tell_kernels(self) -> None:
-        entry, session = self.entry, self.session
-        for step, kernel_id, kernel in zip(
-            entry.plan.steps, entry.kernel_ids, entry.kernels, strict=True
-        ):
-            if kernel_id in session.kernels_told or not isinstance(step, FusedGroup):
-                continue
-            assert kernel_id is not None
-            if kernel is not None:
-                session.kernels_told.add(kernel_id)
-                session.builder.kernel(
-                    kernel_id,
-                    compile_seconds=kernel.compile_seconds,
-                    source=functools.partial(getattr, kernel, "source"),
-                    llvm_ir=functools.partial(getattr, kernel, "llvm_ir"),
-                    assembly=functools.partial(getattr, kernel, "assembly"),
-                )
-            elif not session.builder.has_kernel(kernel_id):
-                source = functools.partial(_loop_nest, step.form, session.settings.numerics)
-                session.builder.kernel(kernel_id, source=source)
-
-    def loses(self) -> bool:
-        """Return True if the session has been slower than eager for a while."""
-        entry = self.entry
-        if entry.visits < 3:  # first sights, and compiling, are paid once
-            return False
-        if entry.bytes_moved is None:
-            entry.bytes_moved = bytes_moved(self.trace, self.layouts())
-        pace = self.session.pace
-        pace.add(len(self.trace.ops), entry.bytes_moved, self.seconds)
-        return pace.loses()
-
-    def buffer_bytes(self) -> list[int]:
-        """Return the size of each buffer in bytes."""
-        sizes = [0] * len(self.trace.buffers)
-        for view, layout in zip(self.trace.views, self.layouts(), strict=True):
-            last = sum((n - 1) * s for n, s in zip(layout.sizes, layout.strides, strict=True))
-            count = 0 if 0 in layout.sizes else layout.offset + last + 1
-            sizes[view.buffer] = max(sizes[view.buffer], count * view.dtype.itemsize)
-        return sizes
 
 
 class Runtime:
@@ -222,6 +110,8 @@ class Runtime:
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
         self._flushes: dict[int, Flush] = {}
         self._origins: dict[Source | None, int] = {}
+        self._variants: dict[tuple[Any, ...], int] = {}  # settings that change what a flush runs
+        self._scripts: dict[int, Script] = {}  # that the walker runs by itself
         self._numbers = itertools.count(1)
         self.tiny_op = tiny_op_seconds()
         self._threads = threading.local()
@@ -250,7 +140,7 @@ class Runtime:
             wanted = Settings.of(**(_as_dict(outer) | given))
             if wanted != outer:
                 self.flush(session.id, "settings changed")
-                session.settings = wanted
+                self._tune(session, wanted)
             self.stack.append((session, wanted))
             session.asleep = False
             library.torchy_attach(session.id)
@@ -261,15 +151,28 @@ class Runtime:
         library.torchy_open(
             session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
         )
+        self._tune(session, settings)
         self.stack.append((session, settings))
         library.torchy_attach(session.id)
         return session
 
+    def _tune(self, session: Session, settings: Settings) -> None:
+        """Give a session settings; what was flushed under others is not repeated."""
+        session.settings = settings
+        key = (settings.numerics, settings.compile)
+        variant = self._variants.setdefault(key, len(self._variants))
+        self.walker.library.torchy_tune(session.id, variant)
+
     def _bound_places(self) -> None:
         """Forget all places if there are too many: what is compiled stays."""
-        if len(self.places.sources) > MOST_PLACES and self.walker.library.torchy_forget():
+        if len(self.places.sources) <= MOST_PLACES:
+            return
+        for session in tuple(self.sessions.values()):
+            self.read_log(session)
+        if self.walker.library.torchy_forget():
             self.places.clear()
             self.plans.clear()
+            self._scripts.clear()
             self._origins.clear()
 
     def leave(self, reason: str = "end of the region") -> None:
@@ -283,7 +186,7 @@ class Runtime:
                 try:
                     self.flush(session.id, "settings changed")
                 finally:
-                    session.settings = outer
+                    self._tune(session, outer)
             library.torchy_attach(session.id)
             return
         try:
@@ -308,8 +211,13 @@ class Runtime:
         if what == Ask.FLUSH:
             name = OP_READERS.get(text, text or "memory access")
             reason = REASONS[argument].format(name)
-            self.flush(session, name if text in OP_READERS else reason)
+            self.flush(session, name if text in OP_READERS else reason, (argument, text))
             return 1
+        if what == Ask.PACK:
+            self._pack(session, argument)
+            return 1
+        if what == Ask.PAUSE:
+            return 1  # signals have had their chance
         if what == Ask.PACE:
             self._mind_pace(session)
             return 1
@@ -342,8 +250,16 @@ class Runtime:
 
     # flushing
 
-    def flush(self, number: int, reason: str) -> None:
-        """Give every live buffer of a session its values; may be called in the midst of a flush."""
+    def flush(self, number: int, reason: str, asked: tuple[int, str] | None = None) -> None:
+        """Give every live buffer of a session its values; may be called in the midst of a flush.
+
+        Parameters
+        ----------
+        number, reason
+            Of the session, and for the report.
+        asked
+            The walker's own reason, if it asked: it will not ask for the same flush again.
+        """
         library = self.walker.library
         with self.paused():
             claim = library.torchy_begin(number)
@@ -352,30 +268,103 @@ class Runtime:
             try:
                 flush = self._flushes.get(number)
                 if flush is None:
-                    session = self.sessions[number]
-                    flush = Flush(self, session, reason, current_source())
-                    self._flushes[number] = flush
+                    flush = self._flushes[number] = self._begin(number, reason)
                 flush.advance()
                 if not flush.execution.finished:
                     # in this order: an interrupt in between must not leave a flush without its trace
                     flush.execution.finished = True
                     self._flushes.pop(number, None)
-                    library.torchy_finish(number)
-                    flush.tell()
-                    self._bound_places()
-                    self._close_if_done(flush.session)
-                    if flush.loses():
-                        self._put_to_sleep(flush.session, "traces are small")
+                    flush.kept = flush.kept or self._remember(number, flush.script, asked)
+                    library.torchy_finish(number, self._origin(flush.script.where))
+                    self._finished(self.sessions[number], flush)
             except BaseException:
                 if claim == 1:
                     library.torchy_leave(number)
                 raise
 
+    def _begin(self, number: int, reason: str) -> Flush:
+        """Decide what the running trace of a session becomes."""
+        session, running = self.sessions[number], self.walker.running(number)
+        settings, path = session.settings, running.path()
+        trace = self.places.trace(path)
+        recording = Recording(trace, *running.recording())
+        script = self._scripts.get(running.script)  # the walker has begun, and something was raised
+        if script is None:
+            entry = self.plan(trace, path[-1], running.slot_flags(), session)
+            if settings.compile != "never":
+                always, tell = settings.compile == "always", session.builder.event
+                prepare(self.kernels, entry, recording.layouts, always, settings.numerics, tell)
+            compiled = settings.compile != "never" and entry.compiled
+            program = entry.take() if compiled else entry.interpretation()
+            where = current_source()
+            script = Script(entry, program, compiled, settings.numerics, reason, where)
+            return Flush(self.walker, number, script, recording)
+        return Flush(self.walker, number, script, recording, kept=True)
+
+    def _remember(self, number: int, script: Script, asked: tuple[int, str] | None) -> bool:
+        """Have the walker run such a flush by itself from now on, if nothing can change any more.
+
+        That it comes from the same line then is assumed, as for the ops of a place.
+        """
+        entry, settings = script.entry, self.sessions[number].settings
+        if asked is None or entry.visits < 2:
+            return False
+        if settings.compile != "never" and entry.unsettled:
+            return False
+        program, identity = script.program, next(self._numbers)
+        remembered = self.walker.library.torchy_remember(
+            number,
+            asked[0],
+            asked[1].encode(),
+            program.address,
+            len(program.words),
+            identity,
+            self._origin(script.where),
+        )
+        if remembered:
+            self._scripts[identity] = script
+        return bool(remembered)
+
+    def _origin(self, where: Source | None) -> int:
+        """Return the number of the root for what is recorded after a flush; -1: ask."""
+        return -1 if where is None else self._origins.setdefault(where, len(self._origins))
+
+    def _pack(self, number: int, script: int) -> None:
+        """Pack a kernel's arguments for layouts that the walker meets for the first time."""
+        running = self.walker.running(number)
+        words, _ = running.recording()
+        at = self.walker.library.torchy_position(number)
+        self._scripts[script].program.pack(at, memoryview(words).cast("q"))
+
+    def _finished(self, session: Session, flush: Flush) -> None:
+        script, recording = flush.script, flush.recording
+        self.read_log(session)  # flushes before this one
+        script.tell(session.builder, recording, flush.seconds, session.kernels_told)
+        if script.compiled and not flush.kept:
+            script.entry.give_back(script.program)
+        if script.entry.visits > 2:  # first sights, and compiling, are paid once
+            script.weigh(session.pace, recording, flush.seconds)
+        self._bound_places()
+        self._close_if_done(session)
+        if session.pace.loses():
+            self._put_to_sleep(session, "traces are small")
+
+    def read_log(self, session: Session) -> None:
+        """Tell the report of the flushes that the walker has run by itself."""
+        for identity, seconds, words, numbers in self.walker.log(session.id):
+            script = self._scripts[identity]
+            recording = Recording(script.entry.trace, words, numbers)
+            script.tell(session.builder, recording, seconds, session.kernels_told)
+            script.weigh(session.pace, recording, seconds)
+
     def _mind_pace(self, number: int) -> None:
-        """Put a session to sleep that has next to nothing to record."""
+        """Put a session to sleep that does not pay."""
         session = self.sessions[number]
+        self.read_log(session)
         counters = self.walker.counters(number)
-        if session.pace.only_walks(counters.recorded, counters.run_now):
+        if session.pace.loses():
+            self._put_to_sleep(session, "traces are small")
+        elif session.pace.only_walks(counters.recorded, counters.run_now):
             self._put_to_sleep(session, "nearly all ops run now")
 
     def _put_to_sleep(self, session: Session, why: str) -> None:
@@ -456,20 +445,3 @@ class Runtime:
 
 def _as_dict(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__slots__}
-
-
-def _loop_nest(form: KernelForm, numerics: Numerics) -> str:
-    return str(lower(form, numerics))
-
-
-def _layouts(trace: Trace, words: bytes) -> tuple[Layout, ...]:
-    return layouts(trace, memoryview(words).cast("q"))
-
-
-def _numbers(trace: Trace, numbers: bytes) -> tuple[bool | int | float, ...]:
-    integers = memoryview(numbers).cast("q")
-    floats = memoryview(numbers).cast("d")
-    return tuple(
-        floats[i] if kind is float else kind(integers[i])
-        for i, kind in enumerate(trace.number_kinds)
-    )

@@ -208,26 +208,32 @@ __attribute__((visibility("default"))) void torchy_pause(int64_t on) {
 
 __attribute__((visibility("default"))) int64_t torchy_begin(int64_t id) {
   auto session = torchy::session_of(id);
-  return session ? torchy::begin_flush(*session) : 0;
+  return session ? torchy::begin_flush(*session, /*wait=*/true) : 0;
 }
 
 __attribute__((visibility("default"))) void torchy_leave(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
 }
 
-__attribute__((visibility("default"))) void torchy_finish(int64_t id) {
-  if (auto session = torchy::session_of(id)) torchy::finish_flush(*session);
+__attribute__((visibility("default"))) void torchy_finish(int64_t id, int64_t origin) {
+  if (auto session = torchy::session_of(id)) torchy::finish_flush(*session, origin);
 }
 
-// The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags).
+// The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags),
+// and the script that is being run.
 __attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   auto& trace = *session->running;
-  const int64_t values[] = {
-      static_cast<int64_t>(trace.ids.size()),     reinterpret_cast<int64_t>(trace.ids.data()),
-      static_cast<int64_t>(trace.words.size()),   reinterpret_cast<int64_t>(trace.words.data()),
-      static_cast<int64_t>(trace.numbers.size()), reinterpret_cast<int64_t>(trace.numbers.data()),
-      static_cast<int64_t>(trace.slots.size()),   reinterpret_cast<int64_t>(trace.flags.data())};
+  trace.seen = true;
+  const int64_t values[] = {static_cast<int64_t>(trace.ids.size()),
+                            reinterpret_cast<int64_t>(trace.ids.data()),
+                            static_cast<int64_t>(trace.words.size()),
+                            reinterpret_cast<int64_t>(trace.words.data()),
+                            static_cast<int64_t>(trace.numbers.size()),
+                            reinterpret_cast<int64_t>(trace.numbers.data()),
+                            static_cast<int64_t>(trace.slots.size()),
+                            reinterpret_cast<int64_t>(trace.flags.data()),
+                            trace.script};
   std::copy(std::begin(values), std::end(values), out);
 }
 
@@ -236,6 +242,49 @@ __attribute__((visibility("default"))) int64_t torchy_position(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   return session && session->running ? session->running->at : -1;
+}
+
+// From now on, flushes like the one that is running, for a reason and a text, are run by the
+// walker. 0: there are too many already, or it is known.
+__attribute__((visibility("default"))) int64_t torchy_remember(int64_t session_id, int64_t reason,
+                                                               const char* text,
+                                                               const int64_t* program, int64_t size,
+                                                               int64_t id, int64_t origin) {
+  auto session = torchy::session_of(session_id);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& trace = *session->running;
+  auto& scripts = trace.path.back()->scripts;
+  constexpr size_t kScripts = 16;
+  if (scripts.size() >= kScripts) return 0;
+  auto script = std::make_unique<torchy::Script>();
+  *script = {id, session->variant, reason, text, trace.flags, program, size, origin};
+  for (auto& known : scripts)
+    if (known->matches(*script)) return 0;
+  scripts.push_back(std::move(script));
+  return 1;
+}
+
+__attribute__((visibility("default"))) void torchy_tune(int64_t id, int64_t variant) {
+  if (auto session = torchy::session_of(id)) session->variant = variant;
+}
+
+// Takes a session's oldest flush that Python has not seen: script, nanoseconds, address and count
+// of its words and its numbers; 0 if there is none.
+__attribute__((visibility("default"))) int64_t torchy_log(int64_t id, int64_t* out) {
+  auto session = torchy::session_of(id);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  if (!session || session->log.empty()) return 0;
+  auto& told = session->told;
+  told = std::move(session->log.front());
+  session->log.pop_front();
+  const int64_t values[] = {told.script,
+                            told.nanoseconds,
+                            reinterpret_cast<int64_t>(told.words.data()),
+                            static_cast<int64_t>(told.words.size()),
+                            reinterpret_cast<int64_t>(told.numbers.data()),
+                            static_cast<int64_t>(told.numbers.size())};
+  std::copy(std::begin(values), std::end(values), out);
+  return 1;
 }
 
 __attribute__((visibility("default"))) const char* torchy_describe_node(int64_t id) {
@@ -298,7 +347,7 @@ __attribute__((visibility("default"))) void torchy_counters(int64_t id, int64_t*
   if (!session) return;
   const int64_t values[] = {session->recorded, session->run_now,      session->places,
                             session->layouts,  session->policy_calls, session->flushes,
-                            session->views};
+                            session->views,    session->repeated};
   std::copy(std::begin(values), std::end(values), out);
 }
 

@@ -190,4 +190,72 @@ inline int64_t execute_program(int64_t session_id, int64_t program, int64_t size
   return static_cast<int64_t>(progress) + (progress == Progress::kNeedsPacking ? trace->at : 0);
 }
 
+// Runs a flush the way it was run before, without Python; false if it has to see this one, or to
+// go on with it.
+inline bool repeat(Session& session, Reason reason, const char* text) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::shared_ptr<Trace> trace;
+  Script* script = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    trace = session.running;
+    if (trace->at != 0 || trace->seen) return false;
+    for (auto& known : trace->path.back()->scripts) {
+      if (known->busy || known->variant != session.variant || known->flags != trace->flags ||
+          known->reason != static_cast<int64_t>(reason) || known->text != text)
+        continue;
+      script = known.get();
+      script->busy = true;
+      trace->script = script->id;
+      break;
+    }
+  }
+  if (!script) return false;
+  struct Idle {
+    Script* script;
+    ~Idle() {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      script->busy = false;
+    }
+  } idle{script};
+  for (;;) {
+    Progress progress;
+    try {
+      progress = execute(*trace, script->program, script->size);
+    } catch (const std::exception&) {
+      return false;  // Python tries that step again, and names the op
+    }
+    if (progress == Progress::kDone) break;
+    auto what = progress == Progress::kPause ? Ask::kPause : Ask::kPack;
+    ask(what, session.id, script->id);
+    if (session.running != trace) return true;  // finished by what ran meanwhile
+  }
+  const int64_t id = script->id;
+  finish_flush(session, script->origin);
+  const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
+  bool much = false;
+  {
+    constexpr size_t kMuch = 64;
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    session.log.push_back({id, passed.count(), std::move(trace->words), std::move(trace->numbers)});
+    ++session.repeated;
+    much = session.log.size() % kMuch == 0;
+  }
+  if (much) ask(Ask::kPace, session.id, 0);
+  return true;
+}
+
+inline void flush(Session& session, Reason reason, const char* text) {
+  Paused paused;
+  const int claimed = begin_flush(session, /*wait=*/false);
+  if (claimed == 0) return;
+  try {
+    if (claimed != 1 || !repeat(session, reason, text))
+      ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
+  } catch (...) {
+    if (claimed == 1) leave_flush(session);
+    throw;
+  }
+}
+
 }  // namespace torchy

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,8 @@ class WalkerUnavailable(RuntimeError):
 class Running(NamedTuple):
     """The trace that is being flushed: lengths and addresses of its arrays.
 
-    All are of int64 but ``flags``, which are bytes, one a slot.
+    All are of int64 but ``flags``, which are bytes, one a slot; ``script`` is the script that the
+    walker has begun to run by itself, or -1.
     """
 
     op_count: int
@@ -48,6 +49,22 @@ class Running(NamedTuple):
     numbers: int
     slot_count: int
     flags: int
+    script: int
+
+    def path(self) -> list[int]:
+        """Return the ids of the nodes."""
+        return (ctypes.c_int64 * self.op_count).from_address(self.ops)[:]
+
+    def recording(self) -> tuple[bytes, bytes]:
+        """Return copies of the words and of the numbers."""
+        return (
+            ctypes.string_at(self.words, 8 * self.word_count),
+            ctypes.string_at(self.numbers, 8 * self.number_count),
+        )
+
+    def slot_flags(self) -> bytes:
+        """Return the flags, a byte for each slot."""
+        return ctypes.string_at(self.flags, self.slot_count)
 
 
 class Counters(NamedTuple):
@@ -60,6 +77,7 @@ class Counters(NamedTuple):
     policy_calls: int
     flushes: int
     views: int
+    repeated: int
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -215,13 +233,25 @@ class Walker:
 
     def running(self, session: int) -> Running:
         """Return where the trace that is being flushed lies."""
-        out = (ctypes.c_int64 * 8)()
+        out = (ctypes.c_int64 * 9)()
         self.library.torchy_running(session, out)
         return Running(*out)
 
+    def log(self, session: int) -> Iterator[tuple[int, float, bytes, bytes]]:
+        """Take from the walker what it has flushed by itself: script, seconds, words, numbers."""
+        out = (ctypes.c_int64 * 6)()
+        while self.library.torchy_log(session, out):
+            script, nanoseconds, words, word_count, numbers, number_count = out
+            yield (
+                script,
+                nanoseconds * 1e-9,
+                ctypes.string_at(words, 8 * word_count),
+                ctypes.string_at(numbers, 8 * number_count),
+            )
+
     def counters(self, session: int) -> Counters:
         """Return a session's counters."""
-        out = (ctypes.c_int64 * 7)()
+        out = (ctypes.c_int64 * 8)()
         self.library.torchy_counters(session, out)
         return Counters(*out)
 
@@ -240,7 +270,10 @@ _FUNCTIONS = (
     ("pause", _VOID, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
-    ("finish", _VOID, _INT),
+    ("finish", _VOID, _INT, _INT),
+    ("tune", _VOID, _INT, _INT),
+    ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT),
+    ("log", _INT, _INT, _POINTER),
     ("running", _VOID, _INT, _POINTER),
     ("position", _INT, _INT),
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),

@@ -10,6 +10,7 @@
 #include <c10/util/flat_hash_map.h>
 
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -62,6 +63,8 @@ struct Trace {
   std::vector<uint8_t> flags;      // by slot
   std::vector<int64_t> ids;        // of the path's nodes
   int64_t at = 0;                  // the next step, as an index into the program's words
+  int64_t script = -1;             // that is being run
+  bool seen = false;               // Python has begun to run it
 
   // As long as the last one was, most traces are again.
   void reserve_as(const Trace& other) {
@@ -121,7 +124,15 @@ struct Trace {
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 
 // What only Python can decide or do.
-enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kOrigin = 3, kPace = 4 };
+enum class Ask : int64_t {
+  kFlush = 0,
+  kPlace = 1,
+  kClassify = 2,
+  kOrigin = 3,
+  kPace = 4,
+  kPack = 5,
+  kPause = 6
+};
 enum class Reason : int64_t {
   kOperand = 0,
   kMemory = 1,
@@ -131,8 +142,18 @@ enum class Reason : int64_t {
   kWrite = 5,
   kOtherThread = 6
 };
+// What a flush that Python did not see tells the report.
+struct Flushed {
+  int64_t script, nanoseconds;
+  std::vector<int64_t> words, numbers;
+};
+
 struct Session {
   int64_t id = 0;
+  int64_t variant = 0;  // of what flushes run: scripts of others do not count
+  int64_t origin = -1;  // of the place where the next trace begins; -1: ask
+  std::deque<Flushed> log;
+  Flushed told;  // the last that was taken from the log
   Trace trace;
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
@@ -141,7 +162,7 @@ struct Session {
   size_t max_ops = 1024, slack_bytes = 16 << 20;
   // counters
   int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
-          views = 0;
+          views = 0, repeated = 0;
 
   // Why the trace must be flushed now, if it must: its length, or the memory that it keeps alive.
   std::optional<Reason> full() {
@@ -200,6 +221,7 @@ inline int64_t ask(Ask what, int64_t session, int64_t argument, const char* text
 }
 
 inline void on_access(c10::StorageImpl* storage);
+inline void flush(Session& session, Reason reason, const char* text);  // in execute.h
 
 inline bool ours(const c10::StorageImpl& storage) { return storage.has_materializer(); }
 
@@ -234,10 +256,8 @@ inline void settle_storage(c10::StorageImpl* storage, bool written, Reason reaso
       sessions = holders(storage, &pending);
     }
     if (sessions.empty() || !(pending || written)) return;
-    for (auto& session : sessions) {
-      auto why = session == this_session ? reason : Reason::kOtherThread;
-      ask(Ask::kFlush, session->id, static_cast<int64_t>(why), text);
-    }
+    for (auto& session : sessions)
+      flush(*session, session == this_session ? reason : Reason::kOtherThread, text);
   }
 }
 
@@ -298,8 +318,8 @@ inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
 }
 
 // Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is
-// in the midst of it.
-inline int claim_flush(Session& session) {
+// in the midst of it. 3: another thread is, and the caller, who may hold the GIL, must not wait.
+inline int claim_flush(Session& session, bool wait) {
   std::unique_lock<std::mutex> lock(registry().mutex);
   auto me = std::this_thread::get_id();
   for (;;) {
@@ -309,6 +329,7 @@ inline int claim_flush(Session& session) {
         session.flusher = me;
         return 1;
       }
+      if (!wait) return 3;
       registry().flushed.wait(lock);
       continue;
     }
@@ -337,8 +358,8 @@ inline int claim_flush(Session& session) {
   }
 }
 
-inline int begin_flush(Session& session) {
-  int claimed = claim_flush(session);
+inline int begin_flush(Session& session, bool wait) {
+  int claimed = claim_flush(session, wait);
   if (claimed != 1) return claimed;
   auto now = ProcessState::now();
   if (now == session.running->state) return claimed;
@@ -354,14 +375,15 @@ inline void restore_state(Session& session) {
 
 // A flush that raised leaves its trace behind, to be resumed by the next.
 inline void leave_flush(Session& session) {
-  restore_state(session);
   std::lock_guard<std::mutex> lock(registry().mutex);
+  if (session.flusher != std::this_thread::get_id()) return;  // it was finished nevertheless
+  restore_state(session);
   session.flusher = std::thread::id();
   registry().flushed.notify_all();
 }
 
 // All values are there: put them into the storages of the program and take the bit off its tensors.
-inline void finish_flush(Session& session) {
+inline void finish_flush(Session& session, int64_t origin) {
   std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
   restore_state(session);
@@ -369,6 +391,7 @@ inline void finish_flush(Session& session) {
     std::lock_guard<std::mutex> lock(registry().mutex);
     trace = std::move(session.running);
     if (!trace) return;
+    session.origin = origin;
     for (Slot& slot : trace->slots) {
       if (!slot.held.unsafeGetStorageImpl()) continue;
       if (slot.pending()) slot.storage->set_data_ptr_noswap(std::move(slot.memory));

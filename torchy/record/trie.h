@@ -116,6 +116,24 @@ struct Step {
   std::vector<std::unique_ptr<Node>> variants;
 };
 
+// A flush that Python has seen: for the same reason, with the same buffers live, the walker runs
+// the same program again.
+struct Script {
+  int64_t id = 0, variant = 0;
+  int64_t reason = 0;
+  std::string text;
+  std::vector<uint8_t> flags;  // of the slots
+  const int64_t* program = nullptr;
+  int64_t size = 0;
+  int64_t origin = -1;  // of what is recorded next
+  bool busy = false;    // a program's arguments serve one flush at a time
+
+  bool matches(const Script& other) const {
+    return variant == other.variant && reason == other.reason && flags == other.flags &&
+           text == other.text;
+  }
+};
+
 struct Node {
   int64_t id = 0;
   Step* step = nullptr;  // none at a root
@@ -123,6 +141,7 @@ struct Node {
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor
   std::vector<std::unique_ptr<Step>> children;
   Step* last = nullptr;
+  std::vector<std::unique_ptr<Script>> scripts;  // of flushes that ended here
 
   Step* find(const Words& key) {
     if (last && last->key == key) return last;

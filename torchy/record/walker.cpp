@@ -14,6 +14,7 @@
 #include <unordered_set>
 
 #include "api.h"
+#include "execute.h"
 #include "recorder.h"
 
 namespace torchy {
@@ -145,12 +146,8 @@ void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack)
     });
 }
 
-void flush_now(Session& session, Reason reason, const char* text = "") {
-  ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
-}
-
 Node* root_of(Session& session) {
-  int64_t origin = ask(Ask::kOrigin, session.id, 0);
+  int64_t origin = session.origin >= 0 ? session.origin : ask(Ask::kOrigin, session.id, 0);
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& root = registry().roots[origin];
   if (!root) {
@@ -268,13 +265,13 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       case Outcome::kRecorded:
         torch::jit::drop(*stack, info.arguments);
         for (auto& result : recorder.results()) stack->push_back(std::move(result));
-        if (full) flush_now(*session, *full);
+        if (full) flush(*session, *full, "");
         return;
       case Outcome::kRunNow:
         ++session->run_now;
         return run_now(info, keys, stack);
       case Outcome::kOtherState:
-        flush_now(*session, Reason::kState);
+        flush(*session, Reason::kState, "");
         break;
       case Outcome::kNeedsRoot:
         root = root_of(*session);

@@ -1,0 +1,149 @@
+"""One flush: what it runs, and what the report is told of it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+
+from torchy.codegen.loops import lower
+from torchy.ir.kernel import KernelForm
+from torchy.ir.ops import Numerics
+from torchy.ir.trace import Layout, Source, Trace
+from torchy.plan.memory import bytes_saved
+from torchy.plan.plan import FusedGroup
+from torchy.record.native import Walker
+from torchy.report import ReportBuilder
+from torchy.run.execute import Execution, bytes_moved, layouts
+from torchy.run.pace import Pace
+from torchy.run.program import Program
+from torchy.run.tiers import Compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The sizes, strides and numbers with which a trace was recorded this time; holds no tensor."""
+
+    trace: Trace
+    words: bytes
+    number_words: bytes
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return the layout of each view of the trace."""
+        return layouts(self.trace, memoryview(self.words).cast("q"))
+
+    def numbers(self) -> tuple[bool | int | float, ...]:
+        """Return the numbers in the order of the trace's kinds."""
+        integers = memoryview(self.number_words).cast("q")
+        floats = memoryview(self.number_words).cast("d")
+        return tuple(
+            floats[i] if kind is float else kind(integers[i])
+            for i, kind in enumerate(self.trace.number_kinds)
+        )
+
+    def buffer_bytes(self) -> list[int]:
+        """Return the size of each buffer in bytes."""
+        sizes = [0] * len(self.trace.buffers)
+        for view, layout in zip(self.trace.views, self.layouts(), strict=True):
+            last = sum((n - 1) * s for n, s in zip(layout.sizes, layout.strides, strict=True))
+            count = 0 if 0 in layout.sizes else layout.offset + last + 1
+            sizes[view.buffer] = max(sizes[view.buffer], count * view.dtype.itemsize)
+        return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a flush runs, and why: enough for the walker to do the same again without Python."""
+
+    entry: Compiled
+    program: Program
+    compiled: bool
+    numerics: Numerics
+    reason: str
+    where: Source | None
+
+    def tell(
+        self, builder: ReportBuilder, recording: Recording, seconds: float, told: set[str | None]
+    ) -> None:
+        """Write the report's record of a flush; ``told`` are the kernels whose code it has."""
+        entry = self.entry
+        if entry.bytes_saved is None or entry.visits <= 1:
+            sizes = recording.buffer_bytes()
+            entry.bytes_saved = bytes_saved(entry.plan, recording.trace, sizes)
+        if not told.issuperset(entry.kernel_ids):
+            self._tell_kernels(builder, told)
+        builder.trace(
+            reason=self.reason,
+            where=self.where,
+            tier="compiled" if self.compiled else "interpreted",
+            seconds=seconds,
+            bytes_saved=entry.bytes_saved if self.compiled else 0,
+            trace=recording.trace,
+            plan=entry.plan,
+            kernels=entry.kernel_ids,
+            layouts=recording.layouts,
+            numbers=recording.numbers,
+        )
+
+    def _tell_kernels(self, builder: ReportBuilder, told: set[str | None]) -> None:
+        entry = self.entry
+        for step, kernel_id, kernel in zip(
+            entry.plan.steps, entry.kernel_ids, entry.kernels, strict=True
+        ):
+            if kernel_id is None or kernel_id in told or not isinstance(step, FusedGroup):
+                continue
+            if kernel is not None:
+                told.add(kernel_id)
+                builder.kernel(
+                    kernel_id,
+                    compile_seconds=kernel.compile_seconds,
+                    source=functools.partial(getattr, kernel, "source"),
+                    llvm_ir=functools.partial(getattr, kernel, "llvm_ir"),
+                    assembly=functools.partial(getattr, kernel, "assembly"),
+                )
+            elif not builder.has_kernel(kernel_id):
+                source = functools.partial(_loop_nest, step.form, self.numerics)
+                builder.kernel(kernel_id, source=source)
+
+    def weigh(self, pace: Pace, recording: Recording, seconds: float) -> None:
+        """Add to a session's pace what this took, and what eager would have taken."""
+        entry = self.entry
+        if entry.bytes_moved is None:
+            entry.bytes_moved = bytes_moved(recording.trace, recording.layouts())
+        pace.add(len(recording.trace.ops), entry.bytes_moved, seconds)
+
+
+class Flush:
+    """A flush under way; ``kept`` if the walker keeps the script."""
+
+    def __init__(
+        self,
+        walker: Walker,
+        session: int,
+        script: Script,
+        recording: Recording,
+        kept: bool = False,
+    ) -> None:
+        self.kept = kept
+        self.script = script
+        self.recording = recording
+        self.execution = Execution(walker, session, memoryview(recording.words).cast("q"))
+        self.seconds = 0.0
+
+    def advance(self) -> None:
+        """Run what has not been run; may raise, and may be called again."""
+        begin = time.perf_counter()
+        try:
+            self.execution.run(self.script.program)
+        except Exception as error:
+            index = self.execution.op(self.script.program)
+            if index is not None:
+                op = self.recording.trace.ops[index]
+                error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
+            raise
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+
+def _loop_nest(form: KernelForm, numerics: Numerics) -> str:
+    return str(lower(form, numerics))
