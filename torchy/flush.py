@@ -106,10 +106,10 @@ class Script:
                 builder.kernel(kernel_id, source=source)
 
     def weigh(self, pace: Pace, recording: Recording, seconds: float) -> None:
-        """Add to a session's pace what this took, and what eager would have taken."""
+        """Add to a session's pace what this took but for calls, and what eager would have taken."""
         entry = self.entry
         if entry.bytes_moved is None:
-            entry.bytes_moved = bytes_moved(recording.trace, recording.layouts())
+            entry.bytes_moved = bytes_moved(recording.trace, entry.plan, recording.layouts())
         pace.add(len(recording.trace.ops), entry.bytes_moved, seconds)
 
 

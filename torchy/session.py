@@ -275,8 +275,8 @@ class Runtime:
                     flush.execution.finished = True
                     self._flushes.pop(number, None)
                     flush.kept = flush.kept or self._remember(number, flush.script, asked)
-                    library.torchy_finish(number, self._origin(flush.script.where))
-                    self._finished(self.sessions[number], flush)
+                    called = library.torchy_finish(number, self._origin(flush.script.where))
+                    self._finished(self.sessions[number], flush, called * 1e-9)
             except BaseException:
                 if claim == 1:
                     library.torchy_leave(number)
@@ -336,14 +336,14 @@ class Runtime:
         at = self.walker.library.torchy_position(number)
         self._scripts[script].program.pack(at, memoryview(words).cast("q"))
 
-    def _finished(self, session: Session, flush: Flush) -> None:
+    def _finished(self, session: Session, flush: Flush, called: float) -> None:
         script, recording = flush.script, flush.recording
         self.read_log(session)  # flushes before this one
         script.tell(session.builder, recording, flush.seconds, session.kernels_told)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)
         if script.entry.visits > 2:  # first sights, and compiling, are paid once
-            script.weigh(session.pace, recording, flush.seconds)
+            script.weigh(session.pace, recording, flush.seconds - called)
         self._bound_places()
         self._close_if_done(session)
         if session.pace.loses():
@@ -351,11 +351,11 @@ class Runtime:
 
     def read_log(self, session: Session) -> None:
         """Tell the report of the flushes that the walker has run by itself."""
-        for identity, seconds, words, numbers in self.walker.log(session.id):
+        for identity, seconds, called, words, numbers in self.walker.log(session.id):
             script = self._scripts[identity]
             recording = Recording(script.entry.trace, words, numbers)
             script.tell(session.builder, recording, seconds, session.kernels_told)
-            script.weigh(session.pace, recording, seconds)
+            script.weigh(session.pace, recording, seconds - called)
 
     def _mind_pace(self, number: int) -> None:
         """Put a session to sleep that does not pay."""

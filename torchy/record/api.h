@@ -215,8 +215,9 @@ __attribute__((visibility("default"))) void torchy_leave(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
 }
 
-__attribute__((visibility("default"))) void torchy_finish(int64_t id, int64_t origin) {
-  if (auto session = torchy::session_of(id)) torchy::finish_flush(*session, origin);
+__attribute__((visibility("default"))) int64_t torchy_finish(int64_t id, int64_t origin) {
+  auto session = torchy::session_of(id);
+  return session ? torchy::finish_flush(*session, origin) : 0;
 }
 
 // The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags),
@@ -268,8 +269,8 @@ __attribute__((visibility("default"))) void torchy_tune(int64_t id, int64_t vari
   if (auto session = torchy::session_of(id)) session->variant = variant;
 }
 
-// Takes a session's oldest flush that Python has not seen: script, nanoseconds, address and count
-// of its words and its numbers; 0 if there is none.
+// Takes a session's oldest flush that Python has not seen: script, nanoseconds in all and in calls,
+// address and count of its words and its numbers; 0 if there is none.
 __attribute__((visibility("default"))) int64_t torchy_log(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
@@ -279,6 +280,7 @@ __attribute__((visibility("default"))) int64_t torchy_log(int64_t id, int64_t* o
   session->log.pop_front();
   const int64_t values[] = {told.script,
                             told.nanoseconds,
+                            told.called,
                             reinterpret_cast<int64_t>(told.words.data()),
                             static_cast<int64_t>(told.words.size()),
                             reinterpret_cast<int64_t>(told.numbers.data()),

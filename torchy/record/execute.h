@@ -163,7 +163,9 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     for (int64_t slot : cursor.list()) allocate(trace, slot);
     const auto release = cursor.list();
     if (!kernel) {
+      const auto begin = Clock::now();
       call(trace, op);
+      trace.called += std::chrono::nanoseconds(Clock::now() - begin).count();
     } else if (!launch(trace, cursor, kernel)) {
       return Progress::kNeedsPacking;
     }
@@ -237,7 +239,8 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
   {
     constexpr size_t kMuch = 64;
     std::lock_guard<std::mutex> lock(registry().mutex);
-    session.log.push_back({id, passed.count(), std::move(trace->words), std::move(trace->numbers)});
+    session.log.push_back(
+        {id, passed.count(), trace->called, std::move(trace->words), std::move(trace->numbers)});
     ++session.repeated;
     much = session.log.size() % kMuch == 0;
   }

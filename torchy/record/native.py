@@ -237,14 +237,20 @@ class Walker:
         self.library.torchy_running(session, out)
         return Running(*out)
 
-    def log(self, session: int) -> Iterator[tuple[int, float, bytes, bytes]]:
-        """Take from the walker what it has flushed by itself: script, seconds, words, numbers."""
-        out = (ctypes.c_int64 * 6)()
+    def log(self, session: int) -> Iterator[tuple[int, float, float, bytes, bytes]]:
+        """Take from the walker what it has flushed by itself.
+
+        Yields
+        ------
+        script, seconds, seconds in calls of torch's ops, words, numbers
+        """
+        out = (ctypes.c_int64 * 7)()
         while self.library.torchy_log(session, out):
-            script, nanoseconds, words, word_count, numbers, number_count = out
+            script, nanoseconds, called, words, word_count, numbers, number_count = out
             yield (
                 script,
                 nanoseconds * 1e-9,
+                called * 1e-9,
                 ctypes.string_at(words, 8 * word_count),
                 ctypes.string_at(numbers, 8 * number_count),
             )
@@ -270,7 +276,7 @@ _FUNCTIONS = (
     ("pause", _VOID, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
-    ("finish", _VOID, _INT, _INT),
+    ("finish", _INT, _INT, _INT),
     ("tune", _VOID, _INT, _INT),
     ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT),
     ("log", _INT, _INT, _POINTER),

@@ -65,6 +65,7 @@ struct Trace {
   int64_t at = 0;                  // the next step, as an index into the program's words
   int64_t script = -1;             // that is being run
   bool seen = false;               // Python has begun to run it
+  int64_t called = 0;              // nanoseconds that calls of torch's ops took
 
   // As long as the last one was, most traces are again.
   void reserve_as(const Trace& other) {
@@ -144,7 +145,7 @@ enum class Reason : int64_t {
 };
 // What a flush that Python did not see tells the report.
 struct Flushed {
-  int64_t script, nanoseconds;
+  int64_t script, nanoseconds, called;
   std::vector<int64_t> words, numbers;
 };
 
@@ -383,14 +384,15 @@ inline void leave_flush(Session& session) {
 }
 
 // All values are there: put them into the storages of the program and take the bit off its tensors.
-inline void finish_flush(Session& session, int64_t origin) {
+// Returns the nanoseconds that calls took.
+inline int64_t finish_flush(Session& session, int64_t origin) {
   std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
   restore_state(session);
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
     trace = std::move(session.running);
-    if (!trace) return;
+    if (!trace) return 0;
     session.origin = origin;
     for (Slot& slot : trace->slots) {
       if (!slot.held.unsafeGetStorageImpl()) continue;
@@ -408,6 +410,7 @@ inline void finish_flush(Session& session, int64_t origin) {
     session.flusher = std::thread::id();
     registry().flushed.notify_all();
   }
+  return trace->called;
 }
 
 }  // namespace torchy

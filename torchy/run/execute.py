@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from torchy.ir.trace import Layout, Trace
+from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.native import Walker
 from torchy.run.program import Program, view_words
 
@@ -51,10 +52,11 @@ def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:
     )
 
 
-def bytes_moved(trace: Trace, layouts: Sequence[Layout]) -> int:
-    """Return the bytes that a trace's ops read and write if they run one by one."""
+def bytes_moved(trace: Trace, plan: Plan, layouts: Sequence[Layout]) -> int:
+    """Return the bytes that the fused ops of a plan read and write if they run one by one."""
     sizes = [
         math.prod(layout.sizes) * view.dtype.itemsize
         for view, layout in zip(trace.views, layouts, strict=True)
     ]
-    return sum(sizes[view] for op in trace.ops for view in (*op.reads, *op.writes))
+    fused = [trace.ops[op] for s in plan.steps if isinstance(s, FusedGroup) for op in s.ops]
+    return sum(sizes[view] for op in fused for view in (*op.reads, *op.writes))

@@ -1,7 +1,8 @@
 """Whether recording pays: a session that does not pay goes to sleep.
 
-What eager would have taken is estimated: so much for each op, and so much for each byte that it moves.
-What Torchy took is measured. First sights do not count: they are paid once.
+What eager would have taken is estimated: so much for each op, and so much for each byte that the fused ones move.
+What Torchy took is measured. Calls of torch's own ops take the same either way: they are left out. First sights do not
+count: they are paid once.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Pace:
     run_now: int = 0
 
     def add(self, ops: int, bytes_moved: int, seconds: float) -> None:
-        """Note a flush of a known plan: its ops, the bytes eager moves for them, what it took."""
+        """Note a flush of a known plan: its ops, the bytes eager moves for those that are fused, what it took."""
         self.eager += ops * self.tiny_op + bytes_moved / EAGER_BANDWIDTH
         self.ours += ops * self.tiny_op * RECORDING + seconds
         self.flushes += 1
