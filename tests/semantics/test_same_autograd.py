@@ -257,11 +257,6 @@ def test_functions_of_several_results():
     return x.detach(), x.grad.clone(), values, indices
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="x.grad._version: autograd adds in place only while storage.use_count() == 1, and a trace "
-    "holds the storages that it reads",
-)
 @program
 def test_versions_of_gradients_that_were_added_up():
     return several_results()[0]

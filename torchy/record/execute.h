@@ -29,10 +29,9 @@ inline void allocate(Trace& trace, int64_t index) {
 inline at::Tensor shadow(Trace& trace, int view_index) {
   const View& view = trace.views[view_index];
   Slot& slot = trace.slots[view.slot];
-  void* address = slot.pending() ? slot.memory.get() : const_cast<void*>(slot.storage->data());
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
-      c10::DataPtr(address, c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
+      c10::DataPtr(slot.address(), c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(
       c10::Storage(std::move(storage)),
       c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),

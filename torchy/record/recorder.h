@@ -113,6 +113,9 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
   if (storage->allocator() != c10::GetCPUAllocator()) return false;
+  if (storage->nbytes() > 0 && !Kept::holds(*storage) &&
+      storage->data_ptr().get_deleter() != c10::GetCPUAllocator()->raw_deleter())
+    return false;
   auto& escaped = registry().escaped;
   if (!escaped.empty() && escaped.find(storage) != escaped.end()) return false;
   if (storage->has_materializer()) {  // another trace's input is fine, what is pending there is not
@@ -200,8 +203,11 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
   if (written) {
     if (at::has_internal_overlap(impl) != at::MemOverlap::No) return false;
     // every tensor on the storage must carry the bit: it is pending, or this is the only one
-    if (!pending && impl->unsafe_storage().use_count() != (known ? 2u : 1u)) return false;
-    if (!pending && !known && storage->has_materializer()) return false;  // read by another session
+    if (!pending && impl->unsafe_storage().use_count() != 1) return false;
+    // read by another session, too
+    if (!pending && Kept::holds(*storage) &&
+        !(known && trace_.slots[operand.slot].kept.use_count() == 2))
+      return false;
   }
   auto sizes = impl->sizes(), strides = impl->strides();
   any_dimension_ = any_dimension_ || !sizes.empty();
@@ -421,7 +427,8 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
     if (operand.slot == static_cast<int>(trace_.slots.size())) {  // new slots come in order
       Slot& slot = trace_.slots.emplace_back();
       slot.storage = storage.unsafeGetStorageImpl();
-      slot.held = storage;
+      slot.weak.emplace(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(slot.storage));
+      slot.kept = Kept::of(*slot.storage);
       slot.bytes = storage.nbytes();
       trace_.large_bytes += slot.bytes;
       trace_.slot_of.emplace(slot.storage, operand.slot);

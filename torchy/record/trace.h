@@ -23,19 +23,54 @@ namespace torchy {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
 
-// A storage that a trace reads or writes. Inputs are held; created ones only weakly until the
+// The memory of a storage that traces read. They hold the storage weakly, so that its reference
+// count is what the program (and autograd, which adds in place to what nobody else holds) expects;
+// should the program drop it, the memory stays until they are done.
+struct Kept : c10::intrusive_ptr_target {
+  explicit Kept(c10::DataPtr&& memory) : memory(std::move(memory)) {}
+  c10::DataPtr memory;
+
+  static void drop(void* kept) { c10::intrusive_ptr<Kept>::reclaim(static_cast<Kept*>(kept)); }
+
+  static bool holds(const c10::StorageImpl& storage) {
+    return storage.data_ptr().get_deleter() == &drop;
+  }
+
+  // Call with the mutex held. Nobody notices: the address stays the same throughout.
+  static c10::intrusive_ptr<Kept> of(c10::StorageImpl& storage) {
+    auto& pointer = storage._mutable_data_ptr_no_checks();
+    if (holds(storage))
+      return c10::intrusive_ptr<Kept>::reclaim_copy(static_cast<Kept*>(pointer.get_context()));
+    void* address = pointer.get();
+    auto kept = c10::make_intrusive<Kept>(std::move(pointer));
+    auto another = kept;
+    storage.set_data_ptr_noswap(
+        c10::DataPtr(address, another.release(), &drop, c10::Device(c10::kCPU)));
+    return kept;
+  }
+
+  // The last trace gives the memory back to its storage.
+  static void give_back(c10::StorageImpl& storage, const c10::intrusive_ptr<Kept>& kept) {
+    if (kept.use_count() == 2 && holds(storage) && storage.data_ptr().get_context() == kept.get())
+      storage.set_data_ptr_noswap(std::move(kept->memory));
+  }
+};
+
+// A storage that a trace reads or writes, held weakly until the
 // flush. Either way its address cannot be reused while the slot lives.
 struct Slot {
   c10::StorageImpl* storage = nullptr;
-  c10::Storage held;
   std::optional<WeakStorage> weak;
-  c10::DataPtr memory;  // of a pending storage: set aside, or made by the flush
+  c10::Storage held;              // while a flush runs, if it is pending
+  c10::intrusive_ptr<Kept> kept;  // of what is only read
+  c10::DataPtr memory;            // of a pending storage: set aside, or made by the flush
   size_t bytes = 0;
   int last_view = -1;
   bool created = false, written = false, live = true;
 
   bool pending() const { return created || written; }
-  bool reachable() const { return created ? weak->use_count() > 0 : held.use_count() > 1; }
+  bool reachable() const { return weak->use_count() > 0; }
+  void* address() const { return kept ? kept->memory.get() : memory.get(); }
 };
 
 struct View {
@@ -312,8 +347,9 @@ inline at::Tensor pending_tensor(Trace& trace, const Layout& layout) {
 // An input's values become pending too: its memory is set aside, its only tensor gets the bit.
 inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
   slot.written = true;
-  slot.memory = std::move(slot.storage->_mutable_data_ptr_no_checks());
+  slot.memory = std::move(slot.kept->memory);
   slot.storage->set_data_ptr_noswap(no_memory());
+  slot.kept.reset();
   give_bit(tensor);
   trace.bearers.emplace_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
 }
@@ -343,15 +379,9 @@ inline int claim_flush(Session& session, bool wait) {
     Trace& trace = *session.running;
     for (Node* node : trace.path) trace.ids.push_back(node->id);
     for (Slot& slot : trace.slots) {
-      if (slot.created) {
-        slot.held = c10::Storage(slot.weak->lock());
-        slot.live = static_cast<bool>(slot.held);
-      } else {
-        slot.live = slot.reachable();
-      }
-      trace.addresses.push_back(slot.created   ? 0
-                                : slot.written ? reinterpret_cast<int64_t>(slot.memory.get())
-                                               : reinterpret_cast<int64_t>(slot.storage->data()));
+      if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
+      slot.live = slot.reachable();
+      trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
       trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
                             (slot.live ? kLive : 0));
     }
@@ -388,6 +418,7 @@ inline void leave_flush(Session& session) {
 inline int64_t finish_flush(Session& session, int64_t origin) {
   std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
+  std::vector<c10::intrusive_ptr<c10::StorageImpl>> storages;
   restore_state(session);
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
@@ -395,11 +426,17 @@ inline int64_t finish_flush(Session& session, int64_t origin) {
     if (!trace) return 0;
     session.origin = origin;
     for (Slot& slot : trace->slots) {
-      if (!slot.held.unsafeGetStorageImpl()) continue;
-      if (slot.pending()) slot.storage->set_data_ptr_noswap(std::move(slot.memory));
+      auto storage = slot.weak->lock();
+      if (!storage) continue;
+      if (slot.pending()) {
+        storage->set_data_ptr_noswap(std::move(slot.memory));
+      } else {
+        Kept::give_back(*storage, slot.kept);
+      }
       bool pending = false;
-      if (slot.storage->has_materializer() && holders(slot.storage, &pending).empty())
-        slot.storage->clear_materializer();
+      if (storage->has_materializer() && holders(storage.get(), &pending).empty())
+        storage->clear_materializer();
+      storages.push_back(std::move(storage));
     }
     for (auto& bearer : trace->bearers) {
       if (auto tensor = bearer.lock()) {
