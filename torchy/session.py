@@ -12,6 +12,7 @@ import enum
 import itertools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +108,9 @@ class Runtime:
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
+        self._switch = (
+            threading.RLock()
+        )  # for the readers' hooks: in place while there are sessions
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
         self._flushes: dict[int, Flush] = {}
         self._origins: dict[Source | None, int] = {}
@@ -131,7 +135,6 @@ class Runtime:
 
     def enter(self, settings: Settings, given: dict[str, Any]) -> Session:
         """Open a region on this thread: a session of its own, or joined to the one that is open."""
-        self.readers.install()
         library = self.walker.library
         library.torchy_claim()
         self._bound_places()
@@ -146,7 +149,9 @@ class Runtime:
             library.torchy_attach(session.id)
             return session
         session = Session(self, next(self._numbers), settings)
-        self.sessions[session.id] = session
+        with self._switch:
+            self.sessions[session.id] = session
+            self.readers.install()
         library.torchy_pause(-1)
         library.torchy_open(
             session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
@@ -203,7 +208,10 @@ class Runtime:
         if session.open or session.id in self._flushes or library.torchy_recorded_ops(session.id):
             return
         session.close()
-        self.sessions.pop(session.id, None)
+        with self._switch:
+            self.sessions.pop(session.id, None)
+            if not self.sessions:
+                self.readers.uninstall()
 
     # what the walker asks
 
@@ -351,11 +359,13 @@ class Runtime:
 
     def read_log(self, session: Session) -> None:
         """Tell the report of the flushes that the walker has run by itself."""
+        begin = time.perf_counter()
         for identity, seconds, called, words, numbers in self.walker.log(session.id):
             script = self._scripts[identity]
             recording = Recording(script.entry.trace, words, numbers)
             script.tell(session.builder, recording, seconds, session.kernels_told)
             script.weigh(session.pace, recording, seconds - called)
+        session.pace.ours += time.perf_counter() - begin
 
     def _mind_pace(self, number: int) -> None:
         """Put a session to sleep that does not pay."""
@@ -441,6 +451,7 @@ class Runtime:
 
     def _after_fork(self) -> None:
         self.kernels.forget_worker()
+        self._switch = threading.RLock()
 
 
 def _as_dict(settings: Settings) -> dict[str, Any]:

@@ -15,6 +15,7 @@
 #include <immintrin.h>
 #endif
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -26,12 +27,38 @@
 
 namespace torchy {
 
+using Precision = std::array<at::Float32Precision, 3>;
+
+// Which shortcuts matrix products, convolutions and recurrent layers may take on the CPU.
+inline Precision float32_precision() {
+  auto& context = at::globalContext();
+  constexpr auto kCpu = at::Float32Backend::MKLDNN;
+  return {context.float32Precision(kCpu, at::Float32Op::MATMUL),
+          context.float32Precision(kCpu, at::Float32Op::CONV),
+          context.float32Precision(kCpu, at::Float32Op::RNN)};
+}
+
+inline void set_float32_precision(const Precision& precision) {
+  constexpr at::Float32Op kOps[] = {at::Float32Op::MATMUL, at::Float32Op::CONV, at::Float32Op::RNN};
+  const auto now = float32_precision();
+  for (size_t i = 0; i < precision.size(); ++i)
+    if (precision[i] != now[i])
+      at::globalContext().setFloat32Precision(at::Float32Backend::MKLDNN, kOps[i], precision[i]);
+}
+
+inline bool flushes_denormals() {
+#if defined(__x86_64__)
+  return (_mm_getcsr() & 0x8040u) != 0;
+#else
+  return false;
+#endif
+}
+
 // Compared at each op: a change flushes first, and a flush runs under the state that the ops were
 // recorded in.
 struct ProcessState {
   c10::ScalarType default_dtype = c10::ScalarType::Float;
   int threads = 1;
-  at::Float32MatmulPrecision precision = at::Float32MatmulPrecision::HIGHEST;
   bool deterministic = false, warn_only = false, fill_memory = true, mkldnn = true;
   unsigned control_word = 0;
 
@@ -42,7 +69,6 @@ struct ProcessState {
     ProcessState state;
     state.default_dtype = c10::get_default_dtype_as_scalartype();
     state.threads = at::get_num_threads();
-    state.precision = context.float32MatmulPrecision();
     state.deterministic = context.deterministicAlgorithms();
     state.warn_only = context.deterministicAlgorithmsWarnOnly();
     state.fill_memory = context.deterministicFillUninitializedMemory();
@@ -57,10 +83,6 @@ struct ProcessState {
     auto& context = at::globalContext();
     c10::set_default_dtype(c10::scalarTypeToTypeMeta(default_dtype));
     if (threads != at::get_num_threads()) at::set_num_threads(threads);
-    if (precision != context.float32MatmulPrecision()) {
-      const char* names[] = {"highest", "high", "medium"};
-      context.setFloat32MatmulPrecision(names[static_cast<int>(precision)]);
-    }
     context.setDeterministicAlgorithms(deterministic, warn_only);
     context.setDeterministicFillUninitializedMemory(fill_memory);
     context.setUserEnabledMkldnn(mkldnn);

@@ -60,6 +60,8 @@ OTHER_LAYOUT = {
     "clone": LayoutRule.PRESERVE,
     "_to_copy": LayoutRule.PRESERVE,
 }
+# functional forms that first copy what they then write over: their lines are the in-place forms'
+COPIES_FIRST = frozenset({"copy", "zero", "fill"})
 # with a zero-dimensional tensor for a number: their kernels read it
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -104,7 +106,7 @@ def classify(name: str) -> Classification:
         scalars = any(str(a.type) == "Tensor" and a.name != "self" for a in schema.arguments)
         return RUN_NOW if scalars else Classification(OpClass.DESCEND)
     spec = lookup(name)
-    if spec is None or spec.raises_on_data:
+    if spec is None or spec.raises_on_data or base in COPIES_FIRST:
         return RUN_NOW
     names = [argument.name for argument in schema.arguments]
     pointwise = spec.kind == "pointwise"

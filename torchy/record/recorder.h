@@ -96,6 +96,9 @@ inline constexpr auto kPlain =
                          c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU}) |
     c10::DispatchKeySet(kBit);
 
+// What TensorIterator takes; a rank fits into a byte.
+inline constexpr int64_t kMostDimensions = 64;
+
 enum Tag : uint64_t {  // the highest bits of a key's words
   kTensorTag = uint64_t{1} << 60,
   kNumberTag = uint64_t{2} << 60,
@@ -106,7 +109,7 @@ enum Tag : uint64_t {  // the highest bits of a key's words
 
 inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
   if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
-  if (tensor.has_symbolic_sizes_strides()) return false;
+  if (tensor.has_symbolic_sizes_strides() || tensor.dim() > kMostDimensions) return false;
   // outside inference mode, composite ops on them count versions
   if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
   if (known) return true;
@@ -269,9 +272,13 @@ inline bool Recorder::read_argument(const c10::IValue& value, size_t index) {
 
 inline bool Recorder::read_arguments() {
   bool grad = !info_.pointwise && c10::GradMode::is_enabled();
+  // which library runs a call decides how its results lie in memory
+  uint64_t setting = info_.pointwise ? 0
+                                     : static_cast<uint64_t>(trace_.state.mkldnn) |
+                                           static_cast<uint64_t>(trace_.state.deterministic) << 1;
   auto dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());  // shapes results
   scratch_.key.push_back(static_cast<uint64_t>(info_.id) | static_cast<uint64_t>(grad) << 32 |
-                         dtype << 40);
+                         dtype << 40 | setting << 48);
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there

@@ -92,15 +92,16 @@ struct Trace {
   ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
   std::vector<WeakTensor> bearers;  // every tensor known to carry the bit for this trace
   ProcessState state;
-  size_t large_bytes = 0;          // since the memory kept alive was last weighed
-  size_t peak = 0;                 // bytes that eager would have held at most
-  std::vector<int64_t> addresses;  // of the slots' memory, once a flush has begun
-  std::vector<uint8_t> flags;      // by slot
-  std::vector<int64_t> ids;        // of the path's nodes
-  int64_t at = 0;                  // the next step, as an index into the program's words
-  int64_t script = -1;             // that is being run
-  bool seen = false;               // Python has begun to run it
-  int64_t called = 0;              // nanoseconds that calls of torch's ops took
+  std::optional<Precision> precision;  // if it has calls
+  size_t large_bytes = 0;              // since the memory kept alive was last weighed
+  size_t peak = 0;                     // bytes that eager would have held at most
+  std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
+  std::vector<uint8_t> flags;          // by slot
+  std::vector<int64_t> ids;            // of the path's nodes
+  int64_t at = 0;                      // the next step, as an index into the program's words
+  int64_t script = -1;                 // that is being run
+  bool seen = false;                   // Python has begun to run it
+  int64_t called = 0;                  // nanoseconds that calls of torch's ops took
 
   // As long as the last one was, most traces are again.
   void reserve_as(const Trace& other) {
@@ -194,6 +195,7 @@ struct Session {
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
   std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
+  std::optional<Precision> outer_precision;
   SessionMode mode = SessionMode::kRecord;
   size_t max_ops = 1024, slack_bytes = 16 << 20;
   // counters
@@ -392,16 +394,24 @@ inline int claim_flush(Session& session, bool wait) {
 inline int begin_flush(Session& session, bool wait) {
   int claimed = claim_flush(session, wait);
   if (claimed != 1) return claimed;
-  auto now = ProcessState::now();
-  if (now == session.running->state) return claimed;
-  session.outer_state = now;
-  session.running->state.apply();
+  const Trace& trace = *session.running;
+  const auto now = ProcessState::now();
+  if (!(now == trace.state)) {
+    session.outer_state = now;
+    trace.state.apply();
+  }
+  if (trace.precision && *trace.precision != float32_precision()) {
+    session.outer_precision = float32_precision();
+    set_float32_precision(*trace.precision);
+  }
   return claimed;
 }
 
 inline void restore_state(Session& session) {
   if (session.outer_state) session.outer_state->apply();
   session.outer_state.reset();
+  if (session.outer_precision) set_float32_precision(*session.outer_precision);
+  session.outer_precision.reset();
 }
 
 // A flush that raised leaves its trace behind, to be resumed by the next.

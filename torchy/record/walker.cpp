@@ -241,7 +241,14 @@ bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, St
 
 void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::shared_ptr<Session> session = this_session;
+  // other threads do not flush denormals with this one: which elements are theirs is up to eager
+  if (flushes_denormals()) {
+    ++session->run_now;
+    return run_now(info, keys, stack);
+  }
   const auto state = ProcessState::now();
+  std::optional<Precision> precision;  // pointwise ops do not mind
+  if (!info.pointwise) precision = float32_precision();
   Node* root = nullptr;
   constexpr int kAttempts = 8;  // other threads may flush in between
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
@@ -252,13 +259,17 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       std::lock_guard<std::mutex> lock(registry().mutex);
       Trace& trace = session->trace;
       if (trace.path.empty()) trace.state = state;
-      if (!(trace.state == state)) {
+      if (!(trace.state == state) ||
+          (precision && trace.precision && *trace.precision != *precision)) {
         outcome = Outcome::kOtherState;
       } else if (trace.path.empty() && !root) {
         outcome = Outcome::kNeedsRoot;
       } else {
         outcome = recorder.attempt(root);
-        if (outcome == Outcome::kRecorded) full = session->full();
+        if (outcome == Outcome::kRecorded) {
+          if (precision) trace.precision = precision;
+          full = session->full();
+        }
       }
     }
     switch (outcome) {
@@ -370,18 +381,23 @@ void pass_whole(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
-// Ops that are made of others but read memory through const pointers themselves.
 void settle_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   settle_arguments(op, *stack);
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
+// Ops that are made of others, but read memory through const pointers: of their operands ...
 constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_or_sections",
                                             "aten::ctc_loss.Tensor",
                                             "aten::lstm.data",
                                             "aten::gru.data",
                                             "aten::rnn_tanh.data",
-                                            "aten::rnn_relu.data"};
+                                            "aten::rnn_relu.data",
+                                            "aten::_pad_packed_sequence"};
+// ... and of what the ops inside them have made.
+constexpr const char* kOpaque[] = {
+    "aten::_sobol_engine_draw", "aten::_sobol_engine_ff_", "aten::_sobol_engine_initialize_state_",
+    "aten::_sobol_engine_scramble_", "aten::choose_qparams_optimized"};
 
 // Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
 // they are not recorded.
@@ -508,11 +524,14 @@ class Claims {
         is_new(name, DispatchKey::AutogradPrivateUse3))
       put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
     const auto full = c10::toString(name);
-    for (const char* reader : kImplicitReaders)
-      if (full == reader)
-        for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3})
-          if (is_new(name, key))
-            put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
+    for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3}) {
+      const auto is_op = [&](const char* other) { return full == other; };
+      if (std::any_of(std::begin(kImplicitReaders), std::end(kImplicitReaders), is_op) &&
+          is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
+      if (std::any_of(std::begin(kOpaque), std::end(kOpaque), is_op) && is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
+    }
     return served;
   }
 

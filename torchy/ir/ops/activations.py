@@ -20,6 +20,7 @@ _CLAMP: Final = (
 )
 
 # fmt: off
+# Numbers that eager checks are literals (?): each value is tried once.
 ACTIVATIONS: Final = (
     pointwise("relu", "self", "0 if self < 0 else self", kinds="fi", kernel="clamp_min_scalar_kernel_impl"),
     pointwise("threshold", "self threshold! value!", "value if self <= threshold else self", kinds="fi",
@@ -27,9 +28,9 @@ ACTIVATIONS: Final = (
     pointwise("threshold_backward", "grad_output self threshold!", "0 if self <= threshold else grad_output",
               kinds="fi", kernel="threshold_kernel"),
     pointwise("leaky_relu", "self negative_slope!", "self * (1 if self > 0 else negative_slope)", promotion="self"),
-    pointwise("leaky_relu_backward", "grad_output self negative_slope!",
+    pointwise("leaky_relu_backward", "grad_output self negative_slope?",
               "grad_output * (1 if self > 0 else negative_slope)", ignored="self_is_result"),
-    pointwise("hardtanh", "self min_val! max_val!", _CLAMP, promotion="self", kernel="clamp_scalar_kernel_impl"),
+    pointwise("hardtanh", "self min_val? max_val?", _CLAMP, promotion="self", kernel="clamp_scalar_kernel_impl"),
     pointwise("hardtanh_backward", "grad_output self min_val! max_val!",
               "grad_output if (self > min_val) & (self < max_val) else 0", inexact=NAN_POSITION),
     pointwise("hardsigmoid", "self", f"{_HARD} / 6", promotion="self"),
@@ -43,7 +44,7 @@ ACTIVATIONS: Final = (
     pointwise("hardshrink_backward", "grad_out self lambd!",
               "grad_out if (self < -lambd) | (self > lambd) else 0", inexact=NAN_POSITION,
               kernel="shrink_backward_kernel"),
-    pointwise("softshrink", "self lambd!",
+    pointwise("softshrink", "self lambd?",
               "self - lambd if self > lambd else self + lambd if self < -lambd else self * 0", promotion="self",
               inexact=ZEROS),
     pointwise("softshrink_backward", "grad_output self lambd!",
@@ -74,13 +75,13 @@ ACTIVATIONS: Final = (
     pointwise("elu", "self alpha! scale! input_scale!",
               "(exp(self * input_scale) - 1) * (alpha * scale) if self <= 0 else self * scale",
               promotion="self", inexact=POSITION),
-    pointwise("elu_backward", "grad_output alpha! scale! input_scale! is_result? self_or_result", when={
+    pointwise("elu_backward", "grad_output alpha? scale? input_scale? is_result? self_or_result", when={
         "grad_output * input_scale * (self_or_result + alpha * scale) if self_or_result <= 0"
         " else grad_output * scale": {"is_result": True},
         "grad_output * input_scale * (alpha * scale) * exp(self_or_result * input_scale) if self_or_result <= 0"
         " else grad_output * scale": {"is_result": False},
     }, inexact=POSITION),
-    pointwise("celu", "self alpha!", stays_call=POSITION),
+    pointwise("celu", "self alpha?", stays_call=POSITION),
     pointwise("mish", "self", "self * tanh(log1p(exp(self)))", promotion="self", inexact=POSITION),
     pointwise("mish_backward", "grad_output self",
               f"(s := {_SIGMOID}, t := tanh(log1p(exp(self))), grad_output * (t + self * s * (1 - t * t)))",

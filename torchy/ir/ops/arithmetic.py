@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from torchy.ir.ops.spec import NO_VECTOR, POSITION, SCALAR_LIBM, ZEROS, OpSpec, pointwise
+from torchy.ir.ops.spec import (
+    NO_VECTOR,
+    POSITION,
+    SCALAR_LIBM,
+    SIGNALLING,
+    ZEROS,
+    OpSpec,
+    pointwise,
+)
 
 _FLOOR_DIVIDE: Final = (
     "(a := self / other, m := fmod(self, other), q := (self - m) / other,"
@@ -151,8 +159,8 @@ ARITHMETIC: Final = (
               kinds="fi", inexact_f=ZEROS),
     pointwise("minimum", "self other", "other if (other < self) | isnan(other) else self", b="self & other",
               kinds="fi", inexact_f=ZEROS),
-    pointwise("fmax", "self other", "other if (other > self) | isnan(self) else self", b="self | other", kinds="fi"),
-    pointwise("fmin", "self other", "other if (other < self) | isnan(self) else self", b="self & other", kinds="fi"),
+    _call("fmax", "self other", SIGNALLING),
+    _call("fmin", "self other", SIGNALLING),
     # --- copies: computed in the result's dtype
     pointwise("copy", "src", "src", kinds="fib", promotion="result", ignored="self non_blocking"),
     pointwise("_to_copy", "self", "self", kinds="fib", promotion="result", kernel="copy_kernel",

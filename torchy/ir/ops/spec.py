@@ -22,6 +22,7 @@ ZEROS: Final = (
 )
 NAN_POSITION: Final = "eager's vector body and scalar tail treat NaN differently"
 NO_VECTOR: Final = "no vector form of eager's function is known"
+SIGNALLING: Final = "eager calls the C library, for which a signalling NaN is no missing value"
 SCALAR_LIBM: Final = "eager calls the C library, one element at a time"
 
 

@@ -1,0 +1,116 @@
+"""Programs that once differed, for reasons that no other file here is about."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sameness import program
+
+
+def attempt(function, *arguments):
+    """Return what a function gives, or what it raises."""
+    try:
+        return function(*arguments)
+    except (RuntimeError, ZeroDivisionError) as error:
+        return str(error)
+
+
+@program
+@pytest.mark.parametrize("name", ["softshrink", "celu", "leaky_relu_", "elu_", "hardtanh"])
+def test_a_number_that_an_op_rejects_after_one_that_it_took(name):
+    numbers = {"softshrink": (0.5, -1.0), "celu": (0.5, 0.0), "hardtanh": (0, -1)}
+    x, results = torch.linspace(-1, 1, 5).requires_grad_(), []
+    for number in numbers.get(name, (0.5, -0.3)):
+        before = x.detach() * 2
+        if name == "hardtanh":
+            results.append(attempt(F.hardtanh, torch.arange(5, dtype=torch.uint8) * 1, number, 2))
+        else:
+            results.append(attempt(lambda n=number: getattr(F, name)(x * 1, n).sum().backward()))
+        results.append(before.add_(1))
+    return results, x.grad
+
+
+@program
+def test_functional_forms_that_copy_first():
+    x = torch.ones(3, 2)
+    aten = torch.ops.aten
+    return (
+        aten.copy(x * 1, x * 2),
+        aten.zero(x * 1),
+        aten.fill(x * 1, 3),
+        aten.copy(x.t() * 1, x * 2),
+    )
+
+
+@program
+@pytest.mark.parametrize("rank", [64, 65, 256, 300])
+def test_tensors_of_very_many_dimensions(rank):
+    x = torch.arange(24.0).reshape([2] + [1] * (rank - 2) + [12])
+    try:
+        return ((x * 1 + 1) * x.flatten()[:12].reshape([1] * (rank - 1) + [12])).reshape(24)
+    except RuntimeError as error:
+        return str(error)
+
+
+@program
+def test_composite_ops_that_read_memory():
+    engine = torch.quasirandom.SobolEngine(2, scramble=True, seed=3)
+    plain = torch.quasirandom.SobolEngine(2)
+    plain.quasi = plain.quasi * 1
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.ones(3, 2, 1), torch.tensor([3, 1]))
+    lengths = packed.batch_sizes * 1
+    padded = torch.nn.utils.rnn.pad_packed_sequence(packed._replace(batch_sizes=lengths))
+    quantized = torch.choose_qparams_optimized(torch.linspace(-1, 1, 12) * 2, 12, 20, 0.1, 8)
+    return engine.draw(4), plain.draw(4), padded, quantized
+
+
+@program
+def test_precision_set_by_the_new_interface():
+    x = torch.randn(8, 8)
+    results = [x @ x * 2]
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        results += [x * 2 + 1, (x @ x).relu()]
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    return results, (x * 3) @ x
+
+
+@program
+def test_strides_that_depend_on_the_library():
+    x = torch.ones(2, 4, 5, 6, 7).contiguous(memory_format=torch.channels_last_3d)
+    weight = torch.ones(4, 4, 3, 3, 3)
+    results = []
+    for enabled in (True, False, True, False):
+        with torch.backends.mkldnn.flags(enabled=enabled):
+            results.append(F.conv3d(x, weight) * 2)
+    return results
+
+
+@program
+def test_denormals_flushed_on_one_thread_only():
+    torch.set_num_threads(2)
+    x = torch.linspace(1, 9, 300_001) * 1e-39
+    torch.set_flush_denormal(True)
+    y = x * 1
+    torch.set_flush_denormal(False)
+    return y, x * 1
+
+
+@program
+def test_signalling_nans_are_no_missing_values():
+    signalling = torch.tensor([0x7F800001] * 4, dtype=torch.int32).view(torch.float32)
+    ones = torch.ones(4)
+    return torch.fmax(signalling, ones), torch.fmin(ones, signalling)
+
+
+def test_readers_are_torch_own_again_after_the_last_session():
+    import torchy
+
+    before = {name: getattr(torch.Tensor, name) for name in ("tolist", "numpy", "type", "data_ptr")}
+    with torchy.lazy():
+        with torchy.lazy():
+            y = torch.ones(2) * 2
+        assert torch.Tensor.tolist is not before["tolist"]
+        assert y.tolist() == [2.0, 2.0]
+    assert all(getattr(torch.Tensor, name) is method for name, method in before.items())
