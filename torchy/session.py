@@ -108,9 +108,7 @@ class Runtime:
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
-        self._switch = (
-            threading.RLock()
-        )  # for the readers' hooks: in place while there are sessions
+        self._switch = threading.RLock()  # of the readers' hooks: there while sessions are
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
         self._flushes: dict[int, Flush] = {}
         self._origins: dict[Source | None, int] = {}
@@ -320,6 +318,7 @@ class Runtime:
         if settings.compile != "never" and entry.unsettled:
             return False
         program, identity = script.program, next(self._numbers)
+        self._scripts[identity] = script  # first: the walker will hold addresses of it
         remembered = self.walker.library.torchy_remember(
             number,
             asked[0],
@@ -329,8 +328,8 @@ class Runtime:
             identity,
             self._origin(script.where),
         )
-        if remembered:
-            self._scripts[identity] = script
+        if not remembered:
+            del self._scripts[identity]
         return bool(remembered)
 
     def _origin(self, where: Source | None) -> int:

@@ -270,23 +270,27 @@ __attribute__((visibility("default"))) void torchy_tune(int64_t id, int64_t vari
 }
 
 // Takes a session's oldest flush that Python has not seen: script, nanoseconds in all and in calls,
-// address and count of its words and its numbers; 0 if there is none.
-__attribute__((visibility("default"))) int64_t torchy_log(int64_t id, int64_t* out) {
+// address and count of its words and its numbers. Null if there is none; else to be freed.
+__attribute__((visibility("default"))) torchy::Flushed* torchy_take_record(int64_t id,
+                                                                           int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
-  if (!session || session->log.empty()) return 0;
-  auto& told = session->told;
-  told = std::move(session->log.front());
+  if (!session || session->log.empty()) return nullptr;
+  auto record = std::make_unique<torchy::Flushed>(std::move(session->log.front()));
   session->log.pop_front();
-  const int64_t values[] = {told.script,
-                            told.nanoseconds,
-                            told.called,
-                            reinterpret_cast<int64_t>(told.words.data()),
-                            static_cast<int64_t>(told.words.size()),
-                            reinterpret_cast<int64_t>(told.numbers.data()),
-                            static_cast<int64_t>(told.numbers.size())};
+  const int64_t values[] = {record->script,
+                            record->nanoseconds,
+                            record->called,
+                            reinterpret_cast<int64_t>(record->words.data()),
+                            static_cast<int64_t>(record->words.size()),
+                            reinterpret_cast<int64_t>(record->numbers.data()),
+                            static_cast<int64_t>(record->numbers.size())};
   std::copy(std::begin(values), std::end(values), out);
-  return 1;
+  return record.release();
+}
+
+__attribute__((visibility("default"))) void torchy_free_record(torchy::Flushed* record) {
+  std::unique_ptr<torchy::Flushed> freed(record);
 }
 
 __attribute__((visibility("default"))) const char* torchy_describe_node(int64_t id) {

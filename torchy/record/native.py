@@ -245,15 +245,14 @@ class Walker:
         script, seconds, seconds in calls of torch's ops, words, numbers
         """
         out = (ctypes.c_int64 * 7)()
-        while self.library.torchy_log(session, out):
+        while record := self.library.torchy_take_record(session, out):
             script, nanoseconds, called, words, word_count, numbers, number_count = out
-            yield (
-                script,
-                nanoseconds * 1e-9,
-                called * 1e-9,
+            copies = (
                 ctypes.string_at(words, 8 * word_count),
                 ctypes.string_at(numbers, 8 * number_count),
             )
+            self.library.torchy_free_record(record)
+            yield script, nanoseconds * 1e-9, called * 1e-9, *copies
 
     def counters(self, session: int) -> Counters:
         """Return a session's counters."""
@@ -279,7 +278,8 @@ _FUNCTIONS = (
     ("finish", _INT, _INT, _INT),
     ("tune", _VOID, _INT, _INT),
     ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT),
-    ("log", _INT, _INT, _POINTER),
+    ("take_record", _POINTER, _INT, _POINTER),
+    ("free_record", _VOID, _POINTER),
     ("running", _VOID, _INT, _POINTER),
     ("position", _INT, _INT),
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),

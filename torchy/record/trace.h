@@ -190,7 +190,6 @@ struct Session {
   int64_t variant = 0;  // of what flushes run: scripts of others do not count
   int64_t origin = -1;  // of the place where the next trace begins; -1: ask
   std::deque<Flushed> log;
-  Flushed told;  // the last that was taken from the log
   Trace trace;
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
