@@ -262,7 +262,7 @@ class Watched:
         for trace in report.traces:
             kinds = {group.id: group.kind for group in trace.groups}
             for op in trace.ops:
-                base = functional(op.name)
+                base = table_name(op.name)
                 self.tally.deferred[base] += 1
                 kind = kinds.get(op.group)
                 if kind is not None:
@@ -270,10 +270,12 @@ class Watched:
         self.tally.run_now += self.entered.counters["run_now"]
 
 
-def functional(name: str) -> str:
-    """Return an op's base name: ``add`` for ``aten::add_.Tensor``."""
-    base = name.split("::")[-1].split(".")[0]
-    return base.removesuffix("_") if not base.startswith("__") else base
+def table_name(name: str) -> str:
+    """Return the name of an op's line in the op table."""
+    from torchy.ir.ops import lookup
+
+    spec = lookup(name)
+    return spec.name if spec else name
 
 
 def check(

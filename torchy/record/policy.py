@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from torchy.ir.ops import lookup
+from torchy.record.places import DTYPES
 
 
 class OpClass(enum.IntEnum):
@@ -106,7 +107,7 @@ def classify(name: str) -> Classification:
         scalars = any(str(a.type) == "Tensor" and a.name != "self" for a in schema.arguments)
         return RUN_NOW if scalars else Classification(OpClass.DESCEND)
     spec = lookup(name)
-    if spec is None or spec.raises_on_data or base in COPIES_FIRST:
+    if spec is None or base in COPIES_FIRST:
         return RUN_NOW
     names = [argument.name for argument in schema.arguments]
     pointwise = spec.kind == "pointwise"
@@ -154,10 +155,23 @@ def allow(description: str) -> int:
             if name == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT
                 return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
+    spec = lookup(step["name"])
+    if spec is not None and spec.raises_on_data and not _floating(step):
+        return 0
     if step["name"].partition(".")[2] == "Tensor" and base in TAKES_ITEM:
         first, *_, last = step["dtypes"]  # eager raises for a value that the dtype cannot hold
         return int(first == last)
     return 1
+
+
+def _floating(step: dict[str, Any]) -> bool:
+    """Tell whether an op computes in floating point: an operand, or a number, is floating."""
+    operands = any(DTYPES[index].is_floating_point for index in step["dtypes"])
+    return operands or any(
+        argument.get("kind") == "f" or isinstance(argument.get("constant"), dict)
+        for argument in step["arguments"]
+        if "list" not in (argument.get("constant") or ())
+    )
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -169,11 +169,5 @@ ARITHMETIC: Final = (
               ignored="memory_format"),
     pointwise("fill", "value!", "value", kinds="fib", promotion="result", ignored="self"),
     pointwise("zero", "", "0", kinds="fib", promotion="result", kernel="fill_kernel", ignored="self"),
-    pointwise("zeros_like", "", "0", kinds="fib", promotion="result", kernel="fill_kernel",
-              ignored="self dtype layout device pin_memory memory_format"),
-    pointwise("ones_like", "", "1", kinds="fib", promotion="result", kernel="fill_kernel",
-              ignored="self dtype layout device pin_memory memory_format"),
-    pointwise("full_like", "fill_value!", "fill_value", kinds="fib", promotion="result", kernel="fill_kernel",
-              ignored="self dtype layout device pin_memory memory_format"),
 )
 # fmt: on
