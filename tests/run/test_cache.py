@@ -2,11 +2,8 @@ import gc
 import threading
 
 import pytest
-import torch
 
-from torchy.ir.kernel import Access, KernelForm, Literal, Load, Result, Statement, Store
-from torchy.ir.trace import Mode
-from torchy.run.cache import LeastRecentlyUsed, form_key
+from torchy.run.cache import LeastRecentlyUsed
 
 
 def test_the_item_asked_for_longest_ago_is_forgotten_first():
@@ -112,28 +109,3 @@ def test_threads_do_not_break_it():
         thread.join()
     assert not errors
     assert len(cache) == 5
-
-
-def form_with(value):
-    f32 = torch.float32
-    return KernelForm(
-        (Access(f32, Mode.LINEAR), Access(f32, Mode.LINEAR)),
-        (),
-        (Statement("mul", (Load(0), Literal(value)), f32, f32),),
-        (Store(1, Result(0)),),
-    )
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), (None, "None")]
-)
-def test_forms_whose_literals_only_look_equal_have_different_keys(one, other):
-    assert form_key(form_with(one)) != form_key(form_with(other))
-
-
-@pytest.mark.parametrize("value", [1, 1.5, True, None, "floor", "nan", "-inf"])
-def test_equal_forms_have_equal_keys(value):
-    one = float(value) if value in ("nan", "-inf") else value
-    other = float(value) if value in ("nan", "-inf") else value
-    assert form_key(form_with(one)) == form_key(form_with(other))
-    assert hash(form_key(form_with(one))) == hash(form_key(form_with(other)))

@@ -127,8 +127,6 @@ using torchy::registry;
 
 inline thread_local std::string torchy_text;
 
-__attribute__((visibility("default"))) int64_t torchy_abi() { return 1; }
-
 // From now on there is a Python kernel for torchy::ask.
 __attribute__((visibility("default"))) void torchy_listen() { torchy::listening() = true; }
 
@@ -257,7 +255,7 @@ __attribute__((visibility("default"))) int64_t torchy_remember(int64_t session_i
   auto& scripts = trace.path.back()->scripts;
   constexpr size_t kScripts = 16;
   if (scripts.size() >= kScripts) return 0;
-  auto script = std::make_unique<torchy::Script>();
+  auto script = std::make_shared<torchy::Script>();
   *script = {id, session->variant, reason, text, trace.flags, program, size, origin};
   for (auto& known : scripts)
     if (known->matches(*script)) return 0;

@@ -196,7 +196,7 @@ inline int64_t execute_program(int64_t session_id, int64_t program, int64_t size
 inline bool repeat(Session& session, Reason reason, const char* text) {
   const auto begin = std::chrono::steady_clock::now();
   std::shared_ptr<Trace> trace;
-  Script* script = nullptr;
+  std::shared_ptr<Script> script;  // places may be forgotten once the flush is finished
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
     trace = session.running;
@@ -205,7 +205,7 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
       if (known->busy || known->variant != session.variant || known->flags != trace->flags ||
           known->reason != static_cast<int64_t>(reason) || known->text != text)
         continue;
-      script = known.get();
+      script = known;
       script->busy = true;
       trace->script = script->id;
       break;
@@ -213,12 +213,12 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
   }
   if (!script) return false;
   struct Idle {
-    Script* script;
+    Script& script;
     ~Idle() {
       std::lock_guard<std::mutex> lock(registry().mutex);
-      script->busy = false;
+      script.busy = false;
     }
-  } idle{script};
+  } idle{*script};
   for (;;) {
     Progress progress;
     try {

@@ -217,13 +217,8 @@ class Walker:
         self.library.torchy_listen()
         self.execute = torch.ops.torchy.execute.default
 
-    def owing(self, tensor: torch.Tensor, written: bool) -> list[int]:
-        """Return the sessions that must flush before a tensor is read, or written, from outside."""
-        storage = self.library.torchy_storage(tensor._cdata)
-        return self.storage_owing(storage, written) if storage else []
-
     def storage_owing(self, storage: int, written: bool) -> list[int]:
-        """Return the same for the address of a storage."""
+        """Return the sessions that must flush before a storage is read, or written, from outside."""
         out = (ctypes.c_int64 * 16)()
         return out[: self.library.torchy_owing(storage, written, out, len(out))]
 
@@ -264,7 +259,6 @@ class Walker:
 _INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
 _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
-    ("abi", _INT),
     ("listen", _VOID),
     ("claim", _VOID),
     ("set_op", _VOID, _INT, _INT, _INT, _INT, ctypes.c_uint64, ctypes.c_uint64),

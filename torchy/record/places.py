@@ -49,10 +49,6 @@ class Places:
         self._traces: dict[int, Trace] = {}
         self.sources: dict[int, Source | None] = {}  # by step
 
-    def name(self, step: int) -> str:
-        """Return the name of a step's op."""
-        return str(json.loads(self.describe_step(step))["name"])
-
     def describe_step(self, step: int) -> str:
         """Return a step as the walker describes it: JSON."""
         return self._walker.library.torchy_describe_step(step).decode()  # type: ignore[no-any-return]

@@ -141,7 +141,7 @@ struct Node {
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor
   std::vector<std::unique_ptr<Step>> children;
   Step* last = nullptr;
-  std::vector<std::unique_ptr<Script>> scripts;  // of flushes that ended here
+  std::vector<std::shared_ptr<Script>> scripts;  // of flushes that ended here
 
   Step* find(const Words& key) {
     if (last && last->key == key) return last;

@@ -224,7 +224,7 @@ bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, St
     run_and_learn(info, recorder, keys, stack);
     return true;
   }
-  bool fine = layouts.has_value();
+  bool fine = true;
   for (size_t i = 0; fine && i < info.results; ++i) {  // results that are resized run now
     int argument = info.result_argument[i];
     fine =

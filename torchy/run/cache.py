@@ -1,13 +1,10 @@
-"""What is kept between flushes, in memory and bounded: plans by what was live, kernels by form."""
+"""What is kept between flushes, in memory and bounded: plans by what was live, kernels by id."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Generic, TypeVar
-
-from torchy.ir.kernel import KernelForm, Literal, Value
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -84,25 +81,3 @@ class LeastRecentlyUsed(Generic[Key, Item]):
         with self._lock:
             forgotten, self._items = self._items, {}
         forgotten.clear()
-
-
-def form_key(form: KernelForm) -> KernelForm:
-    """Return a form as a cache key: equal for equal code only.
-
-    Python holds ``1 == 1.0 == True``, ``0.0 == -0.0`` and ``nan != nan``; code does not. So literals
-    are spelled out.
-    """
-
-    def spelled(value: Value) -> Value:
-        if not isinstance(value, Literal):
-            return value
-        return Literal(f"{type(value.value).__name__} {value.value!r}")
-
-    return replace(
-        form,
-        statements=tuple(
-            replace(statement, arguments=tuple(map(spelled, statement.arguments)))
-            for statement in form.statements
-        ),
-        stores=tuple(replace(store, value=spelled(store.value)) for store in form.stores),
-    )
