@@ -1,6 +1,7 @@
 """Kernels as a whole: packing, stages, ids, listings, errors, threads."""
 
 import ctypes
+import random
 import subprocess
 import sys
 import threading
@@ -373,3 +374,47 @@ def test_random_layouts(compiler, seed):
     accesses = [(x.data_ptr(), x.stride()), (y.data_ptr(), y.stride()), (out.data_ptr(), None)]
     kernel.launch(kernel.pack(shape, accesses), 1 + seed % 2)
     assert same_bits(out, expected), shape
+
+
+@pytest.mark.parametrize("function", ["sin", "exp", "sqrt"])
+def test_a_vector_function_reads_an_access_before_it_is_written(compiler, function):
+    statements = [op(function, Load(0)), op("neg", Load(0))]
+    form = flat((F, F), statements, [(0, Result(1)), (1, Result(0))])
+    x = torch.rand(5003)
+    negative, expected, out = -x, getattr(x, function)(), torch.empty(5003)
+    kernel = compiler.compile(form)
+    kernel.launch(kernel.pack([5003], addresses(x, out)))
+    assert same_bits(x, negative)
+    assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_all_loads_come_before_all_stores(compiler, seed):
+    """Random statements and stores: every load is of what was there before the kernel."""
+    draw = random.Random(seed)
+    tensors = [torch.rand(1003) + 0.5 for _ in range(4)]
+    before, results, statements = [t.clone() for t in tensors], [], []
+
+    def argument():
+        choices = [(Load(i), before[i]) for i in range(4)]
+        choices += [(Result(i), value) for i, value in enumerate(results)]
+        return draw.choice(choices)
+
+    for _ in range(draw.randint(2, 9)):
+        if draw.random() < 0.5:
+            function = draw.choice(["sin", "exp", "tanh", "neg", "abs"])
+            given, value = argument()
+            statements.append(op(function, given))
+            results.append(getattr(value, function)())
+        else:
+            (one, a), (other, b) = argument(), argument()
+            statements.append(op("mul", one, other))
+            results.append(a * b)
+    stores, expected = [], list(before)
+    for access in draw.sample(range(4), draw.randint(1, 4)):
+        given, expected[access] = argument()
+        stores.append((access, given))
+    kernel = compiler.compile(flat((F,) * 4, statements, stores))
+    kernel.launch(kernel.pack([1003], addresses(*tensors)), 1 + seed % 2)
+    for found, wanted in zip(tensors, expected, strict=True):
+        assert same_bits(found, wanted), kernel.source

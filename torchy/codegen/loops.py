@@ -296,13 +296,13 @@ def _staged(
     last = max(level.values(), default=0)
     if any(nodes[i].op == "call" and at == last for i, at in level.items()):
         last += 1
-    # A store waits for the value, and for the last stage that loads its access.
+    # A store waits for the value, and for the last stage that loads its access; a call does so after its level.
     loaded: dict[int, int] = {}
     for index, at in level.items():
         for i in (*nodes[index].inputs, index):
             if nodes[i].op == "load":
                 access = int(nodes[i].detail)  # type: ignore[arg-type]
-                loaded[access] = max(loaded.get(access, 0), at)
+                loaded[access] = max(loaded.get(access, 0), at + (nodes[index].op == "call"))
     for access, value in stores:
         if nodes[value].op == "load":
             source = int(nodes[value].detail)  # type: ignore[arg-type]
