@@ -86,9 +86,9 @@ def test_native_batch_norm_writes_what_its_schema_does_not_say():
 def test_arguments_come_in_the_order_of_the_formula():
     # elu_backward(grad_output, alpha, scale, input_scale, is_result, self_or_result)
     name = "aten::elu_backward"
-    op, trace = trace_of(name, [(torch.float32, 1), 1.0, 1.0, 1.0, True, (torch.float32, 1)])
+    op, _ = trace_of(name, [(torch.float32, 1), 1.0, 1.0, 1.0, True, (torch.float32, 1)])
     spec = lookup(name)
-    arguments = statement_arguments(spec, op, trace)
+    arguments = statement_arguments(spec, op)
     assert len(arguments) == len(spec.parameters)
     named = dict(zip(spec.parameters, arguments, strict=True))
     assert named["self_or_result"] == Operand(1)
@@ -97,13 +97,13 @@ def test_arguments_come_in_the_order_of_the_formula():
 
 def test_copy_leaves_out_the_target_that_it_does_not_read():
     op, trace = trace_of("aten::copy_", [(torch.float32, 1), (torch.int64, 1), False])
-    assert statement_arguments(lookup("aten::copy_"), op, trace) == (Operand(1),)
+    assert statement_arguments(lookup("aten::copy_"), op) == (Operand(1),)
     assert compute_dtype(lookup("aten::copy_"), op, trace) is torch.float32
 
 
 def test_a_missing_argument_is_none():
-    op, trace = trace_of("aten::add.Tensor", [(torch.float32, 1), (torch.float32, 1)])
-    assert statement_arguments(lookup("aten::add.Tensor"), op, trace)[2] == Constant(None)
+    op, _ = trace_of("aten::add.Tensor", [(torch.float32, 1), (torch.float32, 1)])
+    assert statement_arguments(lookup("aten::add.Tensor"), op)[2] == Constant(None)
 
 
 @pytest.mark.parametrize(

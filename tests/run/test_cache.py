@@ -15,7 +15,6 @@ def test_the_item_asked_for_longest_ago_is_forgotten_first():
     assert "b" not in cache
     assert cache.get("a") == 1
     assert cache.get("c") == 3
-    assert cache.evictions == 1
 
 
 def test_it_never_holds_more_than_its_capacity():
@@ -24,7 +23,6 @@ def test_it_never_holds_more_than_its_capacity():
         cache.put(key, key)
         assert len(cache) <= 7
     assert [key for key in range(100) if key in cache] == list(range(93, 100))
-    assert cache.evictions == 93
 
 
 def test_replacing_an_item_forgets_nothing_else():
@@ -34,7 +32,6 @@ def test_replacing_an_item_forgets_nothing_else():
     cache.put("a", 3)
     assert cache.get("a") == 3
     assert cache.get("b") == 2
-    assert cache.evictions == 0
 
 
 def test_replacing_counts_as_use():
@@ -47,28 +44,12 @@ def test_replacing_counts_as_use():
     assert "b" not in cache
 
 
-def test_an_item_is_made_once_and_found_after_that():
-    cache = LeastRecentlyUsed[str, list[int]](2)
-    made = cache.get_or_make("a", lambda: [1])
-    assert cache.get_or_make("a", lambda: [2]) is made
-    assert (cache.hits, cache.misses) == (1, 1)
-
-
-def test_nothing_is_kept_of_an_item_that_could_not_be_made():
-    cache = LeastRecentlyUsed[str, float](2)
-    with pytest.raises(ZeroDivisionError):
-        cache.get_or_make("a", lambda: 1 / 0)
-    assert "a" not in cache
-
-
-def test_discard_and_clear_forget():
+def test_clear_forgets():
     cache = LeastRecentlyUsed[str, int](3)
     cache.put("a", 1)
     cache.put("b", 2)
-    cache.discard("a")
-    cache.discard("never there")
-    assert "a" not in cache
     cache.clear()
+    assert "a" not in cache
     assert len(cache) == 0
 
 
@@ -98,7 +79,9 @@ def test_threads_do_not_break_it():
     def work(offset):
         try:
             for i in range(3000):
-                assert cache.get_or_make((i * offset) % 11, lambda: 1) == 1
+                key = (i * offset) % 11
+                assert cache.get(key) in (None, key)
+                cache.put(key, key)
         except Exception as error:
             errors.append(error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -26,9 +26,6 @@ class LeastRecentlyUsed(Generic[Key, Item]):
         if capacity < 1:
             raise ValueError(f"a cache needs room for at least one item, not {capacity}")
         self.capacity = capacity
-        self.hits = 0
-        self.misses = 0
-        self.evictions = 0
         self._items: dict[Key, Item] = {}  # least recently used first
         self._lock = threading.RLock()  # the garbage collector may come back in on this thread
 
@@ -42,9 +39,7 @@ class LeastRecentlyUsed(Generic[Key, Item]):
         """Return an item and count it as used, None if it is not there."""
         with self._lock:
             if key not in self._items:
-                self.misses += 1
                 return None
-            self.hits += 1
             item = self._items.pop(key)
             self._items[key] = item
             return item
@@ -57,27 +52,9 @@ class LeastRecentlyUsed(Generic[Key, Item]):
             self._items[key] = item
             while len(self._items) > self.capacity:
                 forgotten.append(self._items.pop(next(iter(self._items))))
-                self.evictions += 1
-
-    def get_or_make(self, key: Key, make: Callable[[], Item]) -> Item:
-        """Return an item, made now if it is not there; if making raises, nothing is kept.
-
-        Not locked while it makes: two threads may both make an item, and the later one is kept.
-        """
-        item = self.get(key)
-        if item is None:
-            item = make()
-            self.put(key, item)
-        return item
-
-    def discard(self, key: Key) -> None:
-        """Forget an item if it is there."""
-        with self._lock:
-            forgotten = self._items.pop(key, None)
-        del forgotten
 
     def clear(self) -> None:
-        """Forget everything; the counts stay."""
+        """Forget everything."""
         with self._lock:
             forgotten, self._items = self._items, {}
         forgotten.clear()

@@ -104,9 +104,7 @@ def named_arguments(op: Op) -> dict[str, Argument]:
     return dict(zip(schema.names, op.arguments, strict=False))
 
 
-def statement_arguments(
-    spec: OpSpec, op: Op, trace: Trace | None = None
-) -> tuple[Operand | Number | Constant, ...] | None:
+def statement_arguments(spec: OpSpec, op: Op) -> tuple[Operand | Number | Constant, ...] | None:
     """Return an op's arguments in the order of its spec's parameters: the arguments of a ``Statement``.
 
     One for each of ``spec.parameters``, found by name in the op's schema; ``Constant(None)`` where the overload has no
@@ -158,7 +156,7 @@ def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:
         if result is None:
             raise ValueError(f"{op.name} has no first result")
         return trace.views[result].dtype
-    arguments = statement_arguments(spec, op, trace) or ()
+    arguments = statement_arguments(spec, op) or ()
     named = dict(zip(spec.parameters, arguments, strict=False))
     if spec.promotion == "self":
         for argument in arguments:
