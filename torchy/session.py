@@ -59,6 +59,10 @@ REASONS = (
     "{} on another thread",
 )
 MODES = ("record", "pass_through", "carry")
+# what calls the __torch_dispatch__ of the program's modes
+_MODES = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.PythonTLSSnapshot
+)
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
 
 
@@ -232,7 +236,8 @@ class Runtime:
         try:
             if what == Ask.PLACE:
                 self.places.sources[argument] = current_source()
-                return policy.allow(self.places.describe_step(argument))
+                with self.unseen():
+                    return policy.allow(self.places.step(argument))
             verdict = policy.classify(text)
         except Exception as error:  # the op runs now; the report says so
             if raised_by_program(error):  # a signal handler, in the midst of it
@@ -267,7 +272,7 @@ class Runtime:
             The walker's own reason, if it asked: it will not ask for the same flush again.
         """
         library = self.walker.library
-        with self.paused():
+        with self.unseen():
             claim = library.torchy_begin(number)
             if claim == 0:
                 return
@@ -418,16 +423,25 @@ class Runtime:
         finally:
             self.walker.library.torchy_pause(0)
 
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Run this thread's ops without recording them, and hidden from the program's modes."""
+        with (
+            self.paused(),
+            torch._C.DisableTorchFunction(),
+            torch._C._ExcludeDispatchKeyGuard(_MODES),
+        ):
+            yield
+
     def settle(self, tensor: torch.Tensor, escapes: bool, reason: str) -> None:
         """Compute what is pending on a tensor that something outside the walker looks at."""
         walker = self.walker
-        storage = walker.library.torchy_storage(tensor._cdata)
-        if not storage:
+        storage = walker.storage(tensor)
+        if storage is None:
             return
         for session in walker.storage_owing(storage, escapes):
             self.flush(session, f"{reason}()")
-        if walker.library.torchy_has_bit(tensor._cdata) and not walker.is_pending(tensor):
-            walker.library.torchy_take_bit(tensor._cdata)
+        walker.take_stray_bit(tensor)
         if escapes:
             walker.library.torchy_escaped(storage)
 

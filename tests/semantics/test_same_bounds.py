@@ -225,3 +225,42 @@ def test_sessions_do_not_pile_up(compile):
     with Peak() as peak:
         body()
     assert peak.bytes < 16 * MIB, f"{peak.bytes / MIB:.1f} MiB"
+
+
+@TIERS
+def test_memory_of_large_results_is_used_again_and_given_back(compile):
+    import torchy
+
+    x = torch.rand(3000, 4000)  # 46 MiB
+    results = [(x * k + 1).sqrt() for k in range(6)]
+    with torchy.lazy(compile=compile):  # loads the compiler
+        (x[:2] * 2 + 1).sqrt().sum().item()
+    before = resident()
+    with torchy.lazy(compile=compile):
+        kept = (x * 0 + 1).sqrt()
+        assert torch.equal(kept, results[0])
+        addresses = set()
+        for k in range(1, 6):
+            y = (x * k + 1).sqrt()
+            assert torch.equal(y, results[k])
+            addresses.add(y.data_ptr())
+            del y
+        assert torch.equal(kept, results[0])
+    if compile == "always":  # the interpreter's memory is torch's own
+        assert len(addresses) == 1
+    del kept
+    assert resident() < before + 8 * MIB
+
+
+@TIERS
+def test_memory_kept_for_the_next_result_counts_against_the_bound(compile):
+    def body():
+        x = torch.rand(3000, 4000)
+        for k in range(3):
+            y = (x * k + 1).sqrt() / 3
+            y[0, 0].item()
+        del x, y
+        z = torch.rand(3000, 4000)  # after a flush that kept a block
+        return z + z.amax()
+
+    assert_bounded(*peaks(body, compile=compile))

@@ -4,6 +4,9 @@ import os
 
 import torch
 from sameness import program
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @program
@@ -186,3 +189,43 @@ def test_the_environment_and_the_current_folder_do_not_matter():
 def test_errors_of_floating_point_are_not_raised():
     x = torch.tensor([0.0, -1.0, 1e38]) * 1
     return 1 / x, x.log(), x * 1e38, x.sqrt(), (x * 0).long() // 1, x.exp()
+
+
+@program
+def test_modes_see_the_program_s_ops_alone():
+    log = []
+
+    class Dispatched(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            log.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    class Called(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            log.append(function.__name__)
+            return function(*args, **(kwargs or {}))
+
+    x = torch.arange(5.0)
+    for mode in (Dispatched(), Called()):
+        with mode:
+            y = x * 2 + 1  # new places
+            log.append(y.tolist())
+            log.append((y @ y).item())
+            for _ in range(4):
+                log.append((x * 3 + 1).tolist())
+    return log
+
+
+@program
+def test_a_trace_is_flushed_under_modes_that_change_what_factories_make():
+    x = torch.linspace(0.1, 2, 9)
+    a = (x * 2).sin() + x.cumsum(0)
+    with torch.device("meta"):
+        first = a.tolist()
+    b = (x * 3).cos() + x.softmax(0)
+    with torch.device("meta"):
+        second, shape = b.numpy().copy(), torch.ones(3) * 2
+    c = (x * 4).exp() * x.amax()
+    with FakeTensorMode():
+        third = c.tolist()
+    return a, first, second, b, c, third, shape.device.type

@@ -4,141 +4,70 @@
 
 #include <torch/library.h>
 
-#include <sstream>
-
+#include "claim.h"
 #include "execute.h"
+#include "meta.h"
 
 namespace torchy {
-
-void claim_ops();  // in walker.cpp
 
 inline std::shared_ptr<Session> session_of(int64_t id) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   return registry().find(id);
 }
 
-inline void quote(std::ostream& out, const std::string& text) {
-  out << '"';
-  for (char c : text) {
-    if (c == '"' || c == '\\') out << '\\';
-    if (static_cast<unsigned char>(c) < 0x20) {
-      out << ' ';
-    } else {
-      out << c;
-    }
-  }
-  out << '"';
-}
-
-inline void describe(std::ostream& out, const c10::IValue& value) {
-  if (value.isNone() || value.isTensor())
-    out << "null";
-  else if (value.isBool())
-    out << (value.toBool() ? "true" : "false");
-  else if (value.isInt())
-    out << value.toInt();
-  else if (value.isDouble()) {
-    out << "{\"bits\":" << std::to_string([&] {
-      int64_t bits = 0;
-      double number = value.toDouble();
-      std::memcpy(&bits, &number, sizeof bits);
-      return bits;
-    }()) << "}";
-  } else if (value.isString())
-    quote(out, value.toStringRef());
-  else if (value.isList()) {
-    out << "{\"list\":[";
-    bool first = true;
-    for (const c10::IValue& item : value.toListRef()) {
-      if (!first) out << ",";
-      first = false;
-      describe(out, item);
-    }
-    out << "]}";
-  } else
-    out << "{\"text\":\"?\"}";
-}
-
-inline void describe(std::ostream& out, const Step& step, const Argument& argument) {
-  switch (argument.kind) {
-    case Argument::kView:
-      out << "{\"operand\":" << argument.index << "}";
-      break;
-    case Argument::kList:
-      out << "{\"items\":[";
-      for (size_t i = 0; i < argument.items.size(); ++i) {
-        if (i) out << ",";
-        describe(out, step, argument.items[i]);
-      }
-      out << "]}";
-      break;
-    case Argument::kNumber:
-      out << "{\"number\":" << argument.index << ",\"kind\":\"" << argument.number << "\"}";
-      break;
-    case Argument::kConstant:
-      out << "{\"constant\":";
-      describe(out, argument.constant);
-      out << "}";
-      break;
-  }
-}
-
-inline void list(std::ostream& out, const char* name, const std::vector<int>& items) {
-  out << ",\"" << name << "\":[";
-  for (size_t i = 0; i < items.size(); ++i) out << (i ? "," : "") << items[i];
-  out << "]";
-}
-
-// JSON, for the cold path: an op at a place, with its pattern if the node is known.
-inline std::string describe(const Step& step, const Node* node) {
-  std::ostringstream out;
+// For the policy and the planner: an op at a place, with its pattern if the node is known. See
+// `Place` in places.py.
+inline c10::IValue describe(const Step& step, const Node* node) {
   const OpInfo& info = *step.info;
-  out << "{\"step\":" << step.id << ",\"name\":";
-  quote(out, c10::toString(info.op.operator_name()));
-  out << ",\"pointwise\":" << (info.pointwise ? "true" : "false") << ",\"arguments\":[";
-  for (size_t i = 0; i < step.arguments.size(); ++i) {
-    if (i) out << ",";
-    describe(out, step, step.arguments[i]);
-  }
-  out << "]";
-  std::vector<int> dtypes, written;
-  for (auto dtype : step.operand_dtypes) dtypes.push_back(static_cast<int>(dtype));
-  for (size_t i = 0; i < step.arguments.size(); ++i)
-    if ((info.writes | info.hidden_writes) >> i & 1) written.push_back(static_cast<int>(i));
-  list(out, "views", step.operand_views);
-  list(out, "slots", step.operand_slots);
-  list(out, "dtypes", dtypes);
-  list(out, "ranks", step.operand_ranks);
-  list(out, "written", written);
-  if (node) {
-    list(out, "pattern", std::vector<int>(node->pattern.begin(), node->pattern.end()));
-    list(out, "result_views", node->result_views);
-    list(out, "result_slots", node->result_slots);
-  }
-  out << "}";
-  return out.str();
+  c10::impl::GenericList arguments(c10::AnyType::get()), operands(c10::AnyType::get());
+  for (const c10::IValue& argument : step.arguments) arguments.push_back(argument);
+  for (const Operand& operand : step.operands)
+    operands.push_back(c10::ivalue::Tuple::create(
+        {operand.view, operand.slot, static_cast<int64_t>(operand.dtype), operand.rank}));
+  auto ints = [](const auto& items) { return std::vector<int64_t>(items.begin(), items.end()); };
+  static const Node unknown;
+  if (!node) node = &unknown;
+  return c10::ivalue::Tuple::create({step.id, c10::toString(info.op.operator_name()),
+                                     info.pointwise, static_cast<int64_t>(info.runtime_numbers),
+                                     static_cast<int64_t>(info.writes | info.hidden_writes),
+                                     arguments, operands, ints(node->pattern),
+                                     ints(node->result_views), ints(node->result_slots)});
+}
+
+// Boxed kernels, since schemas have no C++ type for "anything".
+inline void describe_node(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  const int64_t id = torch::jit::pop(*stack).toInt();
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  const Node* node = registry().nodes[id];
+  stack->push_back(describe(*node->step, node));
+}
+
+inline void describe_step(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  const int64_t id = torch::jit::pop(*stack).toInt();
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  stack->push_back(describe(*registry().steps[id], nullptr));
 }
 
 }  // namespace torchy
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 using torchy::registry;
 
-inline thread_local std::string torchy_text;
-
 // From now on there is a Python kernel for torchy::ask.
-__attribute__((visibility("default"))) void torchy_listen() { torchy::listening() = true; }
+void torchy_listen() { torchy::listening() = true; }
 
-__attribute__((visibility("default"))) void torchy_claim() { torchy::claim_ops(); }
+void torchy_claim() { torchy::claim_ops(); }
 
-__attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op_class,
-                                                          int64_t pointwise, int64_t rule,
-                                                          uint64_t runtime, uint64_t hidden) {
+void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
+                   uint64_t hidden) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& info = *registry().ops[id];
   info.pointwise = pointwise != 0;
   info.rule = static_cast<torchy::LayoutRule>(rule);
+  info.meta = torchy::meta_kernel(c10::toString(info.op.operator_name()));
+  if (info.rule == torchy::LayoutRule::kLearn && info.meta) info.rule = torchy::LayoutRule::kMeta;
   info.runtime_numbers = runtime;
   info.hidden_writes = hidden;
   bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
@@ -147,39 +76,39 @@ __attribute__((visibility("default"))) void torchy_set_op(int64_t id, int64_t op
       wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
 }
 
-__attribute__((visibility("default"))) void torchy_open(int64_t id, int64_t mode, int64_t max_ops,
-                                                        int64_t slack) {
+void torchy_open(int64_t id, int64_t mode, int64_t max_ops, int64_t slack) {
   auto session = std::make_shared<torchy::Session>();
   session->id = id;
   session->mode = static_cast<torchy::SessionMode>(mode);
   session->max_ops = static_cast<size_t>(max_ops);
   session->slack_bytes = static_cast<size_t>(slack);
-  {
-    std::lock_guard<std::mutex> lock(registry().mutex);
-    registry().sessions.push_back(session);
-  }
+  torchy::LargeBlock::keep_spare(true);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  registry().sessions.push_back(session);
 }
 
 // The session that this thread records into from now on; -1: none.
-__attribute__((visibility("default"))) void torchy_attach(int64_t id) {
+void torchy_attach(int64_t id) {
   torchy::this_session = id < 0 ? nullptr : torchy::session_of(id);
   torchy::set_thread_bit(torchy::this_session != nullptr);
 }
 
-__attribute__((visibility("default"))) void torchy_close(int64_t id) {
+void torchy_close(int64_t id) {
   std::shared_ptr<torchy::Session> dropped;
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  auto& sessions = registry().sessions;
-  for (auto it = sessions.begin(); it != sessions.end(); ++it) {
-    if ((*it)->id != id) continue;
-    dropped = *it;
-    sessions.erase(it);
-    break;
+  bool last = false;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    auto& sessions = registry().sessions;
+    for (auto& session : sessions)
+      if (session->id == id) dropped = std::move(session);
+    std::erase(sessions, nullptr);
+    last = sessions.empty();
   }
+  if (last) torchy::LargeBlock::keep_spare(false);
 }
 
 // Forgets all places, if no trace stands on one; 0 if one does.
-__attribute__((visibility("default"))) int64_t torchy_forget() {
+int64_t torchy_forget() {
   auto& all = registry();
   std::lock_guard<std::mutex> lock(all.mutex);
   for (const auto& session : all.sessions)
@@ -194,7 +123,7 @@ __attribute__((visibility("default"))) int64_t torchy_forget() {
 
 // Nested: while paused (1), this thread's ops are run, not recorded. 0 ends the last pause, -1 all:
 // an interrupt may have come between a pause and its end.
-__attribute__((visibility("default"))) void torchy_pause(int64_t on) {
+void torchy_pause(int64_t on) {
   static thread_local std::vector<std::unique_ptr<torchy::Paused>> pauses;
   if (on > 0) {
     pauses.push_back(std::make_unique<torchy::Paused>());
@@ -204,23 +133,23 @@ __attribute__((visibility("default"))) void torchy_pause(int64_t on) {
   while (on < 0 && !pauses.empty()) pauses.pop_back();
 }
 
-__attribute__((visibility("default"))) int64_t torchy_begin(int64_t id) {
+int64_t torchy_begin(int64_t id) {
   auto session = torchy::session_of(id);
   return session ? torchy::begin_flush(*session, /*wait=*/true) : 0;
 }
 
-__attribute__((visibility("default"))) void torchy_leave(int64_t id) {
+void torchy_leave(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
 }
 
-__attribute__((visibility("default"))) int64_t torchy_finish(int64_t id, int64_t origin) {
+int64_t torchy_finish(int64_t id, int64_t origin) {
   auto session = torchy::session_of(id);
   return session ? torchy::finish_flush(*session, origin) : 0;
 }
 
 // The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags),
 // and the script that is being run.
-__attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* out) {
+void torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   auto& trace = *session->running;
   trace.seen = true;
@@ -237,7 +166,7 @@ __attribute__((visibility("default"))) void torchy_running(int64_t id, int64_t* 
 }
 
 // Where in its program the running trace stands; -1 if none is running.
-__attribute__((visibility("default"))) int64_t torchy_position(int64_t id) {
+int64_t torchy_position(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   return session && session->running ? session->running->at : -1;
@@ -245,10 +174,8 @@ __attribute__((visibility("default"))) int64_t torchy_position(int64_t id) {
 
 // From now on, flushes like the one that is running, for a reason and a text, are run by the
 // walker. 0: there are too many already, or it is known.
-__attribute__((visibility("default"))) int64_t torchy_remember(int64_t session_id, int64_t reason,
-                                                               const char* text,
-                                                               const int64_t* program, int64_t size,
-                                                               int64_t id, int64_t origin) {
+int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
+                        const int64_t* program, int64_t size, int64_t id, int64_t origin) {
   auto session = torchy::session_of(session_id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& trace = *session->running;
@@ -263,14 +190,13 @@ __attribute__((visibility("default"))) int64_t torchy_remember(int64_t session_i
   return 1;
 }
 
-__attribute__((visibility("default"))) void torchy_tune(int64_t id, int64_t variant) {
+void torchy_tune(int64_t id, int64_t variant) {
   if (auto session = torchy::session_of(id)) session->variant = variant;
 }
 
 // Takes a session's oldest flush that Python has not seen: script, nanoseconds in all and in calls,
 // address and count of its words and its numbers. Null if there is none; else to be freed.
-__attribute__((visibility("default"))) torchy::Flushed* torchy_take_record(int64_t id,
-                                                                           int64_t* out) {
+torchy::Flushed* torchy_take_record(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (!session || session->log.empty()) return nullptr;
@@ -287,28 +213,11 @@ __attribute__((visibility("default"))) torchy::Flushed* torchy_take_record(int64
   return record.release();
 }
 
-__attribute__((visibility("default"))) void torchy_free_record(torchy::Flushed* record) {
-  std::unique_ptr<torchy::Flushed> freed(record);
-}
-
-__attribute__((visibility("default"))) const char* torchy_describe_node(int64_t id) {
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  auto* node = registry().nodes[id];
-  torchy_text = node->step ? torchy::describe(*node->step, node) : "{}";
-  return torchy_text.c_str();
-}
-
-__attribute__((visibility("default"))) const char* torchy_describe_step(int64_t id) {
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  torchy_text = torchy::describe(*registry().steps[id], nullptr);
-  return torchy_text.c_str();
-}
+void torchy_free_record(torchy::Flushed* record) { std::unique_ptr<torchy::Flushed> freed(record); }
 
 // The sessions that must flush before a storage is read (or, with `written`, written): their ids,
 // and how many.
-__attribute__((visibility("default"))) int64_t torchy_owing(c10::StorageImpl* storage,
-                                                            int64_t written, int64_t* out,
-                                                            int64_t room) {
+int64_t torchy_owing(c10::StorageImpl* storage, int64_t written, int64_t* out, int64_t room) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   bool pending = false;
   auto sessions = torchy::holders(storage, &pending);
@@ -320,11 +229,11 @@ __attribute__((visibility("default"))) int64_t torchy_owing(c10::StorageImpl* st
 }
 
 // A tensor's storage; null if it has none.
-__attribute__((visibility("default"))) c10::StorageImpl* torchy_storage(c10::TensorImpl* tensor) {
+c10::StorageImpl* torchy_storage(c10::TensorImpl* tensor) {
   return tensor->has_storage() ? tensor->unsafe_storage().unsafeGetStorageImpl() : nullptr;
 }
 
-__attribute__((visibility("default"))) int64_t torchy_is_pending(c10::TensorImpl* tensor) {
+int64_t torchy_is_pending(c10::TensorImpl* tensor) {
   auto* storage = torchy_storage(tensor);
   if (!storage) return 0;
   std::lock_guard<std::mutex> lock(registry().mutex);
@@ -333,20 +242,14 @@ __attribute__((visibility("default"))) int64_t torchy_is_pending(c10::TensorImpl
   return pending;
 }
 
-__attribute__((visibility("default"))) int64_t torchy_has_bit(c10::TensorImpl* tensor) {
-  return torchy::carries_bit(*tensor);
-}
-
-__attribute__((visibility("default"))) void torchy_take_bit(c10::TensorImpl* tensor) {
-  torchy::take_bit(*tensor);
+void torchy_take_stray_bit(c10::TensorImpl* tensor) {
+  if (torchy::carries_bit(*tensor) && !torchy_is_pending(tensor)) torchy::take_bit(*tensor);
 }
 
 // From now on, ops on this storage run at once: something outside torch can see its memory.
-__attribute__((visibility("default"))) void torchy_escaped(c10::StorageImpl* storage) {
-  torchy::note_escape(storage);
-}
+void torchy_escaped(c10::StorageImpl* storage) { torchy::note_escape(storage); }
 
-__attribute__((visibility("default"))) void torchy_counters(int64_t id, int64_t* out) {
+void torchy_counters(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   if (!session) return;
   const int64_t values[] = {session->recorded, session->run_now,      session->places,
@@ -355,15 +258,20 @@ __attribute__((visibility("default"))) void torchy_counters(int64_t id, int64_t*
   std::copy(std::begin(values), std::end(values), out);
 }
 
-__attribute__((visibility("default"))) int64_t torchy_recorded_ops(int64_t id) {
+int64_t torchy_recorded_ops(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   return session ? static_cast<int64_t>(session->trace.path.size()) : 0;
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
 
 TORCH_LIBRARY(torchy, m) {
   m.def("execute(int session, int program, int size) -> int", &torchy::execute_program);
+  m.def("describe_node(int id) -> Any",
+        torch::CppFunction::makeFromBoxedFunction<&torchy::describe_node>());
+  m.def("describe_step(int id) -> Any",
+        torch::CppFunction::makeFromBoxedFunction<&torchy::describe_step>());
   m.def("ask(int what, int session, int argument, str text) -> int");
 }

@@ -1,27 +1,16 @@
 // Runs a flush: the steps of a program (see run/program.py), each a kernel or a call of one op.
 #pragma once
 
-#include <ATen/ops/empty.h>
-#include <sys/mman.h>
-
 #include <chrono>
-#include <cstring>
 
+#include "numbers.h"
 #include "trace.h"
 
 namespace torchy {
 
 inline void allocate(Trace& trace, int64_t index) {
   Slot& slot = trace.slots[index];
-  if (!slot.memory.get() && slot.bytes > 0) {
-    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
-    constexpr size_t kHuge = size_t{1} << 21;
-    if (slot.bytes >= 2 * kHuge) {  // page faults cost more than the arithmetic
-      auto begin = (reinterpret_cast<uintptr_t>(slot.memory.get()) + kHuge - 1) & ~(kHuge - 1);
-      auto end = (reinterpret_cast<uintptr_t>(slot.memory.get()) + slot.bytes) & ~(kHuge - 1);
-      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-    }
-  }
+  if (!slot.memory.get() && slot.bytes > 0) slot.memory = allocate_memory(slot.bytes, trace.saved);
   trace.addresses[index] = reinterpret_cast<int64_t>(slot.memory.get());
 }
 
@@ -42,48 +31,37 @@ inline at::Tensor shadow(Trace& trace, int view_index) {
   return tensor;
 }
 
-inline c10::IValue rebuild(Trace& trace, const Step& step, const Argument& argument) {
-  switch (argument.kind) {
-    case Argument::kView: {
-      at::Tensor tensor = shadow(trace, step.operand_views[argument.index]);
-      if (argument.requires_grad && !step.info->pointwise) tensor.set_requires_grad(true);
+// A step's arguments with this recording's operands and numbers.
+inline torch::jit::Stack arguments_of(Trace& trace, const Step& step) {
+  auto operand = step.operands.begin();
+  auto number = trace.numbers.begin() + static_cast<ptrdiff_t>(step.numbers);
+  torch::jit::Stack stack;
+  for (size_t i = 0; i < step.arguments.size(); ++i) {
+    const c10::IValue& known = step.arguments[i];
+    const bool runtime = step.info->runtime(i);
+    if (runtime && is_scalar(known)) {
+      stack.push_back(number_of(*number++, known));
+      continue;
+    }
+    stack.push_back(map_tensors(known, [&](const at::Tensor& model) {
+      if (is_number(model))
+        return runtime ? wrapped_number(number_of(*number++, item_of(model))) : model;
+      at::Tensor tensor = shadow(trace, operand++->view);
+      if (model.requires_grad()) tensor.set_requires_grad(true);
       return tensor;
-    }
-    case Argument::kList: {
-      c10::List<at::Tensor> list;
-      for (const Argument& item : argument.items)
-        list.push_back(rebuild(trace, step, item).toTensor());
-      return list;
-    }
-    case Argument::kNumber:
-    case Argument::kConstant:
-      break;
+    }));
   }
-  c10::IValue value = argument.constant;
-  if (argument.kind == Argument::kNumber) {
-    int64_t bits = trace.numbers[argument.index];
-    double number = 0;
-    std::memcpy(&number, &bits, sizeof number);
-    if (argument.number == 'f') value = c10::IValue(number);
-    if (argument.number == 'i') value = c10::IValue(bits);
-    if (argument.number == 'b') value = c10::IValue(bits != 0);
-  }
-  if (argument.wrapped == c10::ScalarType::Undefined) return value;
-  at::Tensor tensor = at::empty({}, at::TensorOptions(argument.wrapped));
-  tensor.fill_(value.toScalar());
-  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
-  return tensor;
+  return stack;
 }
 
 // Runs one recorded op as torch itself would have; its results become the memory of its slots.
 inline void call(Trace& trace, int64_t index) {
   Node* node = trace.path[index];
   const Step& step = *node->step;
-  torch::jit::Stack stack;
   c10::InferenceMode inference(false);
   c10::AutoGradMode grad(step.grad_mode);
   BelowEverything below;  // last: the modes set the keys of the thread
-  for (const Argument& argument : step.arguments) stack.push_back(rebuild(trace, step, argument));
+  torch::jit::Stack stack = arguments_of(trace, step);
   step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
   for (size_t i = 0; i < step.info->results; ++i) {
     int slot_index = node->result_slots[i];

@@ -16,9 +16,6 @@
 #endif
 
 #include <array>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -143,26 +140,20 @@ inline uint8_t mode_of(c10::IntArrayRef sizes, c10::IntArrayRef strides, const L
   return (strides[own] == 0 ? kRepeat : kStrided) | flags;
 }
 
-// Counts warnings instead of showing them: an op that would warn is run now, so that eager itself
-// does it.
-class CountWarnings : public c10::WarningHandler {
- public:
-  void process(const c10::Warning&) override { ++count; }
-  int count = 0;
-};
-
-// Passes warnings on, and remembers that there were any.
+// Notes that there were warnings, and passes them on if there is somebody to show them to: an op
+// that warns runs now, each time, so that eager itself does it.
 class NoteWarnings : public c10::WarningHandler {
  public:
-  explicit NoteWarnings(c10::WarningHandler* next) : next_(next) {}
+  explicit NoteWarnings(c10::WarningHandler* next = nullptr) : next_(next), guard_(this) {}
   void process(const c10::Warning& warning) override {
     any = true;
-    next_->process(warning);
+    if (next_) next_->process(warning);
   }
   bool any = false;
 
  private:
   c10::WarningHandler* next_;
+  c10::WarningUtils::WarningHandlerGuard guard_;
 };
 
 inline Layout layout_of(const at::Tensor& tensor) {
@@ -189,76 +180,6 @@ c10::IValue map_tensors(const c10::IValue& value, const F& f) {
   return value;
 }
 
-inline Layout contiguous_layout(c10::SmallVector<int64_t, 5> sizes, c10::ScalarType dtype) {
-  Layout layout;
-  layout.strides.resize(sizes.size());
-  int64_t step = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    layout.strides[i] = step;
-    step *= std::max<int64_t>(sizes[i], 1);
-  }
-  layout.bytes = at::detail::computeStorageNbytesContiguous(sizes, c10::elementSize(dtype));
-  layout.sizes = std::move(sizes);
-  layout.dtype = dtype;
-  return layout;
-}
-
-// The range that an op's numbers span.
-struct Range {
-  double low = 0, high = 0;
-  bool finite = true, fractions = false;
-
-  void include(char kind, int64_t bits) {
-    double value = static_cast<double>(bits);
-    if (kind == 'f') {
-      std::memcpy(&value, &bits, sizeof value);
-      fractions = true;
-    }
-    if (!std::isfinite(value)) {
-      finite = false;
-      return;
-    }
-    low = std::min(low, value);
-    high = std::max(high, value);
-  }
-
-  bool harmless() const { return finite && low >= 0 && high <= 127; }
-
-  // Whether c10::checked_convert, and a cast without a check, take all of them.
-  bool fits(c10::ScalarType dtype) const {
-    auto within = [this](auto limits) {
-      using Limits = decltype(limits);
-      return low >= static_cast<double>(Limits::lowest()) &&
-             high <= static_cast<double>(Limits::max());
-    };
-    switch (dtype) {
-      case c10::kDouble:
-      case c10::kComplexDouble:
-      case c10::kBool:
-        return true;
-      case c10::kFloat:
-      case c10::kComplexFloat:
-        return within(std::numeric_limits<float>());
-      case c10::kBFloat16:
-        return within(std::numeric_limits<c10::BFloat16>());
-      case c10::kHalf:
-        return within(std::numeric_limits<c10::Half>());
-      case c10::kLong:
-        return finite && low >= -0x1p63 && high < 0x1p63;
-      case c10::kInt:
-        return finite && within(std::numeric_limits<int32_t>());
-      case c10::kShort:
-        return finite && within(std::numeric_limits<int16_t>());
-      case c10::kChar:
-        return finite && within(std::numeric_limits<int8_t>());
-      case c10::kByte:  // whole numbers may be negative: they wrap
-        return finite && high <= 255 && low >= (fractions ? 0 : -255);
-      default:
-        return harmless();
-    }
-  }
-};
-
 using Tensors = c10::SmallVector<at::Tensor, 4>;
 
 // Strides that reach no element are nobody's business but TensorIterator's, and there it matters
@@ -274,156 +195,102 @@ inline bool has_idle_strides(const at::Tensor& tensor) {
   return tensor.numel() == 0 || (idle && !contiguous);
 }
 
+// As large as a tensor, without memory.
+inline at::Tensor meta_twin(const at::Tensor& tensor, c10::ScalarType dtype) {
+  return at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), dtype);
+}
+
 // TensorIterator's own rule, asked on tensors without memory.
-inline std::optional<Layout> iterate_layout(const Tensors& operands, const at::Tensor& target,
-                                            c10::ScalarType dtype) {
-  auto twin = [](const at::Tensor& tensor, c10::ScalarType type) {
-    return at::detail::empty_strided_meta(tensor.sizes(), tensor.strides(), type);
-  };
+inline Layout iterate_layout(const Tensors& operands, const at::Tensor& target,
+                             c10::ScalarType dtype) {
   at::TensorIteratorConfig config;
   config.set_check_mem_overlap(false)
       .check_all_same_dtype(false)
       .resize_outputs(false)
       .declare_static_dtype_and_device(dtype, c10::kMeta);
-  config.add_owned_output(target.defined() ? twin(target, dtype) : at::Tensor());
-  for (const at::Tensor& operand : operands) config.add_owned_const_input(twin(operand, dtype));
-  auto iterator = config.build();
-  return layout_of(iterator.output(0));
+  config.add_owned_output(target.defined() ? meta_twin(target, dtype) : at::Tensor());
+  for (const at::Tensor& operand : operands)
+    config.add_owned_const_input(meta_twin(operand, dtype));
+  return layout_of(config.build().output(0));
 }
 
-inline std::optional<Layout> matmul_layout(LayoutRule rule, const Tensors& t,
-                                           c10::ScalarType dtype) {
-  size_t left = rule == LayoutRule::kMatmul ? 0 : 1;  // the others add to a first operand
-  if (t.size() != left + 2) return std::nullopt;
-  const at::Tensor &a = t[left], &b = t[left + 1];
-  if (a.dim() != b.dim() || a.dim() < 2 || a.dim() > 3) return std::nullopt;
-  int64_t last = a.dim() - 1;
-  if (a.size(last) != b.size(last - 1) || (last == 2 && a.size(0) != b.size(0)))
-    return std::nullopt;
-  c10::SmallVector<int64_t, 5> sizes(a.sizes().begin(), a.sizes().end());
-  sizes[last] = b.size(last);
-  if (left == 1) {  // broadcast to the result
-    auto added = t[0].sizes();
-    if (added.size() > sizes.size()) return std::nullopt;
-    for (size_t i = 0; i < added.size(); ++i)
-      if (added[added.size() - 1 - i] != 1 &&
-          added[added.size() - 1 - i] != sizes[sizes.size() - 1 - i])
-        return std::nullopt;
-  }
-  return contiguous_layout(std::move(sizes), dtype);
+// What the op's own meta kernel says.
+inline Layout meta_layout(const OpInfo& info, torch::jit::Stack stack) {
+  for (c10::IValue& value : stack)
+    value = map_tensors(value, [](const at::Tensor& tensor) {
+      if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) return tensor;
+      return meta_twin(tensor, tensor.scalar_type());
+    });
+  info.meta->callBoxed(info.op, c10::DispatchKeySet(c10::DispatchKey::Meta), &stack);
+  return layout_of(stack.back().toTensor());
 }
 
-inline std::optional<Layout> reduced_layout(const OpInfo& info, const torch::jit::Stack& stack,
-                                            const at::Tensor& self, c10::ScalarType dtype) {
-  if (self.dim() == 0 || self.dim() > 63 || self.numel() == 0) return std::nullopt;
-  uint64_t reduced = ~uint64_t{0};
-  bool keep = false;
-  for (size_t i = 0; i < info.arguments; ++i) {
-    const auto& value = stack[stack.size() - info.arguments + i];
-    const auto& name = info.op.schema().arguments()[i].name();
-    if (name == "keepdim") keep = value.toBool();
-    if (name != "dim" || value.isNone()) continue;
-    std::vector<int64_t> dims =
-        value.isInt() ? std::vector<int64_t>{value.toInt()} : value.toIntVector();
-    if (dims.empty()) continue;
-    reduced = 0;
-    for (int64_t dim : dims) {
-      if (dim < 0) dim += self.dim();
-      if (dim < 0 || dim >= self.dim() || (reduced >> dim & 1)) return std::nullopt;
-      reduced |= uint64_t{1} << dim;
-    }
+// By TensorIterator's rule; in-place forms take their target as an operand too, out= forms do not.
+inline std::optional<Layout> pointwise_layout(const OpInfo& info, const torch::jit::Stack& stack,
+                                              Tensors operands, c10::ScalarType dtype) {
+  if (std::any_of(operands.begin(), operands.end(), has_idle_strides)) return std::nullopt;
+  const int target = info.result_argument[0];
+  if (target < 0) return iterate_layout(operands, at::Tensor(), dtype);
+  const at::Tensor& written = stack[stack.size() - info.arguments + target].toTensor();
+  if (info.op.schema().arguments()[target].kwarg_only()) {
+    auto same = [&](const at::Tensor& tensor) { return tensor.is_same(written); };
+    operands.erase(std::remove_if(operands.begin(), operands.end(), same), operands.end());
+    if (operands.empty()) return std::nullopt;
+    if (iterate_layout(operands, at::Tensor(), dtype).sizes != layout_of(written).sizes)
+      return std::nullopt;
   }
-  c10::SmallVector<int64_t, 5> sizes;
-  for (int64_t i = 0; i < self.dim(); ++i) {
-    if (!(reduced >> i & 1))
-      sizes.push_back(self.size(i));
-    else if (keep)
-      sizes.push_back(1);
-  }
-  return contiguous_layout(std::move(sizes), dtype);
+  return iterate_layout(operands, written, dtype);
 }
 
-// The layouts of the results for new sizes; nothing if eager would raise or warn, or if no rule is
+// Raises where the op itself would.
+inline std::optional<Layout> layout_by_rule(const OpInfo& info, LayoutRule rule,
+                                            const torch::jit::Stack& stack, c10::ScalarType dtype) {
+  const auto first = stack.end() - static_cast<ptrdiff_t>(info.arguments);
+  if (rule == LayoutRule::kMeta) return meta_layout(info, {first, stack.end()});
+  Tensors operands;
+  for (auto value = first; value != stack.end(); ++value) {
+    if (!value->isTensor() || !value->toTensor().defined()) continue;
+    if (value->toTensor().unsafeGetTensorImpl()->is_wrapped_number()) continue;
+    operands.push_back(value->toTensor());
+  }
+  if (operands.empty()) return std::nullopt;
+  if (rule == LayoutRule::kIterate) return pointwise_layout(info, stack, operands, dtype);
+  const at::Tensor& model = operands[0];
+  if (rule == LayoutRule::kPreserve) {
+    if (!model.is_non_overlapping_and_dense()) return std::nullopt;
+    return layout_of(meta_twin(model, dtype));
+  }
+  for (const at::Tensor& operand : operands)
+    if (!at::is_expandable_to(operand.sizes(), model.sizes())) return std::nullopt;
+  return layout_of(at::detail::empty_meta(model.sizes(), dtype, c10::MemoryFormat::Contiguous));
+}
+
+// The layout of the result for new sizes; nothing if eager would raise or warn, or if no rule is
 // known: then the op is run, and what eager does is what it does.
-inline std::optional<std::vector<Layout>> infer_layouts(const OpInfo& info,
-                                                        const Signature& signature,
-                                                        const torch::jit::Stack& stack) {
+inline std::optional<Layout> infer_layout(const OpInfo& info, const Signature& signature,
+                                          const torch::jit::Stack& stack) {
   const auto& dtypes = signature.result_dtypes;
   if (info.results != 1 || dtypes.size() != 1 || signature.rule == LayoutRule::kLearn)
     return std::nullopt;
-  Tensors operands;
-  const size_t first = stack.size() - info.arguments;
-  for (size_t i = 0; i < info.arguments; ++i) {
-    if (!stack[first + i].isTensor()) continue;
-    const auto& tensor = stack[first + i].toTensor();
-    if (tensor.defined() && !tensor.unsafeGetTensorImpl()->is_wrapped_number())
-      operands.push_back(tensor);
-  }
-  if (operands.empty()) return std::nullopt;
-  CountWarnings warnings;
-  std::optional<Layout> layout;
+  NoteWarnings warnings;
   try {
     BelowEverything below;
-    c10::WarningUtils::WarningHandlerGuard guard(&warnings);
-    switch (signature.rule) {
-      case LayoutRule::kIterate: {
-        int target = info.result_argument[0];
-        if (std::any_of(operands.begin(), operands.end(), has_idle_strides)) return std::nullopt;
-        if (target < 0) {
-          layout = iterate_layout(operands, at::Tensor(), dtypes[0]);
-          break;
-        }
-        // in-place forms take their target as an operand too, out= forms must not
-        at::Tensor written = stack[first + target].toTensor();
-        if (info.op.schema().arguments()[target].kwarg_only()) {
-          auto same = [&](const at::Tensor& tensor) { return tensor.is_same(written); };
-          operands.erase(std::remove_if(operands.begin(), operands.end(), same), operands.end());
-          if (operands.empty()) return std::nullopt;
-          auto wanted = iterate_layout(operands, at::Tensor(), dtypes[0]);
-          if (!wanted || !(wanted->sizes == layout_of(written).sizes)) return std::nullopt;
-        }
-        layout = iterate_layout(operands, written, dtypes[0]);
-        break;
-      }
-      case LayoutRule::kPreserve:
-        if (!operands[0].is_non_overlapping_and_dense()) return std::nullopt;
-        layout = layout_of(operands[0]);
-        layout->dtype = dtypes[0];
-        layout->bytes = operands[0].numel() * c10::elementSize(dtypes[0]);
-        break;
-      case LayoutRule::kLikeFirst:
-        if (!operands[0].is_contiguous()) return std::nullopt;
-        layout =
-            contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
-        break;
-      case LayoutRule::kContiguous:
-        for (const at::Tensor& operand : operands)
-          if (!at::is_expandable_to(operand.sizes(), operands[0].sizes())) return std::nullopt;
-        layout =
-            contiguous_layout({operands[0].sizes().begin(), operands[0].sizes().end()}, dtypes[0]);
-        break;
-      case LayoutRule::kReduce:
-        layout = reduced_layout(info, stack, operands[0], dtypes[0]);
-        break;
-      default:
-        layout = matmul_layout(signature.rule, operands, dtypes[0]);
-    }
+    auto layout = layout_by_rule(info, signature.rule, stack, dtypes[0]);
+    if (warnings.any || !layout || layout->dtype != dtypes[0]) return std::nullopt;
+    return layout;
   } catch (const std::exception&) {
     return std::nullopt;
   }
-  if (warnings.count > 0 || !layout) return std::nullopt;
-  return std::vector<Layout>{*layout};
 }
 
 // Whether the real op takes these dtypes, ranks and constants, and the dtypes of its results: tried
 // on one element each.
 inline std::optional<std::vector<c10::ScalarType>> try_on_one_element(
     const OpInfo& info, const torch::jit::Stack& stack) {
-  CountWarnings warnings;
+  NoteWarnings warnings;
   std::vector<c10::ScalarType> dtypes;
   try {
     BelowEverything below;
-    c10::WarningUtils::WarningHandlerGuard guard(&warnings);
     torch::jit::Stack tiny;
     for (size_t i = stack.size() - info.arguments; i < stack.size(); ++i) {
       tiny.push_back(map_tensors(stack[i], [](const at::Tensor& tensor) {
@@ -437,7 +304,7 @@ inline std::optional<std::vector<c10::ScalarType>> try_on_one_element(
   } catch (const std::exception&) {
     return std::nullopt;
   }
-  if (warnings.count > 0) return std::nullopt;
+  if (warnings.any) return std::nullopt;
   return dtypes;
 }
 

@@ -18,16 +18,7 @@ from typing import NamedTuple
 import torch
 
 HERE = Path(__file__).parent
-SOURCES = (
-    "walker.cpp",
-    "api.h",
-    "execute.h",
-    "keys.h",
-    "layout.h",
-    "recorder.h",
-    "trace.h",
-    "trie.h",
-)
+MAIN = HERE / "walker.cpp"
 
 
 class WalkerUnavailable(RuntimeError):
@@ -103,8 +94,8 @@ def compiler() -> str | None:
 def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where the walker for this torch, these sources and this machine is kept."""
     content = hashlib.sha256()
-    for name in SOURCES:
-        content.update((HERE / name).read_bytes())
+    for source in (MAIN, *sorted(HERE.glob("*.h"))):
+        content.update(source.read_bytes())
     content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()}".encode())
     return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
 
@@ -175,7 +166,7 @@ def _compile(command: str, library: Path) -> None:
                 command, "-O2", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden",
                 "-isystem", str(include),
                 "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
-                str(HERE / "walker.cpp"), "-o", str(built),
+                str(MAIN), "-o", str(built),
                 f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10",
                 f"-Wl,-rpath,{torch_folder / 'lib'}",
             ],
@@ -216,6 +207,8 @@ class Walker:
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.library.torchy_listen()
         self.execute = torch.ops.torchy.execute.default
+        self.describe_node = torch.ops.torchy.describe_node.default
+        self.describe_step = torch.ops.torchy.describe_step.default
 
     def storage_owing(self, storage: int, written: bool) -> list[int]:
         """Return the sessions that must flush before a storage is read, or written, from outside."""
@@ -224,7 +217,15 @@ class Walker:
 
     def is_pending(self, tensor: torch.Tensor) -> bool:
         """Return True if a tensor's values have not been computed yet."""
-        return bool(self.library.torchy_is_pending(tensor._cdata))
+        return bool(self.library.torchy_is_pending(address_of(tensor)))
+
+    def storage(self, tensor: torch.Tensor) -> int | None:
+        """Return the address of a tensor's storage, if it has one."""
+        return self.library.torchy_storage(address_of(tensor))  # type: ignore[no-any-return]
+
+    def take_stray_bit(self, tensor: torch.Tensor) -> None:
+        """Let a tensor go that is not pending any more, or never was."""
+        self.library.torchy_take_stray_bit(address_of(tensor))
 
     def running(self, session: int) -> Running:
         """Return where the trace that is being flushed lies."""
@@ -256,6 +257,12 @@ class Walker:
         return Counters(*out)
 
 
+def address_of(tensor: torch.Tensor) -> int:
+    """Return where a tensor lies, for the walker; the program's modes do not see that it is read."""
+    with torch._C.DisableTorchFunction():
+        return tensor._cdata
+
+
 _INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
 _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
@@ -279,11 +286,8 @@ _FUNCTIONS = (
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
     ("storage", _POINTER, _POINTER),
     ("is_pending", _INT, _POINTER),
-    ("has_bit", _INT, _POINTER),
-    ("take_bit", _VOID, _POINTER),
+    ("take_stray_bit", _VOID, _POINTER),
     ("escaped", _VOID, _POINTER),
-    ("describe_node", _TEXT, _INT),
-    ("describe_step", _TEXT, _INT),
     ("counters", _VOID, _INT, _POINTER),
     ("recorded_ops", _INT, _INT),
 )

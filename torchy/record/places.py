@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,8 +34,53 @@ DTYPES: tuple[torch.dtype, ...] = (
     torch.float8_e8m0fnu, torch.float4_e2m1fn_x2,
 )  # fmt: skip
 MODES = tuple(Mode)  # in the order of the walker's Mode
-KINDS: dict[str, type] = {"f": float, "i": int, "b": bool}
 SAME_SIZES = 8
+
+
+class OperandPlace(NamedTuple):
+    """Which view of which buffer an operand is; its dtype is the walker's number."""
+
+    view: int
+    buffer: int
+    dtype: int
+    rank: int
+
+
+class Place(NamedTuple):
+    """An op at a place, as the walker tells it.
+
+    Of the arguments, those that are tensors are the operands, in order; they tell no more than that.
+    ``runtime`` and ``written`` have a bit for each argument: whether its
+    value is not part of the place, and whether it is written to. What is known of the results of a
+    node (``pattern``: a mode for each operand and the result, if the op is pointwise, then dtype
+    and rank of each result) is empty for a step.
+    """
+
+    step: int
+    name: str
+    pointwise: bool
+    runtime: int
+    written: int
+    arguments: list[Any]
+    operands: list[OperandPlace]
+    pattern: list[int]
+    result_views: list[int]
+    result_buffers: list[int]
+
+    @classmethod
+    def of(cls, told: Any) -> Place:
+        """Read what the walker tells."""
+        place = cls(*told)
+        return place._replace(
+            arguments=[_unwrapped(argument) for argument in place.arguments],
+            operands=[OperandPlace(*operand) for operand in place.operands],
+        )
+
+
+def _unwrapped(argument: Any) -> Any:
+    """Return a number for a number that came as a tensor: those of operands are on no device."""
+    wrapped = isinstance(argument, torch.Tensor) and not argument.is_meta
+    return argument.item() if wrapped else argument
 
 
 class Places:
@@ -45,13 +88,13 @@ class Places:
 
     def __init__(self, walker: Walker) -> None:
         self._walker = walker
-        self._nodes: dict[int, dict[str, Any]] = {}
+        self._nodes: dict[int, Place] = {}
         self._traces: dict[int, Trace] = {}
         self.sources: dict[int, Source | None] = {}  # by step
 
-    def describe_step(self, step: int) -> str:
-        """Return a step as the walker describes it: JSON."""
-        return self._walker.library.torchy_describe_step(step).decode()  # type: ignore[no-any-return]
+    def step(self, step: int) -> Place:
+        """Return what the walker knows of a step."""
+        return Place.of(self._walker.describe_step(step))
 
     def clear(self) -> None:
         """Forget all: the walker has."""
@@ -66,18 +109,17 @@ class Places:
             known = self._traces[path[-1]] = self._build(path)
         return known
 
-    def _node(self, index: int) -> dict[str, Any]:
+    def _node(self, index: int) -> Place:
         node = self._nodes.get(index)
         if node is None:
-            text = self._walker.library.torchy_describe_node(index)
-            node = self._nodes[index] = json.loads(text)
+            node = self._nodes[index] = Place.of(self._walker.describe_node(index))
         return node
 
     def _build(self, path: Sequence[int]) -> Trace:
         builder = _Builder()
         for index in path:
             node = self._node(index)
-            builder.add(node, self.sources.get(node["step"]))
+            builder.add(node, self.sources.get(node.step))
         return builder.trace()
 
 
@@ -99,87 +141,66 @@ class _Builder:
         if view == len(self.views):
             self.views.append(View(view, buffer, DTYPES[dtype], rank))
 
-    def add(self, node: dict[str, Any], source: Source | None) -> None:
+    def add(self, node: Place, source: Source | None) -> None:
         index = len(self.ops)
-        pattern = node["pattern"]
-        for view, slot, dtype, rank in zip(
-            node["views"], node["slots"], node["dtypes"], node["ranks"], strict=True
-        ):
-            self._see(view, slot, dtype, rank, None)
-        modes: list[int | None] = [None] * len(node["views"])
+        pattern = node.pattern
+        for operand in node.operands:
+            self._see(operand.view, operand.buffer, operand.dtype, operand.rank, None)
+        modes: list[int | None] = [None] * len(node.operands)
         result_mode: Mode | None = None
-        if node["pointwise"]:
-            modes = pattern[: len(modes)]
+        if node.pointwise:
+            modes[:] = pattern[: len(modes)]
             result_mode = MODES[pattern[len(modes)] & ~SAME_SIZES]
             pattern = pattern[len(modes) + 1 :]
-        schema_names = torch._C._get_schema(*_name_and_overload(node["name"])).arguments
+        operands = iter(
+            Operand(
+                operand.view,
+                None if mode is None else MODES[mode & ~SAME_SIZES],
+                mode is not None and bool(mode & SAME_SIZES),
+            )
+            for operand, mode in zip(node.operands, modes, strict=True)
+        )
+        schema = torch._C._get_schema(*node.name.partition(".")[::2]).arguments
         arguments = tuple(
-            self._argument(argument, node, modes, str(schema.real_type))
-            for argument, schema in zip(node["arguments"], schema_names, strict=True)
+            self._argument(value, bool(node.runtime >> i & 1), operands, str(schema[i].real_type))
+            for i, value in enumerate(node.arguments)
         )
         results: list[int | None] = []
         fresh: list[int] = []
-        for position, (view, slot) in enumerate(
-            zip(node["result_views"], node["result_slots"], strict=True)
+        for position, (view, buffer) in enumerate(
+            zip(node.result_views, node.result_buffers, strict=True)
         ):
             if view < 0:
                 results.append(None)
                 continue
-            if slot == len(self.buffers):
+            if buffer == len(self.buffers):
                 fresh.append(view)
-            self._see(view, slot, pattern[2 * position], pattern[2 * position + 1], index)
+            self._see(view, buffer, pattern[2 * position], pattern[2 * position + 1], index)
             results.append(view)
         written = [
             item.view
-            for position in node["written"]
-            for item in _flat(arguments[position])
+            for position, argument in enumerate(arguments)
+            if node.written >> position & 1
+            for item in (argument if isinstance(argument, tuple) else (argument,))
             if isinstance(item, Operand)
         ]
         writes = tuple(dict.fromkeys([*written, *fresh]))
         self.ops.append(
-            Op(index, node["name"], arguments, tuple(results), result_mode, writes, source)
+            Op(index, node.name, arguments, tuple(results), result_mode, writes, source)
         )
 
     def _argument(
-        self, argument: dict[str, Any], node: dict[str, Any], modes: list[int | None], type_: str
+        self, value: Any, runtime: bool, operands: Iterator[Operand], type_: str
     ) -> Argument:
-        if "operand" in argument:
-            operand = argument["operand"]
-            mode = modes[operand]
-            return Operand(
-                node["views"][operand],
-                None if mode is None else MODES[mode & ~SAME_SIZES],
-                mode is not None and bool(mode & SAME_SIZES),
-            )
-        if "items" in argument:
-            return tuple(
-                self._argument(item, node, modes, type_)  # type: ignore[misc]
-                for item in argument["items"]
-            )
-        if "number" in argument:
-            kind = KINDS[argument["kind"]]
-            self.number_kinds.append(kind)
-            return Number(argument["number"], kind)
-        value = _constant(argument["constant"])
+        if isinstance(value, torch.Tensor):
+            return next(operands)
+        if isinstance(value, list):
+            if value and isinstance(value[0], torch.Tensor):
+                return tuple(next(operands) for _ in value)
+            return Constant(tuple(value))
+        if runtime and isinstance(value, bool | int | float):
+            self.number_kinds.append(type(value))
+            return Number(len(self.number_kinds) - 1, type(value))
         if "ScalarType" in type_ and isinstance(value, int):
             value = DTYPES[value]
         return Constant(value)
-
-
-def _flat(argument: Argument) -> tuple[Operand | Number | Constant, ...]:
-    return argument if isinstance(argument, tuple) else (argument,)
-
-
-def _constant(value: Any) -> object:
-    if isinstance(value, dict):
-        if "bits" in value:
-            return struct.unpack("=d", struct.pack("=q", value["bits"]))[0]
-        if "list" in value:
-            return tuple(_constant(item) for item in value["list"])
-        return value.get("text")
-    return value
-
-
-def _name_and_overload(name: str) -> tuple[str, str]:
-    base, _, overload = name.partition(".")
-    return base, overload

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 from typing import Any, NamedTuple
 
 import torch
 
 from torchy.ir.ops import lookup
-from torchy.record.places import DTYPES
+from torchy.record.places import DTYPES, Place
 
 
 class OpClass(enum.IntEnum):
@@ -24,14 +23,10 @@ class OpClass(enum.IntEnum):
 class LayoutRule(enum.IntEnum):
     """How the layouts of an op's results follow from its operands'; the numbers are the walker's."""
 
-    LEARN = 0
+    LEARN = 0  # of its own meta kernel, if the walker knows that; else by running it
     ITERATE = 1
-    LIKE_FIRST = 2
-    REDUCE = 3
-    MATMUL = 4
-    ADD_MATMUL = 5
-    CONTIGUOUS = 6
-    PRESERVE = 7
+    CONTIGUOUS = 3
+    PRESERVE = 4
 
 
 class Classification(NamedTuple):
@@ -67,31 +62,6 @@ COPIES_FIRST = frozenset({"copy", "zero", "fill"})
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
-# How the result of a call lies in memory: contiguous, of sizes by these rules. All others are learned.
-CALL_RULES: dict[LayoutRule, frozenset[str]] = {
-    LayoutRule.LIKE_FIRST: frozenset(
-        "_softmax _log_softmax _softmax_backward_data _log_softmax_backward_data".split()
-    ),
-    LayoutRule.REDUCE: frozenset(
-        """
-        sum sum.dim_IntList mean mean.dim amax amin any any.dim any.dims all all.dim all.dims
-        prod prod.dim_int
-        """.split()
-    ),
-    LayoutRule.MATMUL: frozenset("mm bmm".split()),
-    LayoutRule.ADD_MATMUL: frozenset("addmm baddbmm".split()),
-}
-
-
-def layout_rule(name: str, pointwise: bool) -> LayoutRule:
-    """Return how the layout of an op's result is found; ``name`` is without namespace."""
-    if pointwise:
-        return OTHER_LAYOUT.get(name.partition(".")[0], LayoutRule.ITERATE)
-    for rule, names in CALL_RULES.items():
-        if name in names:
-            return rule
-    return LayoutRule.LEARN
-
 
 def classify(name: str) -> Classification:
     """Decide about an op by its name, as the dispatcher spells it: ``aten::add.Tensor``."""
@@ -114,7 +84,7 @@ def classify(name: str) -> Classification:
     return Classification(
         OpClass.DEFER,
         pointwise,
-        layout_rule(rest, pointwise),
+        OTHER_LAYOUT.get(base, LayoutRule.ITERATE) if pointwise else LayoutRule.LEARN,
         _bits(names, spec.runtime),
         _bits(names, frozenset(spec.hidden_writes)),
     )
@@ -133,7 +103,7 @@ def is_view(schema: Any) -> bool:
     return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
-def allow(description: str) -> int:
+def allow(place: Place) -> int:
     """Decide whether a deferrable op may be deferred with these constants.
 
     Legality of dtypes is learned by the walker, which tries the real op; this is about arguments
@@ -144,36 +114,26 @@ def allow(description: str) -> int:
     int
         0: run now. 1: defer, layouts by the op's own rule. 2 + a :class:`LayoutRule`: by that.
     """
-    step = json.loads(description)
-    base = step["name"].partition("::")[2].partition(".")[0]
+    name, _, overload = place.name.partition(".")
+    base = name.partition("::")[2]
     if base in ("_to_copy", "clone"):
-        names = [a.name for a in torch._C._get_schema(*_split(step["name"])).arguments]
-        for name, argument in zip(names, step["arguments"], strict=True):
-            value = argument.get("constant")
-            if name in ("layout", "device", "pin_memory") and value is not None:
+        names = [argument.name for argument in torch._C._get_schema(name, overload).arguments]
+        for argument, value in zip(names, place.arguments, strict=True):
+            if argument in ("layout", "device", "pin_memory") and value is not None:
                 return 0
-            if name == "memory_format" and value not in (None, PRESERVE_FORMAT):
+            if argument == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT
                 return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
-    spec = lookup(step["name"])
-    if spec is not None and spec.raises_on_data and not _floating(step):
+    spec = lookup(place.name)
+    if spec is not None and spec.raises_on_data and not _floating(place):
         return 0
-    if step["name"].partition(".")[2] == "Tensor" and base in TAKES_ITEM:
-        first, *_, last = step["dtypes"]  # eager raises for a value that the dtype cannot hold
-        return int(first == last)
+    if overload == "Tensor" and base in TAKES_ITEM:
+        first, *_, last = place.operands  # eager raises for a value that the dtype cannot hold
+        return int(first.dtype == last.dtype)
     return 1
 
 
-def _floating(step: dict[str, Any]) -> bool:
+def _floating(place: Place) -> bool:
     """Tell whether an op computes in floating point: an operand, or a number, is floating."""
-    operands = any(DTYPES[index].is_floating_point for index in step["dtypes"])
-    return operands or any(
-        argument.get("kind") == "f" or isinstance(argument.get("constant"), dict)
-        for argument in step["arguments"]
-        if "list" not in (argument.get("constant") or ())
-    )
-
-
-def _split(name: str) -> tuple[str, str]:
-    base, _, overload = name.partition(".")
-    return base, overload
+    operands = any(DTYPES[operand.dtype].is_floating_point for operand in place.operands)
+    return operands or any(isinstance(value, float) for value in place.arguments)

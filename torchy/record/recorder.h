@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "numbers.h"
 #include "trace.h"
 
 namespace torchy {
@@ -31,15 +32,16 @@ class Recorder {
   c10::SmallVector<c10::IValue, 2>& results() { return results_; }
 
  private:
-  struct Operand {
+  struct Given {
     c10::TensorImpl* tensor;
+    size_t argument;
     int slot, view;
     bool written;
   };
 
   // Kept between ops: what one op needs fits into what the last one left.
   struct Scratch {
-    std::vector<Operand> operands;
+    std::vector<Given> operands;
     std::vector<int64_t> numbers;
     Words key;                     // op, constants, and for each operand its slot and view
     std::vector<size_t> placed;    // where in the key the slots and views are
@@ -64,19 +66,15 @@ class Recorder {
   bool read_arguments();
   bool read_argument(const c10::IValue& value, size_t index);
   bool read_tensor(const at::Tensor& tensor, size_t index);
-  bool read_wrapped(const at::Tensor& tensor, size_t index);
-  void read_number(char kind, int64_t bits, bool runtime);
+  void read_number(const c10::IValue& value, size_t index);
   bool fit(c10::TensorImpl& tensor, bool known) const;
   bool overlaps() const;
   bool in_range() const;
   Words signature_key() const;
-  Argument describe(const c10::IValue& value, size_t index, int* operand, int* number) const;
   Step* add_step(Node* parent);
   const Memo* find_memo() const;
   Node* variant(const Memo& memo);
   void commit(const Memo& memo, Node* node);
-
-  bool runtime(size_t index) const { return (info_.runtime_numbers >> index) & 1; }
 
   Session& session_;
   Trace& trace_;
@@ -116,7 +114,7 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
   if (storage->allocator() != c10::GetCPUAllocator()) return false;
-  if (storage->nbytes() > 0 && !Kept::holds(*storage) &&
+  if (storage->nbytes() > 0 && !Kept::holds(*storage) && !LargeBlock::holds(storage->data_ptr()) &&
       storage->data_ptr().get_deleter() != c10::GetCPUAllocator()->raw_deleter())
     return false;
   auto& escaped = registry().escaped;
@@ -128,11 +126,13 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
   return true;
 }
 
-inline void Recorder::read_number(char kind, int64_t bits, bool runtime) {
+inline void Recorder::read_number(const c10::IValue& value, size_t index) {
+  const int64_t bits = bits_of(value);
+  const char kind = value.isDouble() ? 'f' : value.isInt() ? 'i' : 'b';
   scratch_.range.include(kind, bits);
-  scratch_.key.push_back(kNumberTag | static_cast<uint64_t>(runtime) << 8 |
+  scratch_.key.push_back(kNumberTag | static_cast<uint64_t>(info_.runtime(index)) << 8 |
                          static_cast<uint8_t>(kind));
-  if (runtime) {
+  if (info_.runtime(index)) {
     scratch_.numbers.push_back(bits);
   } else {
     scratch_.key.push_back(static_cast<uint64_t>(bits));
@@ -143,52 +143,28 @@ inline void Recorder::read_number(char kind, int64_t bits, bool runtime) {
 inline bool Recorder::in_range() const {
   const Range& range = scratch_.range;
   if (range.harmless()) return true;
-  for (const Operand& operand : scratch_.operands)
+  for (const Given& operand : scratch_.operands)
     if (!range.fits(c10::typeMetaToScalarType(operand.tensor->dtype()))) return false;
   for (c10::ScalarType dtype : step_->signature->result_dtypes)
     if (!range.fits(dtype)) return false;
   return true;
 }
 
-inline int64_t bits_of(double value) {
-  int64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline bool is_number(const at::Tensor& tensor) {
-  auto* impl = tensor.unsafeGetTensorImpl();
-  return impl->is_wrapped_number() && !carries_bit(*impl);
-}
-
-// A Python number that came as a tensor: read now, since its memory may be reused by the next one.
-inline bool Recorder::read_wrapped(const at::Tensor& tensor, size_t index) {
-  scratch_.key.push_back(kWrappedTag | static_cast<uint64_t>(tensor.scalar_type()));
-  const void* data = tensor.const_data_ptr();
-  switch (tensor.scalar_type()) {
-    case c10::kDouble:
-      read_number('f', bits_of(*static_cast<const double*>(data)), runtime(index));
-      return true;
-    case c10::kLong:
-      read_number('i', *static_cast<const int64_t*>(data), runtime(index));
-      return true;
-    case c10::kBool:
-      read_number('b', *static_cast<const bool*>(data), runtime(index));
-      return true;
-    default:
-      return false;
-  }
-}
-
 inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
-  if (is_number(tensor)) return read_wrapped(tensor, index);
+  if (is_number(tensor)) {
+    const c10::IValue item = item_of(tensor);
+    if (!is_scalar(item)) return false;
+    scratch_.key.push_back(kWrappedTag);
+    read_number(item, index);
+    return true;
+  }
   auto* impl = tensor.unsafeGetTensorImpl();
   if (!impl->has_storage()) return false;
   auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
-  bool written = ((info_.writes | info_.hidden_writes) >> index & 1) != 0;
-  Operand operand{impl, trace_.find_slot(storage), -1, written};
+  const bool written = info_.written(index);
+  Given operand{impl, index, trace_.find_slot(storage), -1, written};
   const bool known = operand.slot >= 0;
-  for (const Operand& other : scratch_.operands) {  // seen earlier in this very op?
+  for (const Given& other : scratch_.operands) {  // seen earlier in this very op?
     if (other.tensor->unsafe_storage().unsafeGetStorageImpl() != storage) continue;
     operand.slot = other.slot;
     if (other.tensor == impl ||
@@ -234,12 +210,8 @@ inline bool Recorder::read_argument(const c10::IValue& value, size_t index) {
     key.push_back(kConstantTag | 1);
   } else if (value.isNone()) {
     key.push_back(kConstantTag | 2);
-  } else if (value.isDouble()) {
-    read_number('f', bits_of(value.toDouble()), runtime(index));
-  } else if (value.isInt()) {
-    read_number('i', value.toInt(), runtime(index));
-  } else if (value.isBool()) {
-    read_number('b', value.toBool(), runtime(index));
+  } else if (is_scalar(value)) {
+    read_number(value, index);
   } else if (value.isIntList()) {
     auto list = value.toIntVector();
     key.push_back(kConstantTag | 3);
@@ -287,9 +259,9 @@ inline bool Recorder::read_arguments() {
 
 // Eager raises when a written view overlaps another operand in part; let it.
 inline bool Recorder::overlaps() const {
-  for (const Operand& one : scratch_.operands) {
+  for (const Given& one : scratch_.operands) {
     if (!one.written) continue;
-    for (const Operand& other : scratch_.operands)
+    for (const Given& other : scratch_.operands)
       if (one.slot == other.slot && one.view != other.view) return true;
   }
   return false;
@@ -308,7 +280,7 @@ inline void Recorder::learn(std::vector<Layout> results) {
   if (info_.pointwise) {
     const Layout& space = memo->results[0];
     bool space_dense = dense(space.sizes, space.strides);
-    for (const Operand& operand : scratch_.operands)
+    for (const Given& operand : scratch_.operands)
       memo->pattern.push_back(
           mode_of(operand.tensor->sizes(), operand.tensor->strides(), space, space_dense));
     memo->pattern.push_back(mode_of(space.sizes, space.strides, space, space_dense));
@@ -335,64 +307,27 @@ inline Words Recorder::signature_key() const {
   return words;
 }
 
-inline Argument Recorder::describe(const c10::IValue& value, size_t index, int* operand,
-                                   int* number) const {
-  Argument argument;
-  auto scalar = [&](char kind, const c10::IValue& constant) {
-    argument.number = kind;
-    argument.kind = runtime(index) ? Argument::kNumber : Argument::kConstant;
-    if (runtime(index)) {
-      argument.index = static_cast<int>(trace_.numbers.size()) + (*number)++;
-    } else {
-      argument.constant = constant;
-    }
-  };
-  if (value.isTensor() && value.toTensor().defined()) {
-    const at::Tensor& tensor = value.toTensor();
-    if (is_number(tensor)) {
-      argument.wrapped = tensor.scalar_type();
-      auto item = argument.wrapped == c10::kDouble ? c10::IValue(*tensor.const_data_ptr<double>())
-                  : argument.wrapped == c10::kLong ? c10::IValue(*tensor.const_data_ptr<int64_t>())
-                                                   : c10::IValue(*tensor.const_data_ptr<bool>());
-      scalar(item.isDouble() ? 'f' : item.isInt() ? 'i' : 'b', item);
-    } else {
-      argument.kind = Argument::kView;
-      argument.index = (*operand)++;
-      argument.requires_grad = tensor.requires_grad();
-    }
-  } else if (value.isTensorList()) {
-    argument.kind = Argument::kList;
-    for (const at::Tensor& tensor : value.toTensorVector())
-      argument.items.push_back(describe(tensor, index, operand, number));
-  } else if (value.isDouble() || value.isInt() || value.isBool()) {
-    scalar(value.isDouble() ? 'f' : value.isInt() ? 'i' : 'b', value);
-  } else {
-    argument.kind = Argument::kConstant;
-    argument.constant = value;
-  }
-  return argument;
-}
-
 inline Step* Recorder::add_step(Node* parent) {
   auto& all = registry();
   auto step = std::make_unique<Step>();
   step->key = scratch_.key;
   step->id = static_cast<int64_t>(all.steps.size());
   step->info = &info_;
-  step->before = parent;
   step->grad_mode = (scratch_.key[0] >> 32 & 1) != 0;
   auto& signature = all.signatures[signature_key()];
   if (!signature) signature = std::make_unique<Signature>();
   step->signature = signature.get();
-  int operand_index = 0, number_index = 0;
+  step->numbers = trace_.numbers.size();
   for (size_t i = 0; i < info_.arguments; ++i)
-    step->arguments.push_back(describe(stack_[first_ + i], i, &operand_index, &number_index));
-  for (const Operand& operand : scratch_.operands) {
-    step->operand_views.push_back(operand.view);
-    step->operand_slots.push_back(operand.slot);
-    step->operand_dtypes.push_back(c10::typeMetaToScalarType(operand.tensor->dtype()));
-    step->operand_ranks.push_back(static_cast<int>(operand.tensor->dim()));
-  }
+    step->arguments.push_back(map_tensors(stack_[first_ + i], [this](const at::Tensor& tensor) {
+      if (is_number(tensor)) return wrapped_number(item_of(tensor));
+      at::Tensor operand = at::detail::empty_meta({0}, c10::kFloat);
+      operand.set_requires_grad(!info_.pointwise && tensor.requires_grad());
+      return operand;
+    }));
+  for (const Given& operand : scratch_.operands)
+    step->operands.push_back({operand.view, operand.slot, static_cast<int>(operand.tensor->dim()),
+                              c10::typeMetaToScalarType(operand.tensor->dtype())});
   all.steps.push_back(step.get());
   parent->children.push_back(std::move(step));
   ++session_.places;
@@ -412,9 +347,11 @@ inline Node* Recorder::variant(const Memo& memo) {
   for (size_t i = 0; i < info_.results; ++i) {
     int argument = info_.result_argument[i];
     if (argument >= 0) {  // in-place and out= forms take single tensors
-      int operand = step_->arguments[argument].index;
-      node->result_slots.push_back(step_->operand_slots[operand]);
-      node->result_views.push_back(step_->operand_views[operand]);
+      const auto& given = scratch_.operands;
+      auto same = [&](const Given& one) { return static_cast<int>(one.argument) == argument; };
+      const auto& operand = *std::find_if(given.begin(), given.end(), same);
+      node->result_slots.push_back(operand.slot);
+      node->result_views.push_back(operand.view);
     } else if (memo.results[i].dtype == c10::ScalarType::Undefined) {
       node->result_slots.push_back(-1);
       node->result_views.push_back(-1);
@@ -429,7 +366,7 @@ inline Node* Recorder::variant(const Memo& memo) {
 }
 
 inline void Recorder::commit(const Memo& memo, Node* node) {
-  for (const Operand& operand : scratch_.operands) {
+  for (const Given& operand : scratch_.operands) {
     const auto& storage = operand.tensor->unsafe_storage();
     if (operand.slot == static_cast<int>(trace_.slots.size())) {  // new slots come in order
       Slot& slot = trace_.slots.emplace_back();
@@ -446,7 +383,7 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
                       operand.tensor->strides(),
                       c10::typeMetaToScalarType(operand.tensor->dtype()));
   }
-  for (const Operand& operand : scratch_.operands) {
+  for (const Given& operand : scratch_.operands) {
     Slot& slot = trace_.slots[operand.slot];
     if (operand.written && !slot.pending()) defer_write(trace_, slot, *operand.tensor);
   }

@@ -5,7 +5,6 @@
 // of a tensor.
 #pragma once
 
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
 #include <c10/util/flat_hash_map.h>
 
@@ -17,6 +16,7 @@
 #include <thread>
 
 #include "layout.h"
+#include "memory.h"
 
 namespace torchy {
 
@@ -101,6 +101,7 @@ struct Trace {
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = -1;                 // that is being run
   bool seen = false;                   // Python has begun to run it
+  size_t saved = 0;                    // bytes of the largest buffer that is not live
   int64_t called = 0;                  // nanoseconds that calls of torch's ops took
 
   // As long as the last one was, most traces are again.
@@ -253,14 +254,12 @@ inline int64_t ask(Ask what, int64_t session, int64_t argument, const char* text
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchy::ask", "");
   Paused paused;
   torch::jit::Stack stack{static_cast<int64_t>(what), session, argument, std::string(text)};
-  op.callBoxed(&stack);
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);  // unseen by modes
   return stack.back().toInt();
 }
 
 inline void on_access(c10::StorageImpl* storage);
 inline void flush(Session& session, Reason reason, const char* text);  // in execute.h
-
-inline bool ours(const c10::StorageImpl& storage) { return storage.has_materializer(); }
 
 // Which sessions have a storage in a trace, and whether one of them owes it values. Call with the
 // mutex held.
@@ -382,6 +381,7 @@ inline int claim_flush(Session& session, bool wait) {
     for (Slot& slot : trace.slots) {
       if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
       slot.live = slot.reachable();
+      if (slot.created && !slot.live) trace.saved = std::max(trace.saved, slot.bytes);
       trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
       trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
                             (slot.live ? kLive : 0));

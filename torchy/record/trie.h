@@ -31,17 +31,8 @@ struct WordsHash {
 enum class OpClass : int { kUnknown = 0, kRunNow = 1, kMetadata = 2, kDescend = 3, kDefer = 4 };
 
 // How the layouts of an op's results follow from those of its operands. Learn: run it, and
-// remember.
-enum class LayoutRule : int {
-  kLearn = 0,
-  kIterate = 1,
-  kLikeFirst = 2,
-  kReduce = 3,
-  kMatmul = 4,
-  kAddMatmul = 5,
-  kContiguous = 6,
-  kPreserve = 7
-};
+// remember. Iterate: as TensorIterator does. Meta: as the op's own meta kernel says.
+enum class LayoutRule : int { kLearn = 0, kIterate = 1, kMeta = 2, kContiguous = 3, kPreserve = 4 };
 
 // What is known of an operator once and for all; the policy fills it in at first sight.
 struct OpInfo {
@@ -56,9 +47,39 @@ struct OpInfo {
   OpClass op_class = OpClass::kUnknown;
   bool pointwise = false;
   LayoutRule rule = LayoutRule::kLearn;
+  const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place
   uint64_t hidden_writes = 0;    // arguments written to, though the schema does not say so
+
+  bool runtime(size_t argument) const { return has(runtime_numbers, argument); }
+  bool written(size_t argument) const { return has(writes | hidden_writes, argument); }
+
+ private:
+  static bool has(uint64_t bits, size_t index) { return index < 64 && (bits >> index & 1) != 0; }
 };
+
+inline OpInfo::OpInfo(const c10::OperatorHandle& handle) : op(handle) {
+  const auto& schema = op.schema();
+  arguments = schema.arguments().size();
+  results = schema.returns().size();
+  fresh_tensors = true;
+  for (size_t i = 0; i < arguments && i < 64; ++i) {
+    const auto* alias = schema.arguments()[i].alias_info();
+    if (alias && alias->isWrite()) writes |= uint64_t{1} << i;
+  }
+  for (const auto& result : schema.returns()) {
+    int from = -1;
+    if (const auto* alias = result.alias_info()) {
+      for (size_t i = 0; i < arguments; ++i) {
+        const auto* other = schema.arguments()[i].alias_info();
+        if (other && other->isWrite() && other->beforeSets() == alias->beforeSets())
+          from = static_cast<int>(i);
+      }
+    }
+    result_argument.push_back(from);
+    if (result.type()->kind() != c10::TypeKind::TensorType) fresh_tensors = false;
+  }
+}
 
 struct Layout {
   c10::SmallVector<int64_t, 5> sizes, strides;
@@ -89,30 +110,23 @@ struct Signature {
   size_t next_memo = 0;
 };
 
-struct Argument {
-  enum Kind { kView, kNumber, kConstant, kList } kind;
-  int index = -1;  // of the operand or number
-  c10::IValue constant;
-  c10::ScalarType wrapped =
-      c10::ScalarType::Undefined;  // a number that came as a tensor of this dtype
-  char number = 0;                 // 'f', 'i' or 'b'
-  bool requires_grad = false;
-  std::vector<Argument> items;
-};
-
 struct Node;
+
+// What is known of an operand at its place.
+struct Operand {
+  int view, slot, rank;
+  c10::ScalarType dtype;
+};
 
 struct Step {
   Words key;
   int64_t id = 0;
   OpInfo* info = nullptr;
   Signature* signature = nullptr;
-  Node* before = nullptr;
   bool grad_mode = false;
-  std::vector<Argument> arguments;
-  std::vector<int> operand_views, operand_slots;
-  std::vector<c10::ScalarType> operand_dtypes;
-  std::vector<int> operand_ranks;
+  std::vector<c10::IValue> arguments;  // an operand is an empty meta tensor here
+  std::vector<Operand> operands;       // in the order of the arguments
+  size_t numbers = 0;                  // how many the trace has before this step
   std::vector<std::unique_ptr<Node>> variants;
 };
 

@@ -1,0 +1,252 @@
+// Which ops arrive: those that the CPU serves, of every namespace, also those registered later.
+#pragma once
+
+#include <c10/core/TensorOptions.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <unordered_set>
+
+#include "see.h"
+
+namespace torchy {
+
+inline OpInfo* info_of(const c10::OperatorHandle& op) {
+  static std::mutex guard;
+  static std::unordered_map<c10::OperatorName, OpInfo*> known;
+  std::lock_guard<std::mutex> lock(guard);
+  auto& info = known[op.operator_name()];
+  if (!info) {
+    auto fresh = std::make_unique<OpInfo>(op);
+    info = fresh.get();
+    std::lock_guard<std::mutex> all(registry().mutex);
+    fresh->id = static_cast<int64_t>(registry().ops.size());
+    registry().ops.push_back(std::move(fresh));
+  }
+  return info;
+}
+
+// Serves what has no kernel of its own for the bit: ops registered after the walker was loaded.
+inline void see_unclaimed(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  See::see(*info_of(op), keys, stack);
+}
+
+// Autograd: the CPU's own kernel takes over, and what it runs comes here again.
+inline void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+// Sparse, quantized and nested tensors: nothing inside their kernels is the program's own op.
+inline void pass_whole(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  settle_arguments(*info_of(op), *stack);
+  Paused paused;
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+inline void settle_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  settle_arguments(*info_of(op), *stack);
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+// Ops that are made of others, but read memory through const pointers: of their operands ...
+constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_or_sections",
+                                            "aten::ctc_loss.Tensor",
+                                            "aten::lstm.data",
+                                            "aten::gru.data",
+                                            "aten::rnn_tanh.data",
+                                            "aten::rnn_relu.data",
+                                            "aten::_pad_packed_sequence"};
+// ... and of what the ops inside them have made.
+constexpr const char* kOpaque[] = {
+    "aten::_sobol_engine_draw", "aten::_sobol_engine_ff_", "aten::_sobol_engine_initialize_state_",
+    "aten::_sobol_engine_scramble_", "aten::choose_qparams_optimized"};
+
+// Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
+// they are not recorded.
+inline void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  std::optional<c10::ScalarType> dtype;
+  std::optional<c10::Layout> layout;
+  std::optional<c10::Device> device;
+  const auto& arguments = op.schema().arguments();
+  const size_t first = stack->size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto& value = (*stack)[first + i];
+    if (value.isNone()) continue;
+    if (arguments[i].name() == "dtype") dtype = value.toScalarType();
+    if (arguments[i].name() == "layout") layout = value.toLayout();
+    if (arguments[i].name() == "device") device = value.toDevice();
+  }
+  c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
+  settle_arguments(*info_of(op), *stack);
+  bool tensors = false;
+  for (size_t i = 0; i < arguments.size(); ++i)
+    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
+      keys = keys | tensor.key_set();
+      tensors = true;
+    });
+  Paused paused;
+  constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
+                                      c10::DispatchKey::BackendSelect);
+  // as the kernels that torch generates do: the thread's keys count only beside tensors
+  op.redispatchBoxed(tensors ? c10::impl::computeDispatchKeySet(keys, after) : keys, stack);
+}
+
+// Tells which ops have been registered since it was last asked: it begins with all of them.
+class News : public c10::OpRegistrationListener {
+ public:
+  void onOperatorRegistered(const c10::OperatorHandle& op) override {
+    std::lock_guard<std::mutex> lock(box().mutex);
+    box().names.push_back(op.operator_name());
+    box().any = true;
+  }
+  void onOperatorDeregistered(const c10::OperatorHandle&) override {}
+
+  static bool any() { return box().any.load(std::memory_order_relaxed); }
+
+  static std::vector<c10::OperatorName> take() {
+    std::lock_guard<std::mutex> lock(box().mutex);
+    box().any = false;
+    return std::exchange(box().names, {});
+  }
+
+ private:
+  struct Box {
+    std::mutex mutex;
+    std::atomic<bool> any{false};
+    std::vector<c10::OperatorName> names;
+  };
+  static Box& box() {
+    static Box* instance = std::make_unique<Box>().release();
+    return *instance;
+  }
+};
+
+class Claims {
+ public:
+  Claims()
+      : listening_(c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<News>())) {
+    absorb();
+    waiting_.clear();  // what had no kernel when the walker was loaded will get none
+  }
+
+  // Claims what is new. An op whose kernels are not there yet is looked at again, for a while.
+  void absorb() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    NoteWarnings silent;
+    for (const auto& name : News::take()) {
+      waiting_.emplace_back(name, kPatience);
+      if (auto op = c10::Dispatcher::singleton().findSchema(name)) refresh(*op);
+    }
+    auto settled = [this](std::pair<c10::OperatorName, int>& entry) {
+      auto op = c10::Dispatcher::singleton().findSchema(entry.first);
+      return !op || claim(*op) || --entry.second == 0;
+    };
+    waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), settled), waiting_.end());
+    any_waiting_ = !waiting_.empty();
+  }
+
+  bool due() const { return News::any() || any_waiting_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr int kPatience = 64;  // ops seen after an op's registration
+
+  // A fallback only serves ops that have no kernel of their own for the backend. Those with a
+  // composite kernel would run that, decomposed, with other results than on the CPU. So each op
+  // that the CPU serves is claimed.
+  bool claim(const c10::OperatorHandle& op) {
+    using c10::DispatchKey;
+    const auto& name = op.operator_name();
+    if (!name.getNamespace() || *name.getNamespace() == "torchy") return true;
+    const bool composite =
+        op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutograd) ||
+        op.hasKernelForDispatchKey(DispatchKey::CompositeExplicitAutogradNonFunctional);
+    const bool served = composite || op.hasKernelForDispatchKey(DispatchKey::CPU);
+    if (served && is_new(name, DispatchKey::PrivateUse3))
+      put(op, DispatchKey::PrivateUse3,
+          torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(op))));
+    const bool sparse = name.name.find("sparse_") != std::string::npos;
+    if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
+        (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect))
+      put(op, DispatchKey::BackendSelect,
+          torch::CppFunction::makeFromBoxedFunction<&run_factory>());
+    static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
+        {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
+        {DispatchKey::SparseCsrCPU, DispatchKey::SparseCsrPrivateUse3},
+        {DispatchKey::QuantizedCPU, DispatchKey::QuantizedPrivateUse3},
+        {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3}};
+    for (auto [from, to] : kOthers)
+      if (op.hasKernelForDispatchKey(from) && is_new(name, to))
+        put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
+    if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
+        is_new(name, DispatchKey::AutogradPrivateUse3))
+      put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
+    const auto full = c10::toString(name);
+    for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3}) {
+      const auto is_op = [&](const char* other) { return full == other; };
+      if (std::any_of(std::begin(kImplicitReaders), std::end(kImplicitReaders), is_op) &&
+          is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
+      if (std::any_of(std::begin(kOpaque), std::end(kOpaque), is_op) && is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
+    }
+    return served;
+  }
+
+  static bool has_tensors(const c10::OperatorHandle& op) {
+    for (const auto& argument : op.schema().arguments())
+      if (argument.type()->str().find("Tensor") != std::string::npos) return true;
+    return false;
+  }
+
+  bool is_new(const c10::OperatorName& name, c10::DispatchKey key) {
+    return claimed_.insert(c10::toString(name) + "/" + c10::toString(key)).second;
+  }
+
+  void put(const c10::OperatorHandle& op, c10::DispatchKey key, torch::CppFunction&& function) {
+    const auto& name = op.operator_name();
+    auto full = name.overload_name.empty() ? name.name : name.name + "." + name.overload_name;
+    auto space = std::string(*name.getNamespace());
+    auto& library = libraries_[space + "/" + c10::toString(key)];
+    if (!library)
+      library =
+          std::make_unique<torch::Library>(torch::Library::IMPL, space, key, __FILE__, __LINE__);
+    library->impl(full.c_str(), std::move(function));
+  }
+
+  // An op that is defined anew may have another schema.
+  static void refresh(const c10::OperatorHandle& op) {
+    OpInfo* info = info_of(op);
+    OpInfo fresh(op);
+    fresh.id = info->id;
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    *info = fresh;
+  }
+
+  std::mutex mutex_;
+  std::vector<std::pair<c10::OperatorName, int>> waiting_;
+  std::atomic<bool> any_waiting_{false};
+  std::unordered_set<std::string> claimed_;
+  std::unordered_map<std::string, std::unique_ptr<torch::Library>> libraries_;
+  c10::RegistrationHandleRAII listening_;
+};
+
+inline Claims& claims() {
+  static Claims* instance = std::make_unique<Claims>().release();
+  return *instance;
+}
+
+inline std::atomic<bool>& loaded() {
+  static std::atomic<bool> value{false};
+  return value;
+}
+
+inline void claim_if_due() {
+  if (loaded().load(std::memory_order_acquire) && claims().due()) claims().absorb();
+}
+
+inline void claim_ops() {
+  claims().absorb();
+  loaded().store(true, std::memory_order_release);
+}
+
+}  // namespace torchy

@@ -1,0 +1,295 @@
+// What becomes of an op that arrives: it is recorded, runs on metadata, or runs now.
+#pragma once
+
+#include "execute.h"
+#include "recorder.h"
+
+namespace torchy {
+
+using torch::jit::Stack;
+
+inline void claim_if_due();  // in claim.h
+
+template <typename F>
+inline void each_tensor(const c10::IValue& value, const F& f) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined()) f(value.toTensor());
+  } else if (value.isList()) {
+    for (const c10::IValue& item : value.toListRef()) each_tensor(item, f);
+  } else if (value.isTuple()) {
+    for (const c10::IValue& item : value.toTupleRef().elements()) each_tensor(item, f);
+  } else if (value.isGenericDict()) {
+    for (const auto& entry : value.toGenericDict()) each_tensor(entry.value(), f);
+  }
+}
+
+inline c10::StorageImpl* watched_storage(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return nullptr;
+  auto* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  return storage && storage->has_materializer() ? storage : nullptr;
+}
+
+inline bool carry_mode() {
+  return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
+}
+
+// Computes what is pending on an op's arguments, and takes stray bits off.
+inline void settle_arguments(const OpInfo& info, const Stack& stack) {
+  const size_t first = stack.size() - info.arguments;
+  const bool carrying = carry_mode();
+  for (size_t i = 0; i < info.arguments; ++i) {
+    const bool written = info.written(i);
+    each_tensor(stack[first + i], [&](const at::Tensor& tensor) {
+      if (auto* storage = watched_storage(tensor))
+        settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,
+                       c10::toString(info.op.operator_name()).c_str());
+      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
+        take_bit(*tensor.unsafeGetTensorImpl());
+    });
+  }
+}
+
+inline void carry(const Stack& stack, size_t results) {
+  for (size_t i = stack.size() - results; i < stack.size(); ++i)
+    each_tensor(stack[i], [](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() &&
+          impl.has_storage())
+        give_bit(impl);
+    });
+}
+
+// What the op needs is computed first; then it runs as eager would run it.
+inline void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  const bool carrying = carry_mode();
+  settle_arguments(info, *stack);
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) carry(*stack, info.results);
+}
+
+// A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
+inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  std::vector<c10::StorageImpl*> storages;
+  for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto* storage =
+          carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
+      if (storage) storages.push_back(storage);
+    });
+  bool carrying = carry_mode();
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) return carry(*stack, info.results);
+  if (Paused::active() && storages.empty()) return;
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (!carries_bit(impl) && storages.empty()) return;
+      if (!impl.has_storage()) return;
+      auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      for (auto& session : registry().sessions) {
+        for (Trace* trace : {&session->trace, session->running.get()}) {
+          int slot = trace ? trace->find_slot(storage) : -1;
+          if (slot < 0 || !trace->slots[slot].pending()) continue;
+          give_bit(impl);
+          trace->bearers.emplace_back(tensor.getIntrusivePtr());
+          ++session->views;
+          return;
+        }
+      }
+      take_bit(impl);
+    });
+}
+
+inline Node* root_of(Session& session) {
+  int64_t origin = session.origin >= 0 ? session.origin : ask(Ask::kOrigin, session.id, 0);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  auto& root = registry().roots[origin];
+  if (!root) {
+    root = std::make_unique<Node>();
+    root->id = static_cast<int64_t>(registry().nodes.size());
+    registry().nodes.push_back(root.get());
+  }
+  return root.get();
+}
+
+inline void learn_from(Recorder& recorder, std::vector<Layout> layouts) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  recorder.learn(std::move(layouts));
+}
+
+// Runs an op for the first time with these layouts, and remembers what its results look like.
+inline void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys,
+                          Stack* stack) {
+  const Stack arguments(stack->end() - static_cast<ptrdiff_t>(info.arguments), stack->end());
+  std::vector<Layout> before;  // of arguments that are results too: some ops resize them
+  for (int argument : info.result_argument)
+    before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
+  const int64_t epoch = registry().epoch;
+  {
+    NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
+    run_now(info, keys, stack);
+    if (warnings.any) return;  // it shall warn again next time, from its own line
+  }
+  if (epoch != registry().epoch) return;  // its place was forgotten meanwhile
+  std::vector<Layout> layouts;
+  for (size_t i = 0; i < info.results; ++i) {
+    const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
+    layouts.push_back(layout_of(tensor));
+    if (!tensor.defined()) continue;
+    if (info.result_argument[i] >= 0) {
+      if (!layouts[i].same_as(before[i])) return;
+    } else if (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts[i].bytes ||
+               tensor.storage().use_count() != 1) {
+      return;  // not what a fresh storage of just this size would be
+    }
+  }
+  learn_from(recorder, std::move(layouts));
+}
+
+// Asks the policy about an op at a new place; false if all places were forgotten meanwhile.
+inline bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) {
+  ++session.policy_calls;
+  const int64_t epoch = registry().epoch;
+  int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  if (epoch != registry().epoch) return false;
+  Signature& signature = *step.signature;
+  if (signature.verdict != Verdict::kUnknown) return true;
+  Paused paused;
+  bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
+  signature.rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
+  if (defer && signature.rule != LayoutRule::kLearn) {
+    auto dtypes = try_on_one_element(info, stack);
+    if (dtypes) signature.result_dtypes = *dtypes;
+    defer = dtypes || !info.pointwise;  // calls may mind their sizes: they are tried as they are
+  }
+  signature.verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
+  return true;
+}
+
+// Finds out what the results look like for operands not seen before; true if the op has been run.
+inline bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  std::optional<Layout> layout;
+  {
+    Paused paused;
+    layout = infer_layout(info, *recorder.step()->signature, *stack);
+  }
+  if (!layout) {  // eager raises, or shows how it is
+    run_and_learn(info, recorder, keys, stack);
+    return true;
+  }
+  const int argument = info.result_argument[0];
+  if (argument >= 0 && !layout_of(stack->at(stack->size() - info.arguments + argument).toTensor())
+                            .same_as(*layout)) {  // it would be resized
+    run_now(info, keys, stack);
+    return true;
+  }
+  learn_from(recorder, {*layout});
+  return false;
+}
+
+inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  std::shared_ptr<Session> session = this_session;
+  // other threads do not flush denormals with this one: which elements are theirs is up to eager
+  if (flushes_denormals()) {
+    ++session->run_now;
+    return run_now(info, keys, stack);
+  }
+  const auto state = ProcessState::now();
+  std::optional<Precision> precision;  // pointwise ops do not mind
+  if (!info.pointwise) precision = float32_precision();
+  Node* root = nullptr;
+  constexpr int kAttempts = 8;  // other threads may flush in between
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Recorder recorder(*session, info, *stack);
+    Outcome outcome;
+    std::optional<Reason> full;
+    {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      Trace& trace = session->trace;
+      if (trace.path.empty()) trace.state = state;
+      if (!(trace.state == state) ||
+          (precision && trace.precision && *trace.precision != *precision)) {
+        outcome = Outcome::kOtherState;
+      } else if (trace.path.empty() && !root) {
+        outcome = Outcome::kNeedsRoot;
+      } else {
+        outcome = recorder.attempt(root);
+        if (outcome == Outcome::kRecorded) {
+          if (precision) trace.precision = precision;
+          full = session->full();
+        }
+      }
+    }
+    switch (outcome) {
+      case Outcome::kRecorded:
+        torch::jit::drop(*stack, info.arguments);
+        for (auto& result : recorder.results()) stack->push_back(std::move(result));
+        if (full) flush(*session, *full, "");
+        return;
+      case Outcome::kRunNow:
+        ++session->run_now;
+        return run_now(info, keys, stack);
+      case Outcome::kOtherState:
+        flush(*session, Reason::kState, "");
+        break;
+      case Outcome::kNeedsRoot:
+        root = root_of(*session);
+        break;
+      case Outcome::kNeedsPlace:
+        if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;
+        break;
+      case Outcome::kNeedsLayout:
+        if (find_layouts(info, recorder, keys, stack)) {
+          ++session->run_now;
+          return;
+        }
+        break;
+    }
+  }
+  ++session->run_now;
+  run_now(info, keys, stack);
+}
+
+struct See : c10::OperatorKernel {
+  explicit See(OpInfo* info) : info(info) {}
+  OpInfo* info;
+
+  void operator()(const c10::OperatorHandle&, c10::DispatchKeySet keys, Stack* stack) const {
+    see(*info, keys, stack);
+  }
+
+  static void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+    claim_if_due();
+    if (info.op_class == OpClass::kUnknown) classify(info);
+    if (info.op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
+    Session* session = this_session.get();
+    if (!session && !Paused::active() && thread_has_bit()) set_thread_bit(false);  // a left-over
+    if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit())
+      return run_now(info, keys, stack);
+    switch (info.op_class) {
+      case OpClass::kDescend:
+        return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+      case OpClass::kDefer:
+        return record(info, keys, stack);
+      default:
+        if ((++session->run_now & 0xfff) == 0) ask(Ask::kPace, session->id, 0);
+        return run_now(info, keys, stack);
+    }
+  }
+
+  static void classify(OpInfo& info) {
+    if (!listening()) return;
+    auto name = c10::toString(info.op.operator_name());
+    ask(Ask::kClassify, 0, info.id, name.c_str());
+    if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
+  }
+};
+
+}  // namespace torchy
