@@ -1,5 +1,6 @@
 """Kernels as a whole: packing, stages, ids, listings, errors, threads."""
 
+import ast
 import ctypes
 import random
 import subprocess
@@ -318,6 +319,14 @@ def test_threads_compile_and_run_side_by_side(compiler):
     for worker in workers:
         worker.join()
     assert not failures
+
+
+def test_compiling_parses_no_python(monkeypatch):
+    # CPython 3.11's parser fails if two threads use it: kernels are compiled beside the notebook's
+    with monkeypatch.context() as patched:
+        patched.setattr(ast, "parse", None)
+        kernel = Compiler().compile(chain())
+    assert kernel.source
 
 
 def test_the_packed_words_are_what_the_c_function_takes(compiler):

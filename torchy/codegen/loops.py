@@ -168,12 +168,13 @@ def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
             raise CompileError(
                 f"{statement.op} has no {numerics} formula for {statement.compute} and {literals or 'no literals'}"
             )
+        used = rule.names()
         names = {
             name: value_of(argument, torch.bool if name in spec.masks else statement.compute)
             for name, argument in zip(spec.parameters, statement.arguments, strict=True)
-            if name in _names(rule.formula)
+            if name in used
         }
-        value = _Formula(builder, names, statement.compute, spec).lower(rule.formula)
+        value = _Formula(builder, names, statement.compute, spec).visit(rule.tree)
         results.append(builder.cast(value, statement.dtype))
 
     stores = []
@@ -181,12 +182,6 @@ def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
         access = form.accesses[store.access]
         stores.append((store.access, value_of(store.value, access.dtype)))
     return _staged(form, builder.nodes, tuple(stores))
-
-
-def _names(formula: str) -> set[str]:
-    return {
-        node.id for node in ast.walk(ast.parse(formula, mode="eval")) if isinstance(node, ast.Name)
-    }
 
 
 @dataclass(slots=True)
@@ -197,9 +192,6 @@ class _Formula:
     names: dict[str, int]
     compute: torch.dtype
     spec: OpSpec
-
-    def lower(self, formula: str) -> int:
-        return self.visit(ast.parse(formula, mode="eval").body)
 
     def visit(self, tree: ast.expr) -> int:
         build = self.builder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -41,12 +42,26 @@ class Rule:
         Values of literal parameters that it is for.
     inexact
         Why it is not bit-identical with eager; empty if it is. Such a rule is for fast mode only.
+
+    Attributes
+    ----------
+    tree
+        The formula, parsed. Kernels are compiled on threads, and in Python 3.11 ``ast.parse`` on two threads at a time
+        raises SystemError, be the other one the notebook's: so it is done when the table is made.
     """
 
     formula: str
     kinds: str = "fi"
     literals: Mapping[str, object] = field(default_factory=dict)
     inexact: str = ""
+    tree: ast.expr = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", ast.parse(self.formula, mode="eval").body)
+
+    def names(self) -> set[str]:
+        """Return the names that the formula uses: parameters and primitives."""
+        return {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
 
 
 @dataclass(frozen=True, slots=True)
