@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chains import LENGTHS, SIZES
-from benchmarks.measure import machine
+from benchmarks.measure import ROUND_CALLS, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = "peer", "first call", "new size", "median", "vs eager", "of roofline", "equal"
@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recording = run_json("benchmarks.recording")
     print(f"\n{recording_table(recording)}\n")
     print(
-        "Medians of rounds by turns. First call: in a fresh process with empty caches, compiler imports included."
+        f"Medians of rounds by turns, each a loop of {ROUND_CALLS} calls or more. First call: in a fresh process with "
+        "empty caches, compiler imports included."
     )
     print(
         "New size: the first call with operands 7/8 as long. Equal: all three results have eager's bits."

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 ROUND_SECONDS = 0.02
+ROUND_CALLS = 5  # at least, as in a loop: a region is entered and left once a round
 WARM_UP_SECONDS = 0.5
 
 
@@ -48,7 +49,7 @@ def warm_up(contender: Contender) -> float:
 
 
 def in_turns(
-    contenders: Mapping[str, Contender], seconds: float, rounds: tuple[int, int] = (9, 61)
+    contenders: Mapping[str, Contender], seconds: float, rounds: tuple[int, int] = (7, 61)
 ) -> dict[str, list[float]]:
     """Time contenders by turns.
 
@@ -67,7 +68,7 @@ def in_turns(
         For each name the seconds per call in each round.
     """
     calls = {
-        name: max(1, int(ROUND_SECONDS / warm_up(contender)))
+        name: max(ROUND_CALLS, int(ROUND_SECONDS / warm_up(contender)))
         for name, contender in contenders.items()
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
