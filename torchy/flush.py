@@ -17,7 +17,7 @@ from torchy.report import ReportBuilder
 from torchy.run.execute import Execution, bytes_moved, layouts
 from torchy.run.pace import Pace
 from torchy.run.program import Program
-from torchy.run.tiers import Compiled
+from torchy.run.tiers import Compiled, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ class Script:
         self, builder: ReportBuilder, recording: Recording, seconds: float, told: set[str | None]
     ) -> None:
         """Write the report's record of a flush; ``told`` are the kernels whose code it has."""
-        entry = self.entry
-        if entry.bytes_saved is None or entry.visits <= 1:
-            sizes = recording.buffer_bytes()
-            entry.bytes_saved = bytes_saved(entry.plan, recording.trace, sizes)
+        entry, last = self.entry, self.entry.sizes.words
+        sizes = self._sizes(recording)
+        recording = Recording(recording.trace, sizes.words, recording.number_words)
+        held = len(recording.number_words) + (0 if sizes.words is last else len(sizes.words))
         if not told.issuperset(entry.kernel_ids):
             self._tell_kernels(builder, told)
         builder.trace(
@@ -77,12 +77,13 @@ class Script:
             where=self.where,
             tier="compiled" if self.compiled else "interpreted",
             seconds=seconds,
-            bytes_saved=entry.bytes_saved if self.compiled else 0,
+            bytes_saved=sizes.bytes_saved if self.compiled else 0,
             trace=recording.trace,
             plan=entry.plan,
             kernels=entry.kernel_ids,
             layouts=recording.layouts,
             numbers=recording.numbers,
+            held_bytes=held,
         )
 
     def _tell_kernels(self, builder: ReportBuilder, told: set[str | None]) -> None:
@@ -107,23 +108,34 @@ class Script:
 
     def weigh(self, pace: Pace, recording: Recording, seconds: float) -> None:
         """Add to a session's pace what this took but for calls, and what eager would have taken."""
+        pace.add(len(recording.trace.ops), self._sizes(recording).bytes_moved, seconds)
+
+    def _sizes(self, recording: Recording) -> Sizes:
+        """Return what is reckoned from a recording's sizes: what is known, if they are as last time."""
         entry = self.entry
-        if entry.bytes_moved is None:
-            entry.bytes_moved = bytes_moved(recording.trace, entry.plan, recording.layouts())
-        pace.add(len(recording.trace.ops), entry.bytes_moved, seconds)
+        if entry.sizes.words != recording.words:
+            layouts = recording.layouts()
+            entry.sizes = Sizes(
+                recording.words,
+                bytes_saved(entry.plan, recording.trace, recording.buffer_bytes()),
+                bytes_moved(recording.trace, entry.plan, layouts),
+            )
+        return entry.sizes
 
 
 class Flush:
-    """A flush under way; ``kept`` if the walker keeps the script."""
+    """A flush under way, of a serial number in its session; ``kept`` if the walker keeps the script."""
 
     def __init__(
         self,
         walker: Walker,
         session: int,
+        serial: int,
         script: Script,
         recording: Recording,
         kept: bool = False,
     ) -> None:
+        self.serial = serial
         self.kept = kept
         self.script = script
         self.recording = recording

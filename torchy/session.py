@@ -20,10 +20,10 @@ import torch
 
 from torchy.flush import Flush, Recording, Script
 from torchy.ir.trace import Source, Trace
-from torchy.plan.build import build_plan
+from torchy.plan.build import build_plan, plan_of_calls
 from torchy.plan.plan import FusedGroup
 from torchy.record import native, policy
-from torchy.record.native import Walker
+from torchy.record.native import Record, Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
 from torchy.record.source import current_source, raised_by_program
@@ -47,7 +47,6 @@ class Ask(enum.IntEnum):
 
 
 CREATED, WRITTEN, LIVE = 1, 2, 4  # a slot's flags; the walker's
-MOST_PLACES = 100_000  # about 1 KB each, in the walker and here
 
 REASONS = (
     "{} runs now",  # an operand is pending
@@ -114,7 +113,8 @@ class Runtime:
         self.sessions: dict[int, Session] = {}
         self._switch = threading.RLock()  # of the readers' hooks: there while sessions are
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
-        self._flushes: dict[int, Flush] = {}
+        self.most_places = 100_000  # about 1 KB each, in the walker and here
+        self._flushes: dict[int, Flush] = {}  # under way, by session
         self._origins: dict[Source | None, int] = {}
         self._variants: dict[tuple[Any, ...], int] = {}  # settings that change what a flush runs
         self._scripts: dict[int, Script] = {}  # that the walker runs by itself
@@ -170,17 +170,26 @@ class Runtime:
         variant = self._variants.setdefault(key, len(self._variants))
         self.walker.library.torchy_tune(session.id, variant)
 
-    def _bound_places(self) -> None:
-        """Forget all places if there are too many: what is compiled stays."""
-        if len(self.places.sources) <= MOST_PLACES:
+    def _bound_places(self, session: Session | None = None) -> None:
+        """Forget all places if there are too many, and nobody but this session uses them.
+
+        What is compiled stays.
+        """
+        if len(self.places.sources) <= self.most_places:
             return
-        for session in tuple(self.sessions.values()):
+        if session is not None:
+            if not self._here(session):  # its own thread may be in the midst of recording
+                return
             self.read_log(session)
-        if self.walker.library.torchy_forget():
+        if self.walker.library.torchy_forget(-1 if session is None else session.id):
             self.places.clear()
             self.plans.clear()
             self._scripts.clear()
             self._origins.clear()
+
+    def _here(self, session: Session) -> bool:
+        """Tell whether this thread records into a session."""
+        return bool(self.stack) and self.stack[-1][0] is session
 
     def leave(self, reason: str = "end of the region") -> None:
         """Close this thread's innermost region: flushes if it is the last or had settings of its own."""
@@ -207,7 +216,7 @@ class Runtime:
     def _close_if_done(self, session: Session) -> None:
         """Let go of a session that has ended; not while a flush that failed can still be resumed."""
         library = self.walker.library
-        if session.open or session.id in self._flushes or library.torchy_recorded_ops(session.id):
+        if session.open or library.torchy_owes(session.id):
             return
         session.close()
         with self._switch:
@@ -277,40 +286,41 @@ class Runtime:
             if claim == 0:
                 return
             try:
+                running = self.walker.running(number)
+                if running is None:  # a signal handler, or a finalizer, has finished it meanwhile
+                    return
                 flush = self._flushes.get(number)
-                if flush is None:
-                    flush = self._flushes[number] = self._begin(number, reason)
+                if flush is None or flush.serial != running.serial:
+                    flush = self._flushes[number] = self._begin(number, running, reason)
                 flush.advance()
-                if not flush.execution.finished:
-                    # in this order: an interrupt in between must not leave a flush without its trace
-                    flush.execution.finished = True
-                    self._flushes.pop(number, None)
-                    flush.kept = flush.kept or self._remember(number, flush.script, asked)
-                    called = library.torchy_finish(number, self._origin(flush.script.where))
+                flush.kept = flush.kept or self._remember(number, flush.script, asked)
+                called = library.torchy_finish(number, self._origin(flush.script.where))
+                self._flushes.pop(number, None)
+                if called >= 0:
                     self._finished(self.sessions[number], flush, called * 1e-9)
             except BaseException:
                 if claim == 1:
                     library.torchy_leave(number)
                 raise
 
-    def _begin(self, number: int, reason: str) -> Flush:
+    def _begin(self, number: int, running: Record, reason: str) -> Flush:
         """Decide what the running trace of a session becomes."""
-        session, running = self.sessions[number], self.walker.running(number)
-        settings, path = session.settings, running.path()
-        trace = self.places.trace(path)
-        recording = Recording(trace, *running.recording())
-        script = self._scripts.get(running.script)  # the walker has begun, and something was raised
-        if script is None:
-            entry = self.plan(trace, path[-1], running.slot_flags(), session)
-            if settings.compile != "never":
-                always, tell = settings.compile == "always", session.builder.event
-                prepare(self.kernels, entry, recording.layouts, always, settings.numerics, tell)
-            compiled = settings.compile != "never" and entry.compiled
-            program = entry.take() if compiled else entry.interpretation()
-            where = current_source()
-            script = Script(entry, program, compiled, settings.numerics, reason, where)
-            return Flush(self.walker, number, script, recording)
-        return Flush(self.walker, number, script, recording, kept=True)
+        session = self.sessions[number]
+        settings = session.settings
+        trace = self.places.trace(running.path)
+        recording = Recording(trace, running.words, running.numbers)
+        known = self._scripts.get(running.script)  # the walker has begun, and something was raised
+        if known is not None:
+            return Flush(self.walker, number, running.serial, known, recording, kept=True)
+        entry = self.plan(trace, running.path[-1], running.flags, session)
+        if settings.compile != "never":
+            always, tell = settings.compile == "always", session.builder.event
+            prepare(self.kernels, entry, recording.layouts, always, settings.numerics, tell)
+        compiled = settings.compile != "never" and entry.compiled
+        program = entry.take() if compiled else entry.interpretation()
+        where = current_source()
+        script = Script(entry, program, compiled, settings.numerics, reason, where)
+        return Flush(self.walker, number, running.serial, script, recording)
 
     def _remember(self, number: int, script: Script, asked: tuple[int, str] | None) -> bool:
         """Have the walker run such a flush by itself from now on, if nothing can change any more.
@@ -344,9 +354,9 @@ class Runtime:
     def _pack(self, number: int, script: int) -> None:
         """Pack a kernel's arguments for layouts that the walker meets for the first time."""
         running = self.walker.running(number)
-        words, _ = running.recording()
-        at = self.walker.library.torchy_position(number)
-        self._scripts[script].program.pack(at, memoryview(words).cast("q"))
+        if running is not None:
+            words = memoryview(running.words).cast("q")
+            self._scripts[script].program.pack(running.at, words)
 
     def _finished(self, session: Session, flush: Flush, called: float) -> None:
         script, recording = flush.script, flush.recording
@@ -356,7 +366,7 @@ class Runtime:
             script.entry.give_back(script.program)
         if script.entry.visits > 2:  # first sights, and compiling, are paid once
             script.weigh(session.pace, recording, flush.seconds - called)
-        self._bound_places()
+        self._bound_places(session)
         self._close_if_done(session)
         if session.pace.loses():
             self._put_to_sleep(session, "traces are small")
@@ -364,11 +374,11 @@ class Runtime:
     def read_log(self, session: Session) -> None:
         """Tell the report of the flushes that the walker has run by itself."""
         begin = time.perf_counter()
-        for identity, seconds, called, words, numbers in self.walker.log(session.id):
-            script = self._scripts[identity]
-            recording = Recording(script.entry.trace, words, numbers)
-            script.tell(session.builder, recording, seconds, session.kernels_told)
-            script.weigh(session.pace, recording, seconds - called)
+        for record in self.walker.log(session.id):
+            script = self._scripts[record.script]
+            recording = Recording(script.entry.trace, record.words, record.numbers)
+            script.tell(session.builder, recording, record.seconds, session.kernels_told)
+            script.weigh(session.pace, recording, record.seconds - record.call_seconds)
         session.pace.ours += time.perf_counter() - begin
 
     def _mind_pace(self, number: int) -> None:
@@ -383,8 +393,7 @@ class Runtime:
 
     def _put_to_sleep(self, session: Session, why: str) -> None:
         """End recording until the next region: ops run as if Torchy were off."""
-        here = self.stack and self.stack[-1][0] is session
-        if not here or session.settings.compile != "auto" or session.asleep:
+        if not self._here(session) or session.settings.compile != "auto" or session.asleep:
             return
         session.asleep = True
         self.walker.library.torchy_attach(-1)
@@ -400,9 +409,16 @@ class Runtime:
             live = frozenset(i for i, f in enumerate(flags) if f & LIVE and f & (CREATED | WRITTEN))
             dead = frozenset(i for i, f in enumerate(flags) if f & WRITTEN and not f & LIVE)
             compiler = self.kernels.compiler
-            plan = build_plan(
-                trace, live, numerics, dead_inputs=dead, agrees=compiler.verifier.agrees
-            )
+            try:
+                plan = build_plan(
+                    trace, live, numerics, dead_inputs=dead, agrees=compiler.verifier.agrees
+                )
+            except Exception as error:  # nothing must be lost
+                if raised_by_program(error):
+                    raise
+                plan = plan_of_calls(trace)
+                what = f"{type(error).__name__}: {error}"
+                session.builder.event("planning failed", f"{what}: the ops run one by one")
             kernel_ids = tuple(
                 compiler.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
                 for step in plan.steps

@@ -264,3 +264,31 @@ def test_memory_kept_for_the_next_result_counts_against_the_bound(compile):
         return z + z.amax()
 
     assert_bounded(*peaks(body, compile=compile))
+
+
+@TIERS
+def test_views_of_a_pending_tensor_that_are_dropped(compile):
+    import torchy
+
+    with torchy.lazy(compile=compile), Peak() as peak:
+        y = torch.ones(10) + 1
+        for _ in range(200_000):
+            y.view(-1)
+    assert y.tolist() == [2.0] * 10
+    assert peak.bytes < 16 * MIB, f"{peak.bytes / MIB:.1f} MiB"
+
+
+@TIERS
+@pytest.mark.seconds(200)
+def test_the_report_of_many_long_traces(compile):
+    import torchy
+
+    with torchy.lazy(compile=compile):  # loads the compiler
+        (torch.ones(3) * 2).sum().item()
+    with torchy.lazy(compile=compile, max_ops=500) as session, Peak() as peak:
+        for turn in range(400):
+            x = torch.ones(1, 1, 1, 1 + turn % 97)  # other sizes each time
+            for _ in range(500):
+                x = x + 1
+    assert session.counters["flushes"] >= 400
+    assert peak.bytes < 24 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # with what it compiles

@@ -34,18 +34,34 @@ inline c10::IValue describe(const Step& step, const Node* node) {
                                      ints(node->result_views), ints(node->result_slots)});
 }
 
+// Hands a record over: its numbers, then address and bytes of each of its arrays.
+inline Flushed* tell(Flushed&& record, int64_t* out) {
+  auto moved = std::make_unique<Flushed>(std::move(record));
+  for (int64_t value : {moved->script, moved->serial, moved->at, moved->nanoseconds, moved->called})
+    *out++ = value;
+  auto array = [&out](const auto& items) {
+    *out++ = reinterpret_cast<int64_t>(items.data());
+    *out++ = static_cast<int64_t>(items.size() * sizeof items[0]);
+  };
+  array(moved->ids);
+  array(moved->words);
+  array(moved->numbers);
+  array(moved->flags);
+  return moved.release();
+}
+
 // Boxed kernels, since schemas have no C++ type for "anything".
 inline void describe_node(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   const int64_t id = torch::jit::pop(*stack).toInt();
   std::lock_guard<std::mutex> lock(registry().mutex);
-  const Node* node = registry().nodes[id];
+  const Node* node = registry().nodes.at(id);
   stack->push_back(describe(*node->step, node));
 }
 
 inline void describe_step(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   const int64_t id = torch::jit::pop(*stack).toInt();
   std::lock_guard<std::mutex> lock(registry().mutex);
-  stack->push_back(describe(*registry().steps[id], nullptr));
+  stack->push_back(describe(*registry().steps.at(id), nullptr));
 }
 
 }  // namespace torchy
@@ -107,16 +123,21 @@ void torchy_close(int64_t id) {
   if (last) torchy::LargeBlock::keep_spare(false);
 }
 
-// Forgets all places, if no trace stands on one; 0 if one does.
-int64_t torchy_forget() {
+// Forgets all places, if there is no session but this one, and no trace stands on them; 0 if not.
+// Called on the session's own thread: no other one is in the midst of recording then.
+int64_t torchy_forget(int64_t id) {
   auto& all = registry();
+  decltype(all.roots) roots;  // dropped without the mutex
+  decltype(all.signatures) signatures;
   std::lock_guard<std::mutex> lock(all.mutex);
-  for (const auto& session : all.sessions)
-    if (!session->trace.path.empty() || session->running) return 0;
-  all.roots.clear();
+  for (const auto& session : all.sessions) {
+    if (session->id != id || !session->trace.path.empty() || session->running) return 0;
+    session->origin = -1;
+  }
+  roots.swap(all.roots);
+  signatures.swap(all.signatures);
   all.nodes.clear();
   all.steps.clear();
-  all.signatures.clear();
   ++all.epoch;
   return 1;
 }
@@ -144,32 +165,19 @@ void torchy_leave(int64_t id) {
 
 int64_t torchy_finish(int64_t id, int64_t origin) {
   auto session = torchy::session_of(id);
-  return session ? torchy::finish_flush(*session, origin) : 0;
+  return session ? torchy::finish_flush(*session, origin) : -1;
 }
 
-// The running trace: counts and addresses of its arrays (ids of nodes, words, numbers, slot flags),
-// and the script that is being run.
-void torchy_running(int64_t id, int64_t* out) {
-  auto session = torchy::session_of(id);
-  auto& trace = *session->running;
-  trace.seen = true;
-  const int64_t values[] = {static_cast<int64_t>(trace.ids.size()),
-                            reinterpret_cast<int64_t>(trace.ids.data()),
-                            static_cast<int64_t>(trace.words.size()),
-                            reinterpret_cast<int64_t>(trace.words.data()),
-                            static_cast<int64_t>(trace.numbers.size()),
-                            reinterpret_cast<int64_t>(trace.numbers.data()),
-                            static_cast<int64_t>(trace.slots.size()),
-                            reinterpret_cast<int64_t>(trace.flags.data()),
-                            trace.script};
-  std::copy(std::begin(values), std::end(values), out);
-}
-
-// Where in its program the running trace stands; -1 if none is running.
-int64_t torchy_position(int64_t id) {
+// A copy of the running trace, to be freed; null if none is running.
+torchy::Flushed* torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
-  return session && session->running ? session->running->at : -1;
+  if (!session || !session->running) return nullptr;
+  auto& trace = *session->running;
+  trace.seen = true;
+  return torchy::tell({trace.script, trace.serial, trace.at, 0, trace.called, trace.ids,
+                       trace.words, trace.numbers, trace.flags},
+                      out);
 }
 
 // From now on, flushes like the one that is running, for a reason and a text, are run by the
@@ -178,6 +186,7 @@ int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
                         const int64_t* program, int64_t size, int64_t id, int64_t origin) {
   auto session = torchy::session_of(session_id);
   std::lock_guard<std::mutex> lock(registry().mutex);
+  if (!session || !session->running) return 0;
   auto& trace = *session->running;
   auto& scripts = trace.path.back()->scripts;
   constexpr size_t kScripts = 16;
@@ -194,23 +203,14 @@ void torchy_tune(int64_t id, int64_t variant) {
   if (auto session = torchy::session_of(id)) session->variant = variant;
 }
 
-// Takes a session's oldest flush that Python has not seen: script, nanoseconds in all and in calls,
-// address and count of its words and its numbers. Null if there is none; else to be freed.
+// Takes a session's oldest flush that Python has not seen, to be freed; null if there is none.
 torchy::Flushed* torchy_take_record(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (!session || session->log.empty()) return nullptr;
-  auto record = std::make_unique<torchy::Flushed>(std::move(session->log.front()));
+  auto* record = torchy::tell(std::move(session->log.front()), out);
   session->log.pop_front();
-  const int64_t values[] = {record->script,
-                            record->nanoseconds,
-                            record->called,
-                            reinterpret_cast<int64_t>(record->words.data()),
-                            static_cast<int64_t>(record->words.size()),
-                            reinterpret_cast<int64_t>(record->numbers.data()),
-                            static_cast<int64_t>(record->numbers.size())};
-  std::copy(std::begin(values), std::end(values), out);
-  return record.release();
+  return record;
 }
 
 void torchy_free_record(torchy::Flushed* record) { std::unique_ptr<torchy::Flushed> freed(record); }
@@ -258,10 +258,11 @@ void torchy_counters(int64_t id, int64_t* out) {
   std::copy(std::begin(values), std::end(values), out);
 }
 
-int64_t torchy_recorded_ops(int64_t id) {
+// Whether a session has values to compute still.
+int64_t torchy_owes(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
-  return session ? static_cast<int64_t>(session->trace.path.size()) : 0;
+  return session && (session->running || !session->trace.path.empty());
 }
 
 }  // extern "C"

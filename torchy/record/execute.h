@@ -61,6 +61,8 @@ inline void call(Trace& trace, int64_t index) {
   c10::InferenceMode inference(false);
   c10::AutoGradMode grad(step.grad_mode);
   BelowEverything below;  // last: the modes set the keys of the thread
+  for (int slot : node->result_slots)
+    if (slot >= 0 && trace.slots[slot].bytes >= kLarge) LargeBlock::drop_spare();
   torch::jit::Stack stack = arguments_of(trace, step);
   step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
   for (size_t i = 0; i < step.info->results; ++i) {
@@ -132,6 +134,9 @@ enum class Progress : int64_t { kDone = 0, kPause = 1, kNeedsPacking = 2 };
 inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
   using Clock = std::chrono::steady_clock;
   const auto until = Clock::now() + std::chrono::milliseconds(20);
+  TORCH_INTERNAL_ASSERT(trace.at == 0 || trace.program == program,
+                        "torchy: a flush goes on with another program");
+  trace.program = program;
   Paused paused;
   while (trace.at < size) {
     if (Clock::now() > until) return Progress::kPause;
@@ -148,7 +153,7 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     }
     for (int64_t index : release) {
       Slot& slot = trace.slots[index];
-      if (!slot.created || slot.live) continue;
+      if (!slot.pending() || slot.live) continue;
       slot.memory.clear();
       trace.addresses[index] = 0;
     }
@@ -216,8 +221,15 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
   {
     constexpr size_t kMuch = 64;
     std::lock_guard<std::mutex> lock(registry().mutex);
-    session.log.push_back(
-        {id, passed.count(), trace->called, std::move(trace->words), std::move(trace->numbers)});
+    session.log.push_back({id,
+                           trace->serial,
+                           trace->at,
+                           passed.count(),
+                           trace->called,
+                           {},
+                           std::move(trace->words),
+                           std::move(trace->numbers),
+                           {}});
     ++session.repeated;
     much = session.log.size() % kMuch == 0;
   }

@@ -267,15 +267,14 @@ inline std::optional<Layout> layout_by_rule(const OpInfo& info, LayoutRule rule,
 
 // The layout of the result for new sizes; nothing if eager would raise or warn, or if no rule is
 // known: then the op is run, and what eager does is what it does.
-inline std::optional<Layout> infer_layout(const OpInfo& info, const Signature& signature,
+inline std::optional<Layout> infer_layout(const OpInfo& info, LayoutRule rule,
+                                          const std::vector<c10::ScalarType>& dtypes,
                                           const torch::jit::Stack& stack) {
-  const auto& dtypes = signature.result_dtypes;
-  if (info.results != 1 || dtypes.size() != 1 || signature.rule == LayoutRule::kLearn)
-    return std::nullopt;
+  if (info.results != 1 || dtypes.size() != 1 || rule == LayoutRule::kLearn) return std::nullopt;
   NoteWarnings warnings;
   try {
     BelowEverything below;
-    auto layout = layout_by_rule(info, signature.rule, stack, dtypes[0]);
+    auto layout = layout_by_rule(info, rule, stack, dtypes[0]);
     if (warnings.any || !layout || layout->dtype != dtypes[0]) return std::nullopt;
     return layout;
   } catch (const std::exception&) {

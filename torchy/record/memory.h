@@ -3,7 +3,8 @@
 // Large blocks come from the kernel anew each time, and are zeroed page by page when they are first
 // touched: that may take longer than computing what goes there. So the last large block that the
 // program has dropped is kept for the next flush while sessions are open, if the flush that made it
-// saved as much: eager would have held that for its temporaries.
+// saved as much: eager would have held that for its temporaries. It goes when an op that runs by
+// itself may want as much.
 #pragma once
 
 #include <c10/core/CPUAllocator.h>
@@ -21,7 +22,8 @@ class LargeBlock {
       std::lock_guard<std::mutex> lock(spare().mutex);
       block = std::move(spare().block);
     }
-    if (!block || block->bytes_ != bytes) block = std::make_unique<LargeBlock>(bytes);
+    if (block && block->bytes_ != bytes) block.reset();  // before another one is made
+    if (!block) block = std::make_unique<LargeBlock>(bytes);
     block->keep_ = keep;
     void* address = block->memory_.get();
     return {address, block.release(), &drop, c10::Device(c10::kCPU)};
@@ -39,10 +41,18 @@ class LargeBlock {
 
   // Whether blocks are kept from now on.
   static void keep_spare(bool on) {
+    {
+      std::lock_guard<std::mutex> lock(spare().mutex);
+      spare().wanted = on;
+    }
+    if (!on) drop_spare();
+  }
+
+  // Somebody else may need the memory.
+  static void drop_spare() {
     std::unique_ptr<LargeBlock> dropped;
     std::lock_guard<std::mutex> lock(spare().mutex);
-    spare().wanted = on;
-    if (!on) dropped = std::move(spare().block);
+    dropped = std::move(spare().block);
   }
 
  private:
@@ -68,10 +78,12 @@ class LargeBlock {
   bool keep_ = false;
 };
 
+// From here on glibc asks the kernel, always.
+inline constexpr size_t kLarge = size_t{32} << 20;
+
 // A block of memory, large or small; `saved` are the bytes of the largest buffer that the flush did
 // without.
 inline c10::DataPtr allocate_memory(size_t bytes, size_t saved) {
-  constexpr size_t kLarge = size_t{32} << 20;  // from here on glibc asks the kernel, always
   if (bytes < kLarge) return c10::GetCPUAllocator()->allocate(bytes);
   return LargeBlock::allocate(bytes, bytes <= saved);
 }

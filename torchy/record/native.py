@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,37 +25,36 @@ class WalkerUnavailable(RuntimeError):
     """The walker cannot be built or loaded here; the message says what to do about it."""
 
 
-class Running(NamedTuple):
-    """The trace that is being flushed: lengths and addresses of its arrays.
+class Record(NamedTuple):
+    """A trace that is being flushed, or was by the walker alone: copies of what was recorded.
 
-    All are of int64 but ``flags``, which are bytes, one a slot; ``script`` is the script that the
-    walker has begun to run by itself, or -1.
+    Parameters
+    ----------
+    script
+        The script that the walker runs by itself, or -1.
+    serial
+        The flush's number in its session.
+    at
+        Where it stands in its program.
+    seconds, call_seconds
+        What it took in all, and in calls of torch's ops.
+    path
+        The ids of the nodes.
+    words, numbers
+        Sizes and strides, and raw numbers: int64 each.
+    flags
+        A byte for each slot.
     """
 
-    op_count: int
-    ops: int
-    word_count: int
-    words: int
-    number_count: int
-    numbers: int
-    slot_count: int
-    flags: int
     script: int
-
-    def path(self) -> list[int]:
-        """Return the ids of the nodes."""
-        return (ctypes.c_int64 * self.op_count).from_address(self.ops)[:]
-
-    def recording(self) -> tuple[bytes, bytes]:
-        """Return copies of the words and of the numbers."""
-        return (
-            ctypes.string_at(self.words, 8 * self.word_count),
-            ctypes.string_at(self.numbers, 8 * self.number_count),
-        )
-
-    def slot_flags(self) -> bytes:
-        """Return the flags, a byte for each slot."""
-        return ctypes.string_at(self.flags, self.slot_count)
+    serial: int
+    at: int
+    seconds: float
+    call_seconds: float
+    path: list[int]
+    words: bytes
+    numbers: bytes
+    flags: bytes
 
 
 class Counters(NamedTuple):
@@ -227,28 +226,30 @@ class Walker:
         """Let a tensor go that is not pending any more, or never was."""
         self.library.torchy_take_stray_bit(address_of(tensor))
 
-    def running(self, session: int) -> Running:
-        """Return where the trace that is being flushed lies."""
-        out = (ctypes.c_int64 * 9)()
-        self.library.torchy_running(session, out)
-        return Running(*out)
+    def running(self, session: int) -> Record | None:
+        """Return the trace that is being flushed, if one is."""
+        return self._read(self.library.torchy_running, session)
 
-    def log(self, session: int) -> Iterator[tuple[int, float, float, bytes, bytes]]:
-        """Take from the walker what it has flushed by itself.
+    def log(self, session: int) -> Iterator[Record]:
+        """Take from the walker what it has flushed by itself."""
+        while record := self._read(self.library.torchy_take_record, session):
+            yield record
 
-        Yields
-        ------
-        script, seconds, seconds in calls of torch's ops, words, numbers
-        """
-        out = (ctypes.c_int64 * 7)()
-        while record := self.library.torchy_take_record(session, out):
-            script, nanoseconds, called, words, word_count, numbers, number_count = out
-            copies = (
-                ctypes.string_at(words, 8 * word_count),
-                ctypes.string_at(numbers, 8 * number_count),
-            )
-            self.library.torchy_free_record(record)
-            yield script, nanoseconds * 1e-9, called * 1e-9, *copies
+    def _read(self, function: Any, session: int) -> Record | None:
+        out = (ctypes.c_int64 * 13)()
+        record = function(session, out)
+        if not record:
+            return None
+        script, serial, at, nanoseconds, called, *arrays = out
+        path, words, numbers, flags = (
+            ctypes.string_at(address, size)
+            for address, size in zip(arrays[::2], arrays[1::2], strict=True)
+        )
+        self.library.torchy_free_record(record)
+        return Record(
+            script, serial, at, nanoseconds * 1e-9, called * 1e-9,
+            memoryview(path).cast("q").tolist(), words, numbers, flags,
+        )  # fmt: skip
 
     def counters(self, session: int) -> Counters:
         """Return a session's counters."""
@@ -272,7 +273,7 @@ _FUNCTIONS = (
     ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),
     ("close", _VOID, _INT),
-    ("forget", _INT),
+    ("forget", _INT, _INT),
     ("pause", _VOID, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
@@ -281,13 +282,12 @@ _FUNCTIONS = (
     ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT),
     ("take_record", _POINTER, _INT, _POINTER),
     ("free_record", _VOID, _POINTER),
-    ("running", _VOID, _INT, _POINTER),
-    ("position", _INT, _INT),
+    ("running", _POINTER, _INT, _POINTER),
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
     ("storage", _POINTER, _POINTER),
     ("is_pending", _INT, _POINTER),
     ("take_stray_bit", _VOID, _POINTER),
     ("escaped", _VOID, _POINTER),
     ("counters", _VOID, _INT, _POINTER),
-    ("recorded_ops", _INT, _INT),
+    ("owes", _INT, _INT),
 )

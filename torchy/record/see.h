@@ -33,6 +33,11 @@ inline bool carry_mode() {
   return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
 }
 
+inline bool is_large(const c10::TensorImpl& tensor) {
+  return tensor.has_storage() && !tensor.has_symbolic_sizes_strides() &&
+         tensor.numel() * tensor.itemsize() >= kLarge;
+}
+
 // Computes what is pending on an op's arguments, and takes stray bits off.
 inline void settle_arguments(const OpInfo& info, const Stack& stack) {
   const size_t first = stack.size() - info.arguments;
@@ -45,6 +50,7 @@ inline void settle_arguments(const OpInfo& info, const Stack& stack) {
                        c10::toString(info.op.operator_name()).c_str());
       if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
         take_bit(*tensor.unsafeGetTensorImpl());
+      if (is_large(*tensor.unsafeGetTensorImpl())) LargeBlock::drop_spare();
     });
   }
 }
@@ -98,7 +104,7 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
           int slot = trace ? trace->find_slot(storage) : -1;
           if (slot < 0 || !trace->slots[slot].pending()) continue;
           give_bit(impl);
-          trace->bearers.emplace_back(tensor.getIntrusivePtr());
+          trace->bearers.add(tensor.getIntrusivePtr());
           ++session->views;
           return;
         }
@@ -119,9 +125,10 @@ inline Node* root_of(Session& session) {
   return root.get();
 }
 
-inline void learn_from(Recorder& recorder, std::vector<Layout> layouts) {
+// Unless its place was forgotten meanwhile.
+inline void learn_from(Recorder& recorder, int64_t epoch, std::vector<Layout> layouts) {
   std::lock_guard<std::mutex> lock(registry().mutex);
-  recorder.learn(std::move(layouts));
+  if (epoch == registry().epoch) recorder.learn(std::move(layouts));
 }
 
 // Runs an op for the first time with these layouts, and remembers what its results look like.
@@ -137,7 +144,6 @@ inline void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet 
     run_now(info, keys, stack);
     if (warnings.any) return;  // it shall warn again next time, from its own line
   }
-  if (epoch != registry().epoch) return;  // its place was forgotten meanwhile
   std::vector<Layout> layouts;
   for (size_t i = 0; i < info.results; ++i) {
     const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
@@ -150,35 +156,46 @@ inline void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet 
       return;  // not what a fresh storage of just this size would be
     }
   }
-  learn_from(recorder, std::move(layouts));
+  learn_from(recorder, epoch, std::move(layouts));
 }
 
 // Asks the policy about an op at a new place; false if all places were forgotten meanwhile.
 inline bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) {
   ++session.policy_calls;
   const int64_t epoch = registry().epoch;
-  int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  const int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
+  const auto rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
+  std::optional<std::vector<c10::ScalarType>> dtypes;
+  if (defer && rule != LayoutRule::kLearn) {
+    Paused paused;
+    dtypes = try_on_one_element(info, stack);
+    defer = dtypes || !info.pointwise;  // calls may mind their sizes: they are tried as they are
+  }
+  std::lock_guard<std::mutex> lock(registry().mutex);
   if (epoch != registry().epoch) return false;
   Signature& signature = *step.signature;
   if (signature.verdict != Verdict::kUnknown) return true;
-  Paused paused;
-  bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
-  signature.rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
-  if (defer && signature.rule != LayoutRule::kLearn) {
-    auto dtypes = try_on_one_element(info, stack);
-    if (dtypes) signature.result_dtypes = *dtypes;
-    defer = dtypes || !info.pointwise;  // calls may mind their sizes: they are tried as they are
-  }
+  signature.rule = rule;
+  if (dtypes) signature.result_dtypes = *dtypes;
   signature.verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
   return true;
 }
 
 // Finds out what the results look like for operands not seen before; true if the op has been run.
 inline bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  const int64_t epoch = registry().epoch;
+  LayoutRule rule;
+  std::vector<c10::ScalarType> dtypes;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    rule = recorder.step()->signature->rule;
+    dtypes = recorder.step()->signature->result_dtypes;
+  }
   std::optional<Layout> layout;
   {
     Paused paused;
-    layout = infer_layout(info, *recorder.step()->signature, *stack);
+    layout = infer_layout(info, rule, dtypes, *stack);
   }
   if (!layout) {  // eager raises, or shows how it is
     run_and_learn(info, recorder, keys, stack);
@@ -190,7 +207,7 @@ inline bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet k
     run_now(info, keys, stack);
     return true;
   }
-  learn_from(recorder, {*layout});
+  learn_from(recorder, epoch, {*layout});
   return false;
 }
 

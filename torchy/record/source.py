@@ -11,7 +11,9 @@ import torch
 from torchy.ir.trace import Source
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_TORCHY = os.path.dirname(os.path.dirname(__file__))  # and torchy_jupyter beside it
+_TORCHY = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_JUPYTER = _TORCHY[: -len(os.sep)] + "_jupyter" + os.sep
+_OURS = (_TORCH, _TORCHY, _JUPYTER, "<frozen")
 _LIBRARIES = tuple(
     {
         os.path.dirname(os.path.dirname(torch.__file__)) + os.sep,  # site-packages
@@ -29,7 +31,7 @@ def current_source(frame: FrameType | None = None) -> Source | None:
     fallback: Source | None = None
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((_TORCH, _TORCHY, "<frozen")):
+        if not file.startswith(_OURS):
             if not file.startswith(_LIBRARIES):
                 return Source(file, frame.f_lineno)
             fallback = fallback or Source(file, frame.f_lineno)
@@ -42,7 +44,7 @@ def raised_by_program(error: BaseException) -> bool:
     traceback = error.__traceback__
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
-        if not file.startswith((_TORCH, _TORCHY, "<frozen", *_LIBRARIES)):
+        if not file.startswith(_OURS + _LIBRARIES):
             return True
         traceback = traceback.tb_next
     return False

@@ -2,12 +2,14 @@
 // them.
 //
 // One mutex guards all of it. Nothing waits while holding it: no Python, no kernel, no destructor
-// of a tensor.
+// of a tensor, and no strong reference made of a weak one: to what Python holds, that takes the
+// GIL.
 #pragma once
 
 #include <c10/core/StorageImpl.h>
 #include <c10/util/flat_hash_map.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -84,13 +86,27 @@ struct View {
 enum SlotFlag : uint8_t { kCreated = 1, kWritten = 2, kLive = 4 };
 
 struct Trace {
+  // Tensors known to carry the bit. Those that are gone are let go of now and then.
+  struct Bearers {
+    std::vector<WeakTensor> tensors;
+    size_t room = 64;
+
+    void add(c10::intrusive_ptr<c10::TensorImpl> tensor) {
+      if (tensors.size() >= room) {
+        std::erase_if(tensors, [](const WeakTensor& known) { return known.expired(); });
+        room = std::max<size_t>(64, 2 * tensors.size());
+      }
+      tensors.emplace_back(std::move(tensor));
+    }
+  };
+
   std::vector<Node*> path;
   std::vector<Slot> slots;
   std::vector<View> views;
   std::vector<int64_t> words;
   std::vector<int64_t> numbers;  // raw bits
   ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
-  std::vector<WeakTensor> bearers;  // every tensor known to carry the bit for this trace
+  Bearers bearers;
   ProcessState state;
   std::optional<Precision> precision;  // if it has calls
   size_t large_bytes = 0;              // since the memory kept alive was last weighed
@@ -100,6 +116,8 @@ struct Trace {
   std::vector<int64_t> ids;            // of the path's nodes
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = -1;                 // that is being run
+  int64_t serial = 0;                  // of the flush, in its session
+  const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
   size_t saved = 0;                    // bytes of the largest buffer that is not live
   int64_t called = 0;                  // nanoseconds that calls of torch's ops took
@@ -111,7 +129,6 @@ struct Trace {
     views.reserve(other.views.size());
     words.reserve(other.words.size());
     numbers.reserve(other.numbers.size());
-    bearers.reserve(other.bearers.size());
     slot_of.reserve(other.slots.size());
   }
 
@@ -180,10 +197,11 @@ enum class Reason : int64_t {
   kWrite = 5,
   kOtherThread = 6
 };
-// What a flush that Python did not see tells the report.
+// What Python reads of a flush: one that is running, or that it did not see.
 struct Flushed {
-  int64_t script, nanoseconds, called;
-  std::vector<int64_t> words, numbers;
+  int64_t script = -1, serial = 0, at = 0, nanoseconds = 0, called = 0;
+  std::vector<int64_t> ids, words, numbers;
+  std::vector<uint8_t> flags;
 };
 
 struct Session {
@@ -227,7 +245,7 @@ struct Registry {
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
   std::vector<Node*> nodes;
   std::vector<Step*> steps;
-  int64_t epoch = 0;  // how often all places have been forgotten
+  std::atomic<int64_t> epoch = 0;  // how often all places have been forgotten
 
   std::shared_ptr<Session> find(int64_t id) {
     for (auto& session : sessions)
@@ -298,15 +316,14 @@ inline void settle_storage(c10::StorageImpl* storage, bool written, Reason reaso
 }
 
 inline void note_escape(c10::StorageImpl* storage) {
+  WeakStorage weak(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage));
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& escaped = registry().escaped;
   if (escaped.size() >= 256 && (escaped.size() & (escaped.size() - 1)) == 0) {
     for (auto it = escaped.begin(); it != escaped.end();)
       it = it->second.use_count() == 0 ? escaped.erase(it) : std::next(it);
   }
-  if (escaped.find(storage) == escaped.end())
-    escaped.emplace(storage,
-                    WeakStorage(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(storage)));
+  if (escaped.find(storage) == escaped.end()) escaped.emplace(storage, std::move(weak));
 }
 
 // Somebody is about to write through, or to take, a raw pointer: torch calls this before it gives
@@ -340,7 +357,7 @@ inline at::Tensor pending_tensor(Trace& trace, const Layout& layout) {
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), keys,
                                                          c10::scalarTypeToTypeMeta(layout.dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout.sizes, layout.strides);
-  trace.bearers.emplace_back(tensor.getIntrusivePtr());
+  trace.bearers.add(tensor.getIntrusivePtr());
   return tensor;
 }
 
@@ -351,7 +368,7 @@ inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
   slot.storage->set_data_ptr_noswap(no_memory());
   slot.kept.reset();
   give_bit(tensor);
-  trace.bearers.emplace_back(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
+  trace.bearers.add(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
 }
 
 // Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is
@@ -376,24 +393,29 @@ inline int claim_flush(Session& session, bool wait) {
     session.trace.reserve_as(*session.running);
     session.flusher = me;
     ++session.flushes;
-    Trace& trace = *session.running;
-    for (Node* node : trace.path) trace.ids.push_back(node->id);
-    for (Slot& slot : trace.slots) {
-      if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
-      slot.live = slot.reachable();
-      if (slot.created && !slot.live) trace.saved = std::max(trace.saved, slot.bytes);
-      trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
-      trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
-                            (slot.live ? kLive : 0));
-    }
+    session.running->serial = session.flushes;
+    for (Node* node : session.running->path) session.running->ids.push_back(node->id);
     return 1;
+  }
+}
+
+// What the program can still reach now is live, and held until the flush is finished.
+inline void find_live(Trace& trace) {
+  for (Slot& slot : trace.slots) {
+    if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
+    slot.live = slot.pending() ? static_cast<bool>(slot.held) : slot.reachable();
+    if (slot.created && !slot.live) trace.saved = std::max(trace.saved, slot.bytes);
+    trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
+    trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
+                          (slot.live ? kLive : 0));
   }
 }
 
 inline int begin_flush(Session& session, bool wait) {
   int claimed = claim_flush(session, wait);
   if (claimed != 1) return claimed;
-  const Trace& trace = *session.running;
+  Trace& trace = *session.running;
+  if (trace.flags.empty()) find_live(trace);
   const auto now = ProcessState::now();
   if (!(now == trace.state)) {
     session.outer_state = now;
@@ -422,41 +444,57 @@ inline void leave_flush(Session& session) {
   registry().flushed.notify_all();
 }
 
+// The memory of a trace's slots becomes that of their storages, which nothing pends on any more
+// (unless on another trace). Call with the mutex held.
+inline void settle_trace(Trace& trace,
+                         const std::vector<c10::intrusive_ptr<c10::StorageImpl>>& storages) {
+  for (size_t i = 0; i < storages.size(); ++i) {
+    if (!storages[i]) continue;
+    c10::StorageImpl& storage = *storages[i];
+    Slot& slot = trace.slots[i];
+    if (slot.pending()) {
+      storage.set_data_ptr_noswap(std::move(slot.memory));
+    } else {
+      Kept::give_back(storage, slot.kept);
+    }
+    bool pending = false;
+    if (storage.has_materializer() && holders(&storage, &pending).empty())
+      storage.clear_materializer();
+  }
+}
+
 // All values are there: put them into the storages of the program and take the bit off its tensors.
-// Returns the nanoseconds that calls took.
+// Returns the nanoseconds that calls took; -1 if somebody else has finished it.
 inline int64_t finish_flush(Session& session, int64_t origin) {
   std::shared_ptr<Trace> trace;
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped outside the lock
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped without the mutex, as here
   std::vector<c10::intrusive_ptr<c10::StorageImpl>> storages;
-  restore_state(session);
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    trace = std::move(session.running);
-    if (!trace) return 0;
-    session.origin = origin;
-    for (Slot& slot : trace->slots) {
-      auto storage = slot.weak->lock();
-      if (!storage) continue;
-      if (slot.pending()) {
-        storage->set_data_ptr_noswap(std::move(slot.memory));
-      } else {
-        Kept::give_back(*storage, slot.kept);
-      }
-      bool pending = false;
-      if (storage->has_materializer() && holders(storage.get(), &pending).empty())
-        storage->clear_materializer();
-      storages.push_back(std::move(storage));
-    }
-    for (auto& bearer : trace->bearers) {
-      if (auto tensor = bearer.lock()) {
-        take_bit(*tensor);
-        tensors.push_back(std::move(tensor));
-      }
-    }
-    session.flusher = std::thread::id();
-    registry().flushed.notify_all();
+    trace = session.running;
   }
-  return trace->called;
+  if (!trace) return -1;
+  restore_state(session);
+  for (Slot& slot : trace->slots) storages.push_back(slot.weak->lock());
+  for (;;) {
+    std::vector<WeakTensor> bearers;
+    {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      if (session.running != trace) return -1;
+      bearers.swap(trace->bearers.tensors);
+      if (bearers.empty()) {  // else views may have been made meanwhile
+        session.running.reset();
+        settle_trace(*trace, storages);
+        for (auto& tensor : tensors) take_bit(*tensor);
+        session.origin = origin;
+        session.flusher = std::thread::id();
+        registry().flushed.notify_all();
+        return trace->called;
+      }
+    }
+    for (auto& bearer : bearers)
+      if (auto tensor = bearer.lock()) tensors.push_back(std::move(tensor));
+  }
 }
 
 }  // namespace torchy

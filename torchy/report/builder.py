@@ -21,6 +21,8 @@ from torchy.report.records import (
     TraceRecord,
 )
 
+MOST_HELD_BYTES = 4 << 20  # by records, beside what their places hold anyway
+
 
 class ReportBuilder:
     """Collects what a session tells; any thread may call it, also in the midst of its own calls.
@@ -57,7 +59,10 @@ class ReportBuilder:
         self._clock = clock
         self._began = clock()
         self._lock = threading.RLock()
-        self._traces: deque[TraceRecord] = deque(maxlen=keep)
+        self._keep = keep
+        self._traces: deque[TraceRecord] = deque()
+        self._held: deque[int] = deque()  # bytes, by trace
+        self._held_bytes = 0
         self._events: deque[EventRecord] = deque(maxlen=keep)
         self._kernels: dict[str, KernelRecord] = {}
         self._totals = Totals()
@@ -76,6 +81,7 @@ class ReportBuilder:
         layouts: Layouts | Callable[[], Layouts] = (),
         numbers: Numbers | Callable[[], Numbers] = (),
         step_seconds: Sequence[float | None] = (),
+        held_bytes: int = 0,
     ) -> None:
         """Note a flush.
 
@@ -95,6 +101,8 @@ class ReportBuilder:
             The recording's numbers, or a function that gives them.
         step_seconds
             For each step what it took, where that was measured.
+        held_bytes
+            What the record's own data take: the oldest records go once all take too much.
         """
         steps = plan.steps if plan else ()
         fused = sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))
@@ -123,6 +131,11 @@ class ReportBuilder:
             totals.seconds += seconds
             totals.bytes_saved += bytes_saved
             self._traces.append(record)
+            self._held.append(held_bytes)
+            self._held_bytes += held_bytes
+            while len(self._traces) > self._keep or self._held_bytes > MOST_HELD_BYTES:
+                self._traces.popleft()
+                self._held_bytes -= self._held.popleft()
 
     def kernel(
         self,

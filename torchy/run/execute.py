@@ -10,7 +10,9 @@ from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.native import Walker
 from torchy.run.program import Program, view_words
 
-DONE, PAUSE, NEEDS_PACKING = 0, 1, 2  # why the walker comes back from a program; its numbers
+# Why the walker comes back from a program, by its numbers: 0, done; 1, Python may look after its signals; from here
+# on: a step needs packing
+NEEDS_PACKING = 2
 
 
 class Execution:
@@ -26,22 +28,18 @@ class Execution:
         self._walker = walker
         self._session = session
         self._words = words
-        self.finished = False
 
     def run(self, program: Program) -> None:
-        """Run the steps that are missing."""
+        """Run the steps that are missing; none if the flush was finished by somebody else."""
         address, size = program.address, len(program.words)
-        while not self.finished:
-            progress = self._walker.execute(self._session, address, size)
+        while progress := self._walker.execute(self._session, address, size):
             if progress >= NEEDS_PACKING:
                 program.pack(progress - NEEDS_PACKING, self._words)
-            elif progress == DONE:
-                return
 
     def op(self, program: Program) -> int | None:
         """Return the op that is being run, for whoever has to name it; None if none is."""
-        at = self._walker.library.torchy_position(self._session)
-        return program.op(at) if not self.finished and 0 <= at < len(program.words) else None
+        running = self._walker.running(self._session)
+        return program.op(running.at) if running and running.at < len(program.words) else None
 
 
 def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:

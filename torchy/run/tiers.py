@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torchy.codegen.cpu.kernel import Compiler, Kernel
 from torchy.codegen.errors import CompileError
@@ -12,6 +13,7 @@ from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
+from torchy.record.source import raised_by_program
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.interpret import interpretation
 from torchy.run.program import Program
@@ -23,6 +25,15 @@ COMPILE_SECONDS = 0.025  # a kernel
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
 
 Tell = Callable[[str, str], None]  # (kind, text) of an event
+
+
+@dataclass(slots=True)
+class Sizes:
+    """The layouts with which a plan was run last, in words, and what was reckoned from them."""
+
+    words: bytes = b""
+    bytes_saved: int = 0
+    bytes_moved: int = 0
 
 
 class Compiled:
@@ -48,8 +59,7 @@ class Compiled:
         self.kernels: list[Kernel | None] = [None] * len(kernel_ids)  # those that are ready
         self.unsettled = {i for i, id in enumerate(kernel_ids) if id is not None}
         self.visits = 0
-        self.bytes_saved: int | None = None
-        self.bytes_moved: int | None = None
+        self.sizes = Sizes()
         self._interpretation: Program | None = None
         self._idle: list[Program] = []  # programs that no flush is running
 
@@ -91,11 +101,11 @@ class Kernels:
         self.compiler = Compiler()
         self.compiled = 0
         self.failed = 0
-        self._ready: LeastRecentlyUsed[str, Kernel | CompileError] = LeastRecentlyUsed(capacity)
+        self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
         self._wanted: set[str] = set()
         self._queue: queue.SimpleQueue[tuple[KernelForm, Numerics, str, Tell]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back in on this thread
 
     def settle(self, entry: Compiled, step: int, kernel_id: str) -> bool:
         """Give a step its kernel if that is ready; return False if nothing is known of it yet."""
@@ -109,14 +119,17 @@ class Kernels:
         """Compile a kernel now; that it cannot be compiled is told."""
         if kernel_id in self._ready:
             return
-        found: Kernel | CompileError
+        found: Kernel | Exception
         try:
             found = self.compiler.compile(form, numerics)
             self.compiled += 1
-        except CompileError as error:
+        except Exception as error:  # whatever it is, there is the interpreter
+            if raised_by_program(error):  # a signal handler, in the midst of it
+                raise
             found = error
             self.failed += 1
-            tell("kernel failed to compile", f"{kernel_id} is interpreted: {error}")
+            what = "" if isinstance(error, CompileError) else f"{type(error).__name__}: "
+            tell("kernel failed to compile", f"{kernel_id} is interpreted: {what}{error}")
         self._ready.put(kernel_id, found)
 
     def request(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
@@ -142,16 +155,18 @@ class Kernels:
                         self._worker = None
                         return
                 continue
-            self.compile(form, numerics, kernel_id, tell)
-            with self._lock:
-                self._wanted.discard(kernel_id)
+            try:
+                self.compile(form, numerics, kernel_id, tell)
+            finally:
+                with self._lock:
+                    self._wanted.discard(kernel_id)
 
     def forget_worker(self) -> None:
         """After a fork: the child has no worker, and nothing of what it was doing."""
         self._worker = None
         self._wanted.clear()
         self._queue = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def prepare(
