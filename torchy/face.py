@@ -113,7 +113,12 @@ class lazy:  # noqa: N801  (reads as a function)
     >>> print(session.report.summary())
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *given: object, **settings: Any) -> None:
+        if given:
+            raise TypeError(
+                "torchy.lazy takes settings by name: `with torchy.lazy():`, or `@torchy.lazy()` "
+                "(with parentheses) above a function"
+            )
         Settings.of(**settings)
         self._settings = settings
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torchy.codegen.loops import lower
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.plan.memory import bytes_saved
-from torchy.plan.plan import FusedGroup
+from torchy.plan.plan import FusedGroup, ops_of
 from torchy.record.native import Walker
 from torchy.report import ReportBuilder
 from torchy.run.execute import Execution, bytes_moved, layouts
@@ -22,11 +22,15 @@ from torchy.run.tiers import Compiled, Sizes
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The sizes, strides and numbers with which a trace was recorded this time; holds no tensor."""
+    """The sizes, strides and numbers with which a trace was recorded this time; holds no tensor.
+
+    ``times`` are the nanoseconds that each step of its program took.
+    """
 
     trace: Trace
     words: bytes
     number_words: bytes
+    times: bytes = b""
 
     def layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each view of the trace."""
@@ -68,8 +72,12 @@ class Script:
         """Write the report's record of a flush; ``told`` are the kernels whose code it has."""
         entry, last = self.entry, self.entry.sizes.words
         sizes = self._sizes(recording)
-        recording = Recording(recording.trace, sizes.words, recording.number_words)
-        held = len(recording.number_words) + (0 if sizes.words is last else len(sizes.words))
+        recording = replace(recording, words=sizes.words)
+        held = (
+            len(recording.number_words)
+            + len(recording.times)
+            + (0 if sizes.words is last else len(sizes.words))
+        )
         if not told.issuperset(entry.kernel_ids):
             self._tell_kernels(builder, told)
         builder.trace(
@@ -83,6 +91,7 @@ class Script:
             kernels=entry.kernel_ids,
             layouts=recording.layouts,
             numbers=recording.numbers,
+            step_seconds=functools.partial(self._step_seconds, recording.times),
             held_bytes=held,
         )
 
@@ -105,6 +114,15 @@ class Script:
             elif not builder.has_kernel(kernel_id):
                 source = functools.partial(_loop_nest, step.form, self.numerics)
                 builder.kernel(kernel_id, source=source)
+
+    def _step_seconds(self, times: bytes) -> tuple[float, ...]:
+        """Return what each step of the plan took, interpreted or as a kernel."""
+        steps = self.entry.plan.steps
+        step_of = {op: index for index, step in enumerate(steps) for op in ops_of(step)}
+        seconds = [0.0] * len(steps)
+        for op, nanoseconds in zip(self.program.ops(), memoryview(times).cast("q"), strict=False):
+            seconds[step_of[op]] += nanoseconds * 1e-9
+        return tuple(seconds)
 
     def weigh(self, pace: Pace, recording: Recording, seconds: float) -> None:
         """Add to a session's pace what this took but for calls, and what eager would have taken."""

@@ -14,13 +14,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from torchy.flush import Flush, Recording, Script
+from torchy.ir.check import require_valid
 from torchy.ir.trace import Source, Trace
 from torchy.plan.build import build_plan, plan_of_calls
+from torchy.plan.check import require_valid_plan
 from torchy.plan.plan import FusedGroup
 from torchy.record import native, policy
 from torchy.record.native import Record, Walker
@@ -87,7 +90,7 @@ class Session:
     def report(self) -> Report:
         """What happened so far, as plain data; reading it touches no tensor and flushes nothing."""
         self._runtime.read_log(self)
-        return self.builder.report()
+        return self.builder.report(self.counters["run_now"])
 
     @property
     def counters(self) -> dict[str, int]:
@@ -119,6 +122,7 @@ class Runtime:
         self._variants: dict[tuple[Any, ...], int] = {}  # settings that change what a flush runs
         self._scripts: dict[int, Script] = {}  # that the walker runs by itself
         self._numbers = itertools.count(1)
+        self._checks = os.environ.get("TORCHY_DEBUG") == "1"  # of each trace and plan
         self.tiny_op = tiny_op_seconds()
         self._threads = threading.local()
         self.walker.library.torchy_claim()
@@ -294,9 +298,11 @@ class Runtime:
                     flush = self._flushes[number] = self._begin(number, running, reason)
                 flush.advance()
                 flush.kept = flush.kept or self._remember(number, flush.script, asked)
+                ended = self.walker.running(number)
                 called = library.torchy_finish(number, self._origin(flush.script.where))
                 self._flushes.pop(number, None)
-                if called >= 0:
+                if called >= 0 and ended is not None:
+                    flush.recording = replace(flush.recording, times=ended.times)
                     self._finished(self.sessions[number], flush, called * 1e-9)
             except BaseException:
                 if claim == 1:
@@ -313,6 +319,9 @@ class Runtime:
         if known is not None:
             return Flush(self.walker, number, running.serial, known, recording, kept=True)
         entry = self.plan(trace, running.path[-1], running.flags, session)
+        if self._checks:
+            require_valid(trace, recording.layouts())
+            require_valid_plan(entry.plan, trace)
         if settings.compile != "never":
             always, tell = settings.compile == "always", session.builder.event
             prepare(self.kernels, entry, recording.layouts, always, settings.numerics, tell)
@@ -376,7 +385,8 @@ class Runtime:
         begin = time.perf_counter()
         for record in self.walker.log(session.id):
             script = self._scripts[record.script]
-            recording = Recording(script.entry.trace, record.words, record.numbers)
+            trace = script.entry.trace
+            recording = Recording(trace, record.words, record.numbers, record.times)
             script.tell(session.builder, recording, record.seconds, session.kernels_told)
             script.weigh(session.pace, recording, record.seconds - record.call_seconds)
         session.pace.ours += time.perf_counter() - begin

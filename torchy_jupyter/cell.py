@@ -47,6 +47,7 @@ class Running:
     options: Options
     info: Any
     began: float
+    marked: bool  # by the cell's own first line
     kept: int = 0  # bytes of the result that `Out` keeps
 
 
@@ -123,7 +124,7 @@ class Cells:
         if self.running is None:
             self._info = info
             if self.always is not None:
-                self._start(self.always)
+                self._start(self.always, marked=False)
 
     def begin(self, line: str) -> None:
         """Start the session of a ``%%torchy`` cell: the marker line calls it."""
@@ -132,7 +133,7 @@ class Cells:
         _show_marker_in_tracebacks(sys._getframe(1).f_code.co_filename, line)
         if self.running is not None:  # `%torchy on` has started one with its own options
             self._finish("a session with other options begins", show=False)
-        self._start(options)
+        self._start(options, marked=True)
 
     def end(self, value: Any = None) -> Any:
         """Flush at the cell's end, and give back the value of its last expression."""
@@ -164,13 +165,13 @@ class Cells:
 
     # -- the session
 
-    def _start(self, options: Options) -> None:
+    def _start(self, options: Options, marked: bool) -> None:
         try:
             session = self._enable(options)
         except torchy.WalkerUnavailable as unavailable:
             self._tell_why_eager(unavailable)
             return
-        self.running = Running(session, options, self._info, time.perf_counter())
+        self.running = Running(session, options, self._info, time.perf_counter(), marked)
 
     def _enable(self, options: Options) -> torchy.Session:
         if torchy.walker_ready():
@@ -214,14 +215,16 @@ class Cells:
         if error is not None and report.traces and report.traces[-1].reason == reason:
             raised_at = dataclasses.replace(report.traces[-1], where=self._raised_at(error))
             report = dataclasses.replace(report, traces=(*report.traces[:-1], raised_at))
-        self.last = Explorer(
+        explorer = Explorer(
             report.with_file_names({file: cell.name for file, cell in cells.items()}),
             cells,
             seconds=time.perf_counter() - running.began,
             hints=(hint,) if running.kept >= LARGE else (),
         )
-        if show and not running.options.quiet and (self.last.report.traces or not self.always):
-            self.last.show()
+        if report.traces or running.marked:
+            self.last = explorer
+            if show and not running.options.quiet:
+                explorer.show()
 
     # -- the cells' texts
 

@@ -50,11 +50,11 @@ class TorchyMagics(Magics):
             raise UsageError(f"{MARKER}: {error} ({ALLOWED})") from None
         return _options(chosen)
 
-    @magic_arguments("%%torchy")
+    @magic_arguments("%torchy")
     @argument(
         "--numerics",
         choices=NUMERICS,
-        help="exact (default): the same bits as eager. fast: fused reductions are allowed.",
+        help="exact (default): the same bits as eager. fast: ops may be fused that round differently.",
     )
     @argument(
         "--compile",
@@ -74,7 +74,7 @@ class TorchyMagics(Magics):
         # As a cell's first line, an input transformer has taken it; here: run_cell_magic(...).
         self.shell.run_cell(f"{MARKER} {line}\n{cell}").raise_error()
 
-    @magic_arguments("%torchy")
+    @magic_arguments("torchy")
     @argument("command", help=COMMANDS)
     @argument("file", nargs="?", help="Where `save` writes the last cell's explorer.")
     @argument("--numerics", choices=NUMERICS, help="As for %%%%torchy.")
@@ -103,8 +103,11 @@ class TorchyMagics(Magics):
             case "last":
                 self._last().show()
             case "save":
-                path = Path(chosen.file).expanduser()
-                self._last().save(path)
+                path = Path(chosen.file.strip("'\"")).expanduser()
+                try:
+                    self._last().save(path)
+                except OSError as error:
+                    raise UsageError(f"%torchy save: {error}") from None
                 print(f"Torchy: saved {path}")
             case command:
                 raise UsageError(f"%torchy: no command {command!r} (use: %torchy {COMMANDS})")
@@ -113,7 +116,9 @@ class TorchyMagics(Magics):
     def status(self) -> str:
         """Return a few lines: on or off, with which options, and what the last cell did."""
         always = self.cells.always
-        if always is None:
+        if always is None and self.cells.running is not None:
+            lines = ["Torchy is on for this cell."]
+        elif always is None:
             lines = ["Torchy is off; %%torchy switches it on for a cell, %torchy on for all."]
         else:
             settings = "".join(f" --{name} {value}" for name, value in always.settings.items())

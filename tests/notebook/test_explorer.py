@@ -225,7 +225,7 @@ def test_the_snapshot_is_json() -> None:
 
 def test_text_is_short_and_has_lines() -> None:
     text = repr(Explorer(report(), CELLS))
-    assert "1 trace: 20 ops recorded, 18 fused, 1 dead; 1 kernel" in text
+    assert "1 trace: 20 ops recorded, 18 fused, 1 dead; 1 kernel compiled" in text
     assert len(text.splitlines()) < 30
 
 

@@ -93,6 +93,36 @@ def test_a_wrong_command_says_what_is_right(kernel: Kernel, line: str) -> None:
     assert output.error.startswith("UsageError") and "save FILE.html" in output.error
 
 
+def test_the_last_explorer_is_of_a_cell_that_recorded_something(kernel: Kernel) -> None:
+    kernel.run("%torchy on")
+    kernel.run("x = torch.ones(3)\ny = x * 2 + 1\ny.tolist()")
+    assert kernel.run("%torchy off").explorers == []
+    kernel.run("1 + 1")
+    assert "2 ops recorded" in kernel.value(f"{LAST}.report.summary()")
+
+
+def test_save_takes_quoted_names_and_says_what_is_wrong(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.run("%%torchy\n(torch.ones(3) * 2).tolist()")
+    path = tmp_path / "my file.html"
+    assert kernel.run(f"%torchy save '{path}'").status == "ok"
+    assert path.read_text().startswith("<!")
+    output = kernel.run("%torchy save /nonexistent/x.html")
+    assert output.error.startswith("UsageError") and "/nonexistent/x.html" in output.error
+
+
+def test_status_and_help_within_a_cell(kernel: Kernel) -> None:
+    assert "Torchy is on for this cell" in kernel.run("%%torchy\n%torchy status").stdout
+    reply = kernel.client.execute("%torchy?", reply=True, timeout=60)
+    (page,) = reply["content"]["payload"]
+    assert "%torchy [" in page["data"]["text/plain"]
+    assert "%%torchy [" not in page["data"]["text/plain"]
+
+
+def test_what_runs_now_is_counted(kernel: Kernel) -> None:
+    kernel.run("%%torchy\nx = torch.ones(3)\nx.numpy()\ny = x * 2")
+    assert "ran now" in kernel.value(f"{LAST}.report.summary()")
+
+
 def test_unload_undoes_everything(fresh_kernel: Kernel) -> None:
     kernel = fresh_kernel
     count = (

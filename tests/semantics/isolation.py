@@ -53,7 +53,8 @@ class Server:
             [sys.executable, __file__, *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive"},  # cores are shared
+            env=os.environ  # passive: cores are shared
+            | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", "TORCHY_DEBUG": "1"},
             cwd=ROOT,
         )
 

@@ -385,6 +385,10 @@ def _listing(nest: LoopNest) -> str:
     for stage in nest.stages:
         pad = "    "
         if blocked and not stage.call:
+            if not (
+                stage.nodes or stage.stores
+            ):  # only brings operands to where a function reads them
+                continue
             lines.append("    for each vector of elements i in the block:")
             pad = "        "
         if stage.call:

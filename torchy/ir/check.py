@@ -1,4 +1,4 @@
-"""What a valid trace is, as a table of rules: checked between the stages, in tests and debug builds."""
+"""What a valid trace is, as a table of rules: checked by tests, and at flushes where ``TORCHY_DEBUG=1``."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 
 from torchy.ir.kernel import KernelForm, Literal, Load, Result, RuntimeNumber, Value
-from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace
+from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace, View
 
 Layouts = Sequence[Layout | None]
 Numbers = Sequence[bool | int | float]
@@ -35,6 +35,7 @@ def listing(
     layouts: Layouts | None = None,
     numbers: Numbers | None = None,
     file_names: Mapping[str, str] = MappingProxyType({}),
+    notes: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
     """Return a trace as text: a line for each op, input, and view where it first occurs.
 
@@ -49,6 +50,8 @@ def listing(
         The numbers of that recording.
     file_names
         How to call files: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
+    notes
+        What else to say of an op, by its index.
     """
     lines: list[tuple[str, str]] = []
     seen: set[int] = set()
@@ -73,7 +76,8 @@ def listing(
             introduce(operand.view, is_result=False)
         for view in op.writes:
             introduce(view, is_result=True)
-        lines.append((op_text(trace, op, layouts, numbers), source_text(op.source, file_names)))
+        said = [source_text(op.source, file_names), notes.get(op.index, "")]
+        lines.append((op_text(trace, op, layouts, numbers), "; ".join(filter(None, said))))
     width = min(max((len(text) for text, note in lines if note), default=0), 72)
     return "\n".join(f"{text:<{width}}   # {note}" if note else text for text, note in lines)
 
@@ -85,8 +89,10 @@ def op_text(
     results = ", ".join(
         "none" if view is None else _typed(trace, view, layouts) for view in op.results
     )
-    arguments = ", ".join(argument_text(argument, numbers) for argument in op.arguments)
-    call = f"{short_op(op.name)}({arguments})"
+    arguments = [argument_text(argument, numbers) for argument in op.arguments]
+    while arguments and arguments[-1] == "None":  # as if it had not been given
+        arguments.pop()
+    call = f"{short_op(op.name)}({', '.join(arguments)})"
     return f"{results} = {call}" if results else call
 
 
@@ -116,7 +122,9 @@ def argument_text(argument: Argument, numbers: Numbers | None = None) -> str:
     if isinstance(argument, Operand):
         return f"%{argument.view}"
     if isinstance(argument, Number):
-        return f"n{argument.index}" if numbers is None else repr(numbers[argument.index])
+        if numbers is None or argument.index >= len(numbers):
+            return f"n{argument.index}"
+        return repr(numbers[argument.index])
     return _constant_text(argument)
 
 
@@ -167,16 +175,22 @@ def _constant_text(constant: Constant) -> str:
 
 
 def _typed(trace: Trace, view: int, layouts: Layouts | None) -> str:
-    """Return a view with its dtype and sizes, and its strides where they say more."""
+    """Return a view with its type."""
     layout = layouts[view] if layouts is not None else None
-    dtype = short_dtype(trace.views[view].dtype)
+    return f"%{view}: {type_text(trace.views[view], layout)}"
+
+
+def type_text(view: View, layout: Layout | None) -> str:
+    """Return a view's dtype and sizes, and its strides where they say more: ``f32[64, 10]``."""
+    dtype = short_dtype(view.dtype)
     if layout is None:
-        return f"%{view}: {dtype}[{', '.join('·' * trace.views[view].rank)}]"
-    strides = "" if _is_contiguous(layout) else f" strides {_tuple(layout.strides)}"
-    return f"%{view}: {dtype}[{', '.join(map(str, layout.sizes))}]{strides}"
+        return f"{dtype}[{', '.join('·' * view.rank)}]"
+    strides = "" if is_contiguous(layout) else f" strides {_tuple(layout.strides)}"
+    return f"{dtype}[{', '.join(map(str, layout.sizes))}]{strides}"
 
 
-def _is_contiguous(layout: Layout) -> bool:
+def is_contiguous(layout: Layout) -> bool:
+    """Tell if the elements lie row after row, without gaps."""
     step = 1
     for size, stride in zip(reversed(layout.sizes), reversed(layout.strides), strict=True):
         if size != 1 and stride != step:

@@ -1,4 +1,4 @@
-"""What a valid plan is, as a table of rules. For tests, and for debug builds."""
+"""What a valid plan is, as a table of rules: checked by tests, and at each flush where ``TORCHY_DEBUG=1``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torchy.ir.kernel import Load, Result, RuntimeNumber
 from torchy.ir.trace import Trace
 from torchy.plan.memory import touched
-from torchy.plan.plan import Call, FusedGroup, Plan, Step
+from torchy.plan.plan import Call, FusedGroup, Plan, ops_of
 from torchy.plan.roles import Classify, Role, classify
 
 Rule = Callable[[Plan, Trace, Sequence[Role]], Iterator[str]]
@@ -19,9 +19,11 @@ def check_plan(plan: Plan, trace: Trace, role_of: Classify = classify) -> list[s
     return [f"{text} ({name})" for name, rule in RULES for text in rule(plan, trace, roles)]
 
 
-def ops_of(step: Step) -> tuple[int, ...]:
-    """Return the indices of the ops that a step runs."""
-    return step.ops if isinstance(step, FusedGroup) else (step.op,)
+def require_valid_plan(plan: Plan, trace: Trace) -> None:
+    """Raise ValueError if a plan breaks a rule; the message names all that it breaks."""
+    problems = check_plan(plan, trace)
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _each_op_once(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:

@@ -42,6 +42,11 @@ class Call:
 Step = FusedGroup | Call
 
 
+def ops_of(step: Step) -> tuple[int, ...]:
+    """Return the indices of the ops that a step runs."""
+    return step.ops if isinstance(step, FusedGroup) else (step.op,)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps of one trace for one set of live buffers.

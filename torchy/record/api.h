@@ -46,6 +46,7 @@ inline Flushed* tell(Flushed&& record, int64_t* out) {
   array(moved->ids);
   array(moved->words);
   array(moved->numbers);
+  array(moved->times);
   array(moved->flags);
   return moved.release();
 }
@@ -176,7 +177,7 @@ torchy::Flushed* torchy_running(int64_t id, int64_t* out) {
   auto& trace = *session->running;
   trace.seen = true;
   return torchy::tell({trace.script, trace.serial, trace.at, 0, trace.called, trace.ids,
-                       trace.words, trace.numbers, trace.flags},
+                       trace.words, trace.numbers, trace.times, trace.flags},
                       out);
 }
 

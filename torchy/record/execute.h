@@ -133,21 +133,20 @@ enum class Progress : int64_t { kDone = 0, kPause = 1, kNeedsPacking = 2 };
 // Runs steps from where the trace stands; now and then comes back, so that Python sees its signals.
 inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
   using Clock = std::chrono::steady_clock;
-  const auto until = Clock::now() + std::chrono::milliseconds(20);
+  auto now = Clock::now();
+  const auto until = now + std::chrono::milliseconds(20);
   TORCH_INTERNAL_ASSERT(trace.at == 0 || trace.program == program,
                         "torchy: a flush goes on with another program");
   trace.program = program;
   Paused paused;
   while (trace.at < size) {
-    if (Clock::now() > until) return Progress::kPause;
+    if (now > until) return Progress::kPause;
     Cursor cursor{program + trace.at};
     const int64_t words = cursor.next(), op = cursor.next(), kernel = cursor.next();
     for (int64_t slot : cursor.list()) allocate(trace, slot);
     const auto release = cursor.list();
     if (!kernel) {
-      const auto begin = Clock::now();
       call(trace, op);
-      trace.called += std::chrono::nanoseconds(Clock::now() - begin).count();
     } else if (!launch(trace, cursor, kernel)) {
       return Progress::kNeedsPacking;
     }
@@ -158,6 +157,10 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
       trace.addresses[index] = 0;
     }
     trace.at += words;
+    const auto after = Clock::now();
+    trace.times.push_back(std::chrono::nanoseconds(after - now).count());
+    if (!kernel) trace.called += trace.times.back();
+    now = after;
   }
   return Progress::kDone;
 }

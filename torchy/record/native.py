@@ -40,8 +40,8 @@ class Record(NamedTuple):
         What it took in all, and in calls of torch's ops.
     path
         The ids of the nodes.
-    words, numbers
-        Sizes and strides, and raw numbers: int64 each.
+    words, numbers, times
+        Sizes and strides, raw numbers, and nanoseconds by step of the program: int64 each.
     flags
         A byte for each slot.
     """
@@ -54,6 +54,7 @@ class Record(NamedTuple):
     path: list[int]
     words: bytes
     numbers: bytes
+    times: bytes
     flags: bytes
 
 
@@ -236,19 +237,19 @@ class Walker:
             yield record
 
     def _read(self, function: Any, session: int) -> Record | None:
-        out = (ctypes.c_int64 * 13)()
+        out = (ctypes.c_int64 * 15)()
         record = function(session, out)
         if not record:
             return None
         script, serial, at, nanoseconds, called, *arrays = out
-        path, words, numbers, flags = (
+        path, words, numbers, times, flags = (
             ctypes.string_at(address, size)
             for address, size in zip(arrays[::2], arrays[1::2], strict=True)
         )
         self.library.torchy_free_record(record)
         return Record(
             script, serial, at, nanoseconds * 1e-9, called * 1e-9,
-            memoryview(path).cast("q").tolist(), words, numbers, flags,
+            memoryview(path).cast("q").tolist(), words, numbers, times, flags,
         )  # fmt: skip
 
     def counters(self, session: int) -> Counters:

@@ -120,6 +120,7 @@ struct Trace {
   const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
   size_t saved = 0;                    // bytes of the largest buffer that is not live
+  std::vector<int64_t> times;          // nanoseconds, by step of the program
   int64_t called = 0;                  // nanoseconds that calls of torch's ops took
 
   // As long as the last one was, most traces are again.
@@ -200,7 +201,7 @@ enum class Reason : int64_t {
 // What Python reads of a flush: one that is running, or that it did not see.
 struct Flushed {
   int64_t script = -1, serial = 0, at = 0, nanoseconds = 0, called = 0;
-  std::vector<int64_t> ids, words, numbers;
+  std::vector<int64_t> ids, words, numbers, times;
   std::vector<uint8_t> flags;
 };
 

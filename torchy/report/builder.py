@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torchy.ir.listing import Layouts, Numbers
 from torchy.ir.trace import Source, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.report.records import (
     EventRecord,
     KernelRecord,
-    Layouts,
-    Numbers,
     Report,
+    Seconds,
     Tier,
     Totals,
     TraceRecord,
@@ -80,7 +80,7 @@ class ReportBuilder:
         kernels: Sequence[str | None] = (),
         layouts: Layouts | Callable[[], Layouts] = (),
         numbers: Numbers | Callable[[], Numbers] = (),
-        step_seconds: Sequence[float | None] = (),
+        step_seconds: Seconds | Callable[[], Seconds] = (),
         held_bytes: int = 0,
     ) -> None:
         """Note a flush.
@@ -100,7 +100,7 @@ class ReportBuilder:
         numbers
             The recording's numbers, or a function that gives them.
         step_seconds
-            For each step what it took, where that was measured.
+            For each step what it took, where that was measured, or a function that gives them.
         held_bytes
             What the record's own data take: the oldest records go once all take too much.
         """
@@ -162,9 +162,14 @@ class ReportBuilder:
             self._totals.events += 1
             self._events.append(record)
 
-    def report(self) -> Report:
-        """Return a snapshot: what is told later does not change it."""
+    def report(self, ran_now: int = 0) -> Report:
+        """Return a snapshot: what is told later does not change it.
+
+        Parameters
+        ----------
+        ran_now
+            How many ops were not recorded.
+        """
         with self._lock:
-            return Report(
-                tuple(self._traces), dict(self._kernels), tuple(self._events), replace(self._totals)
-            )
+            totals = replace(self._totals, ran_now=ran_now)
+            return Report(tuple(self._traces), dict(self._kernels), tuple(self._events), totals)

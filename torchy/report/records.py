@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
-import torch
-
-from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace
+from torchy.ir.listing import Layouts, Numbers, listing, op_text, short_dtype, short_op, type_text
+from torchy.ir.reproducer import reproducer
+from torchy.ir.trace import Layout, Source, Trace, View
+from torchy.plan.listing import plan_listing
 from torchy.plan.plan import FusedGroup, Plan
 
 Tier = Literal["interpreted", "compiled"]
-Layouts = Sequence[Layout | None]
-Numbers = Sequence[bool | int | float]
+Seconds = Sequence[float | None]
 Item = TypeVar("Item")
-
-DTYPE_NAMES: Mapping[torch.dtype, str] = {
-    torch.float64: "f64",
-    torch.float32: "f32",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.complex128: "c128",
-    torch.complex64: "c64",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.bool: "bool",
-}
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return the short name of a dtype: ``f32`` for ``torch.float32``."""
-    return DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch."))
-
-
-def op_name(name: str) -> str:
-    """Return an op's name as a reader knows it: ``add`` for ``aten::add.Tensor``."""
-    namespace, _, rest = name.rpartition("::")
-    return rest.split(".")[0] if namespace in ("aten", "") else f"{namespace}::{rest.split('.')[0]}"
 
 
 class Record:
@@ -61,7 +36,8 @@ class Record:
 class TensorRecord(Record):
     """The layout of one operand or result in one recording; sizes are None if it is not known.
 
-    ``view`` is its number in the listing (``%3``); views with equal ``buffer`` share memory.
+    ``view`` is its number in the listing (``%3``); views with equal ``buffer`` share memory. ``text``
+    gives dtype and sizes, and strides where they say more: ``f32[64, 10]``.
     """
 
     shown = "view buffer dtype sizes strides offset text"
@@ -71,29 +47,19 @@ class TensorRecord(Record):
     sizes: tuple[int, ...] | None
     strides: tuple[int, ...] | None
     offset: int | None
+    text: str
 
-    @property
-    def contiguous(self) -> bool:
-        """True if its elements lie row after row, without gaps."""
-        expected = 1
-        for size, stride in zip(
-            reversed(self.sizes or ()), reversed(self.strides or ()), strict=True
-        ):
-            if size != 1 and stride != expected:
-                return 0 in (self.sizes or ())
-            expected *= size
-        return True
-
-    @property
-    def text(self) -> str:
-        """Dtype and sizes, and strides where they say more: ``f32[64, 10]``."""
-        if self.sizes is None:
-            return f"{self.dtype}[?]"
-        text = f"{self.dtype}[{', '.join(map(str, self.sizes))}]"
-        return (
-            text
-            if self.contiguous
-            else f"{text} strides ({', '.join(map(str, self.strides or ()))})"
+    @classmethod
+    def of(cls, view: View, layout: Layout | None) -> TensorRecord:
+        """Record a view, with its layout in one recording."""
+        return cls(
+            view.index,
+            view.buffer,
+            short_dtype(view.dtype),
+            tuple(layout.sizes) if layout else None,
+            tuple(layout.strides) if layout else None,
+            layout.offset if layout else None,
+            type_text(view, layout),
         )
 
 
@@ -131,7 +97,7 @@ class OpRecord(Record):
     @property
     def short(self) -> str:
         """The name without namespace and overload: ``add``."""
-        return op_name(self.name)
+        return short_op(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,27 +161,26 @@ class TraceRecord(Record):
     kernels: Sequence[str | None] = field(repr=False, default=())
     layouts: Layouts | Callable[[], Layouts] = field(repr=False, default=())
     numbers: Numbers | Callable[[], Numbers] = field(repr=False, default=())
-    step_seconds: Sequence[float | None] = field(repr=False, default=())
+    step_seconds: Seconds | Callable[[], Seconds] = field(repr=False, default=())
     file_names: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @cached_property
+    def _layouts(self) -> Layouts:
+        known = self.layouts() if callable(self.layouts) else self.layouts
+        return [*known, *[None] * (len(self.trace.views) - len(known))]
+
+    @cached_property
+    def _numbers(self) -> Numbers:
+        return self.numbers() if callable(self.numbers) else self.numbers
 
     @cached_property
     def tensors(self) -> tuple[TensorRecord, ...]:
         """Every view of the trace, by its number."""
-        layouts = self.layouts() if callable(self.layouts) else self.layouts
-        return tuple(
-            _tensor(
-                view.index,
-                view.buffer,
-                view.dtype,
-                layouts[view.index] if view.index < len(layouts) else None,
-            )
-            for view in self.trace.views
-        )
+        return tuple(map(TensorRecord.of, self.trace.views, self._layouts))
 
     @cached_property
     def ops(self) -> tuple[OpRecord, ...]:
         """The recorded ops, in order."""
-        numbers = self.numbers() if callable(self.numbers) else self.numbers
         groups = {op: group.id for group in self.groups for op in group.ops}
         dead = frozenset(self.plan.dead if self.plan else ())
         return tuple(
@@ -228,7 +193,7 @@ class TraceRecord(Record):
                 results=tuple(None if view is None else self.tensors[view] for view in op.results),
                 group=groups.get(op.index),
                 dead=op.index in dead,
-                text=self._op_text(op, numbers),
+                text=op_text(self.trace, op, self._layouts, self._numbers),
             )
             for op in self.trace.ops
         )
@@ -238,13 +203,14 @@ class TraceRecord(Record):
         """The steps of the plan, in order; empty if the trace was interpreted without one."""
         if self.plan is None:
             return ()
+        seconds = self.step_seconds() if callable(self.step_seconds) else self.step_seconds
         return tuple(
             GroupRecord(
                 id=index,
                 kind="fused" if isinstance(step, FusedGroup) else "call",
                 ops=step.ops if isinstance(step, FusedGroup) else (step.op,),
                 kernel=_at(self.kernels, index) if isinstance(step, FusedGroup) else None,
-                seconds=_at(self.step_seconds, index),
+                seconds=_at(seconds, index),
                 why_apart=self.plan.why_apart.get(index),
             )
             for index, step in enumerate(self.plan.steps)
@@ -253,36 +219,30 @@ class TraceRecord(Record):
     @cached_property
     def listing(self) -> str:
         """The trace as text: headline, inputs and views where they first occur, ops with lines."""
-        lines: list[tuple[str, str]] = []
-        seen_views: set[int] = set()
-        seen_buffers: set[int] = set()
+        notes = {op.index: f"group {op.group}" for op in self.ops if op.group is not None}
+        notes |= {op.index: "dead" for op in self.ops if op.dead}
+        text = listing(self.trace, self._layouts, self._numbers, self.file_names, notes)
+        return f"{self.headline}\n{textwrap.indent(text, '  ')}"
 
-        def introduce(tensor: TensorRecord, made: bool) -> None:
-            if tensor.view in seen_views:
-                return
-            seen_views.add(tensor.view)
-            if tensor.buffer not in seen_buffers:
-                seen_buffers.add(tensor.buffer)
-                if not made:
-                    lines.append((f"%{tensor.view}: {tensor.text} = input", ""))
-            else:
-                base = self._first_view(tensor.buffer)
-                lines.append(
-                    (f"%{tensor.view}: {tensor.text} = view of %{base}, offset {tensor.offset}", "")
-                )
+    @cached_property
+    def plan_listing(self) -> str:
+        """The plan as text: steps with their ops, kernel forms and memory; empty without a plan."""
+        if self.plan is None:
+            return ""
+        return plan_listing(self.plan, self.trace, self._layouts, self._numbers)
 
-        for op in self.ops:
-            for operand in op.operands:
-                introduce(operand, made=False)
-            for result in op.results:
-                if result is not None:
-                    introduce(result, made=True)
-            notes = [] if op.file is None else [f"{self.file_name(op.file)}, line {op.line}"]
-            notes += [f"group {op.group}"] if op.group is not None else ["dead"] if op.dead else []
-            lines.append((op.text, "; ".join(notes)))
-        width = min(max((len(text) for text, note in lines if note), default=0), 72)
-        body = (f"  {text:<{width}}   # {note}" if note else f"  {text}" for text, note in lines)
-        return "\n".join([self.headline, *body])
+    def reproducer(self) -> str:
+        """Return a script that runs the trace without Torchy, on random inputs laid out as here.
+
+        Raises
+        ------
+        ValueError
+            If the layouts are not known.
+        """
+        layouts = [layout for layout in self._layouts if layout is not None]
+        if len(layouts) < len(self.trace.views):
+            raise ValueError(f"the layouts of trace {self.number} are not known")
+        return reproducer(self.trace, layouts, self._numbers, self.file_names)
 
     @property
     def headline(self) -> str:
@@ -302,19 +262,6 @@ class TraceRecord(Record):
     def __repr__(self) -> str:
         """Return the listing."""
         return self.listing
-
-    def _first_view(self, buffer: int) -> int:
-        return next(tensor.view for tensor in self.tensors if tensor.buffer == buffer)
-
-    def _op_text(self, op: Op, numbers: Numbers) -> str:
-        results = [None if view is None else self.tensors[view] for view in op.results]
-        left = ", ".join(
-            "none" if result is None else f"%{result.view}: {result.text}" for result in results
-        )
-        arguments = [_argument_text(argument, numbers) for argument in op.arguments]
-        while arguments and arguments[-1] == "None":
-            arguments.pop()
-        return f"{left or '()'} = {op_name(op.name)}({', '.join(arguments)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,9 +308,10 @@ class EventRecord(Record):
 class Totals(Record):
     """Counts and sums over all traces and events of the session, dropped records included."""
 
-    shown = "traces ops dead fused groups compiled seconds bytes_saved events"
+    shown = "traces ops ran_now dead fused groups compiled seconds bytes_saved events"
     traces: int = 0
     ops: int = 0
+    ran_now: int = 0  # ops that were not recorded
     dead: int = 0
     fused: int = 0
     groups: int = 0
@@ -373,7 +321,7 @@ class Totals(Record):
     events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report(Record):
     """A snapshot of what one session did.
 
@@ -393,12 +341,23 @@ class Report(Record):
     events: tuple[EventRecord, ...]
     totals: Totals
 
+    def __repr__(self) -> str:
+        """Return the summary."""
+        return f"<torchy.Report\n{textwrap.indent(self.summary(), '  ')}\n>"
+
+    @property
+    def compiled_kernels(self) -> int:
+        """How many of the kernels have been compiled."""
+        return sum(kernel.compile_seconds is not None for kernel in self.kernels.values())
+
     def summary(self) -> str:
         """Return a few lines of text: counts, flush reasons, events."""
         totals = self.totals
         lines = [
             f"{_count(totals.traces, 'trace')}: {_count(totals.ops, 'op')} recorded,"
-            f" {totals.fused} fused, {totals.dead} dead; {_count(len(self.kernels), 'kernel')};"
+            f" {totals.fused:,} fused, {totals.dead:,} dead;"
+            + (f" {_count(totals.ran_now, 'op')} ran now;" if totals.ran_now else "")
+            + f" {_count(self.compiled_kernels, 'kernel')} compiled;"
             f" {format_bytes(totals.bytes_saved)} saved;"
             f" {format_seconds(totals.seconds)} in flushes"
         ]
@@ -471,29 +430,3 @@ def _plain(value: object) -> Any:
             return [_plain(item) for item in value]
         case _:
             return value
-
-
-def _tensor(view: int, buffer: int, dtype: torch.dtype, layout: Layout | None) -> TensorRecord:
-    name = dtype_name(dtype)
-    if layout is None:
-        return TensorRecord(view, buffer, name, None, None, None)
-    return TensorRecord(
-        view, buffer, name, tuple(layout.sizes), tuple(layout.strides), layout.offset
-    )
-
-
-def _argument_text(argument: Argument, numbers: Numbers) -> str:
-    match argument:
-        case Operand():
-            return f"%{argument.view}"
-        case Number():
-            return (
-                repr(numbers[argument.index])
-                if argument.index < len(numbers)
-                else argument.kind.__name__
-            )
-        case Constant():
-            value = argument.value
-            return dtype_name(value) if isinstance(value, torch.dtype) else repr(value)
-        case _:
-            return f"[{', '.join(_argument_text(item, numbers) for item in argument)}]"

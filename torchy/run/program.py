@@ -182,6 +182,14 @@ class Program:
         self.address = ctypes.addressof(self.words)
         return self
 
+    def ops(self) -> list[int]:
+        """Return the (first) op of each step."""
+        found, at = [], 0
+        while at < len(self.words):
+            found.append(self.words[at + 1])
+            at += self.words[at]
+        return found
+
     def op(self, step: int) -> int:
         """Return the (first) op of the step that begins at a word."""
         return self.words[step + 1]

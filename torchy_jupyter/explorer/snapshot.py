@@ -177,9 +177,10 @@ def _facts(report: Report, seconds: float | None) -> tuple[tuple[str, str], ...]
     totals = report.totals
     facts = [
         (f"{totals.ops:,}", "op" if totals.ops == 1 else "ops"),
+        (f"{totals.ran_now:,}", "ran now"),
         (f"{totals.fused:,}", "fused"),
         (f"{totals.dead:,}", "dead"),
-        (f"{len(report.kernels):,}", "kernel" if len(report.kernels) == 1 else "kernels"),
+        (f"{report.compiled_kernels:,}", "compiled"),
         (f"{totals.traces:,}", "flush" if totals.traces == 1 else "flushes"),
         (format_bytes(totals.bytes_saved), "not allocated"),
         (format_seconds(totals.seconds), "in flushes"),
@@ -332,11 +333,11 @@ def _sources(traces: list[ShownTrace], cells: Mapping[str, CellSource]) -> tuple
     """Collect what happened on each line, the running cell first, other files by their name."""
     seconds: dict[tuple[str, int], float] = {}
     counts: dict[tuple[str, int], int] = {}
-    flushes: dict[tuple[str, int], list[str]] = {}
+    flushes: dict[tuple[str, int], dict[str, int]] = {}  # how often for each reason
     for trace in traces:
         if trace.file is not None and trace.line is not None:
-            times = f" ×{trace.count}" if trace.count > 1 else ""
-            flushes.setdefault((trace.file, trace.line), []).append(trace.reason + times)
+            reasons = flushes.setdefault((trace.file, trace.line), {})
+            reasons[trace.reason] = reasons.get(trace.reason, 0) + trace.count
         per_op = {
             group.id: (group.seconds or 0.0) / (sum(_counts(trace, group)) or 1)
             for group in trace.groups
@@ -359,7 +360,10 @@ def _sources(traces: list[ShownTrace], cells: Mapping[str, CellSource]) -> tuple
                 text=texts.get(number) or linecache.getline(file, number).rstrip(),
                 ops=counts.get((file, number), 0),
                 seconds=seconds.get((file, number), 0.0),
-                flushes=tuple(flushes.get((file, number), ())),
+                flushes=tuple(
+                    f"{reason} ×{count}" if count > 1 else reason
+                    for reason, count in flushes.get((file, number), {}).items()
+                ),
             )
             for number in sorted({*texts, *happened})
         )
