@@ -114,3 +114,23 @@ def test_readers_are_torch_own_again_after_the_last_session():
         assert torch.Tensor.tolist is not before["tolist"]
         assert y.tolist() == [2.0, 2.0]
     assert all(getattr(torch.Tensor, name) is method for name, method in before.items())
+
+
+@program
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16])
+def test_calls_that_take_a_dtype_for_some_sizes_only(dtype):
+    log = []
+    for sizes in ((2, 0, 3), (0, 2, 2), (2, 3, 3), (1, 1, 1), (2, 2, 2)):
+        x = torch.ones(sizes).to(dtype)
+        for name, function in {
+            "bmm": lambda x: x.transpose(1, 2) @ x,
+            "softmax": lambda x: x.softmax(-1),
+            "mean": lambda x: x.mean(0),
+            "cumsum": lambda x: x.cumsum(0, dtype=x.dtype),
+            "addmm": lambda x: torch.addmm(x[0, :1], x[0].T, x[0]) if len(x) else x,
+        }.items():
+            try:
+                log.append((name, function(x) == 1))
+            except Exception as error:
+                log.append((name, type(error).__name__, str(error)))
+    return log

@@ -2,6 +2,7 @@
 // results with. They are called directly, since the dispatcher has others, in Python, for many.
 #pragma once
 
+#include <ATen/ExpandUtils.h>
 #include <ATen/core/boxing/KernelFunction.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/_log_softmax_backward_data_meta_dispatch.h>
@@ -41,10 +42,16 @@ inline const c10::KernelFunction* meta_kernel(const std::string& op) {
   // whole reductions are those over all dimensions
   const auto sum = +[](const Tensor& a, Dtype d) { return meta::sum(a, std::nullopt, false, d); };
   const auto mean = +[](const Tensor& a, Dtype d) { return meta::mean(a, std::nullopt, false, d); };
+  const auto addmm = +[](const Tensor& c, const Tensor& a, const Tensor& b, const at::Scalar& beta,
+                         const at::Scalar& alpha) {
+    Tensor result = meta::addmm(c, a, b, beta, alpha);
+    TORCH_CHECK(at::is_expandable_to(c.sizes(), result.sizes()));  // left to the CPU's kernel
+    return result;
+  };
   static const std::unordered_map<std::string, c10::KernelFunction> kernels = {
       {"aten::mm", box(&meta::mm)},
       {"aten::bmm", box(&meta::bmm)},
-      {"aten::addmm", box(&meta::addmm)},
+      {"aten::addmm", box(addmm)},
       {"aten::baddbmm", box(&meta::baddbmm)},
       {"aten::sum", box(sum)},
       {"aten::sum.dim_IntList", box(&meta::sum)},

@@ -165,12 +165,13 @@ inline bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& 
   const int64_t epoch = registry().epoch;
   const int64_t allowed = ask(Ask::kPlace, session.id, step.id);
   bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
-  const auto rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
+  auto rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
   std::optional<std::vector<c10::ScalarType>> dtypes;
   if (defer && rule != LayoutRule::kLearn) {
     Paused paused;
     dtypes = try_on_one_element(info, stack);
-    defer = dtypes || !info.pointwise;  // calls may mind their sizes: they are tried as they are
+    defer = dtypes || !info.pointwise;
+    if (!dtypes) rule = LayoutRule::kLearn;  // calls may mind their sizes: tried as they are
   }
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (epoch != registry().epoch) return false;
