@@ -19,6 +19,13 @@ import torch
 
 HERE = Path(__file__).parent
 MAIN = HERE / "walker.cpp"
+FLAGS = (
+    "-O1",
+    "-std=c++20",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+)  # -O2 takes longer, and gains nothing
 
 
 class WalkerUnavailable(RuntimeError):
@@ -96,7 +103,7 @@ def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     content = hashlib.sha256()
     for source in (MAIN, *sorted(HERE.glob("*.h"))):
         content.update(source.read_bytes())
-    content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()}".encode())
+    content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()} {FLAGS}".encode())
     return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
 
 
@@ -163,7 +170,7 @@ def _compile(command: str, library: Path) -> None:
         built = Path(scratch) / library.name
         run = subprocess.run(
             [
-                command, "-O2", "-std=c++20", "-fPIC", "-shared", "-fvisibility=hidden",
+                command, *FLAGS,
                 "-isystem", str(include),
                 "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
                 str(MAIN), "-o", str(built),
