@@ -114,7 +114,7 @@ class Runtime:
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
-        self._switch = threading.RLock()  # of the readers' hooks: there while sessions are
+        self._switch = threading.RLock()  # while sessions come and go
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
         self.most_places = 100_000  # about 1 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session
@@ -155,13 +155,13 @@ class Runtime:
             library.torchy_attach(session.id)
             return session
         session = Session(self, next(self._numbers), settings)
+        library.torchy_pause(-1)
         with self._switch:
             self.sessions[session.id] = session
             self.readers.install()
-        library.torchy_pause(-1)
-        library.torchy_open(
-            session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
-        )
+            library.torchy_open(
+                session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
+            )
         self._tune(session, settings)
         self.stack.append((session, settings))
         library.torchy_attach(session.id)
@@ -185,11 +185,12 @@ class Runtime:
             if not self._here(session):  # its own thread may be in the midst of recording
                 return
             self.read_log(session)
-        if self.walker.library.torchy_forget(-1 if session is None else session.id):
-            self.places.clear()
-            self.plans.clear()
-            self._scripts.clear()
-            self._origins.clear()
+        with self._switch:  # nobody opens a session meanwhile
+            if self.walker.library.torchy_forget(-1 if session is None else session.id):
+                self.places.clear()
+                self.plans.clear()
+                self._scripts.clear()
+                self._origins.clear()
 
     def _here(self, session: Session) -> bool:
         """Tell whether this thread records into a session."""
