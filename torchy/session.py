@@ -418,7 +418,7 @@ class Runtime:
         entry = self.plans.get(key)
         if entry is None:
             live = frozenset(i for i, f in enumerate(flags) if f & LIVE and f & (CREATED | WRITTEN))
-            dead = frozenset(i for i, f in enumerate(flags) if f & WRITTEN and not f & LIVE)
+            dead = frozenset(i for i, f in enumerate(flags) if not f & (CREATED | LIVE))
             compiler = self.kernels.compiler
             try:
                 plan = build_plan(

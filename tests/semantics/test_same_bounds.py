@@ -292,3 +292,29 @@ def test_the_report_of_many_long_traces(compile):
                 x = x + 1
     assert session.counters["flushes"] >= 400
     assert peak.bytes < 24 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # with what it compiles
+
+
+def scale(x):
+    return x * 1.01
+
+
+def wave(x):
+    return (x * 1.01).sin()
+
+
+def normalize(x):
+    x = x.view(1024, -1)
+    x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt()
+    return x.view(-1)
+
+
+@TIERS
+@pytest.mark.parametrize("step", [scale, wave, normalize])
+def test_a_large_tensor_that_a_loop_replaces(step, compile):
+    def body():
+        x = torch.linspace(0, 1, 12 << 20)  # 48 MiB
+        for _ in range(6):
+            x = step(x)
+        return x[3].item()
+
+    assert_bounded(*peaks(body, compile=compile))

@@ -152,8 +152,9 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     }
     for (int64_t index : release) {
       Slot& slot = trace.slots[index];
-      if (!slot.pending() || slot.live) continue;
+      if (slot.live) continue;
       slot.memory.clear();
+      slot.kept.reset();
       trace.addresses[index] = 0;
     }
     trace.at += words;

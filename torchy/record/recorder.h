@@ -10,7 +10,15 @@
 
 namespace torchy {
 
-enum class Outcome { kRecorded, kRunNow, kOtherState, kNeedsRoot, kNeedsPlace, kNeedsLayout };
+enum class Outcome {
+  kRecorded,
+  kFull,
+  kRunNow,
+  kOtherState,
+  kNeedsRoot,
+  kNeedsPlace,
+  kNeedsLayout
+};
 
 // One attempt to record one op. Nothing is changed until everything is known; the caller holds the
 // mutex during attempt(), asks whoever can help if something is missing, and tries again.

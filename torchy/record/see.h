@@ -227,13 +227,15 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Recorder recorder(*session, info, *stack);
     Outcome outcome;
-    std::optional<Reason> full;
+    bool too_long = false;
     {
       std::lock_guard<std::mutex> lock(registry().mutex);
       Trace& trace = session->trace;
       if (trace.path.empty()) trace.state = state;
-      if (!(trace.state == state) ||
-          (precision && trace.precision && *trace.precision != *precision)) {
+      if (session->too_large()) {
+        outcome = Outcome::kFull;
+      } else if (!(trace.state == state) ||
+                 (precision && trace.precision && *trace.precision != *precision)) {
         outcome = Outcome::kOtherState;
       } else if (trace.path.empty() && !root) {
         outcome = Outcome::kNeedsRoot;
@@ -241,7 +243,8 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         outcome = recorder.attempt(root);
         if (outcome == Outcome::kRecorded) {
           if (precision) trace.precision = precision;
-          full = session->full();
+          too_long = session->too_long();
+          if (trace.large_bytes >= Session::kNoticed) session->weigh();  // as eager would be now
         }
       }
     }
@@ -249,8 +252,11 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       case Outcome::kRecorded:
         torch::jit::drop(*stack, info.arguments);
         for (auto& result : recorder.results()) stack->push_back(std::move(result));
-        if (full) flush(*session, *full, "");
+        if (too_long) flush(*session, Reason::kLength, "");
         return;
+      case Outcome::kFull:
+        flush(*session, Reason::kBytes, "");
+        break;
       case Outcome::kRunNow:
         ++session->run_now;
         return run_now(info, keys, stack);

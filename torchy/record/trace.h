@@ -221,18 +221,26 @@ struct Session {
   int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
           views = 0, repeated = 0;
 
-  // Why the trace must be flushed now, if it must: its length, or the memory that it keeps alive.
-  std::optional<Reason> full() {
-    if (trace.path.size() >= max_ops) return Reason::kLength;
-    if (trace.large_bytes < (size_t{1} << 20) && trace.path.size() % 64 != 0) return std::nullopt;
+  bool too_long() const { return trace.path.size() >= max_ops; }
+
+  // Whether the trace keeps too much memory alive. Asked before an op is recorded: what the last
+  // one's result replaces is gone by then.
+  bool too_large() {
+    if (trace.large_bytes < kNoticed && trace.path.size() % 64 != 0) return false;
     trace.large_bytes = 0;
+    // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
+    return weigh() > trace.peak + std::max(slack_bytes, trace.peak / 20) / 2;
+  }
+
+  // The bytes that a flush would need now; what eager would hold counts towards its peak.
+  size_t weigh() {
     size_t needed = 0, eager = 0;
     trace.weigh(needed, eager);
     trace.peak = std::max(trace.peak, eager);
-    // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
-    if (needed <= trace.peak + std::max(slack_bytes, trace.peak / 20) / 2) return std::nullopt;
-    return Reason::kBytes;
+    return needed;
   }
+
+  static constexpr size_t kNoticed = size_t{1} << 20;  // what is smaller is weighed now and then
 };
 
 struct Registry {

@@ -11,7 +11,7 @@ Release = tuple[int, ...]
 def interpretation(trace: Trace, plan: Plan, live: frozenset[int]) -> list[tuple[int, Release]]:
     """Return the ops to run, in program order, each with the buffers that nobody needs after it.
 
-    Only buffers that the trace creates are released; what is live never is.
+    What is live is never released; of inputs, the walker keeps those that the program can still reach.
     """
     dead = frozenset(plan.dead)
     last: dict[int, int] = {}
@@ -22,7 +22,7 @@ def interpretation(trace: Trace, plan: Plan, live: frozenset[int]) -> list[tuple
             last[trace.buffer_of(view)] = op.index
     releases: dict[int, list[int]] = {}
     for buffer, op_index in last.items():
-        if trace.buffers[buffer].creator is not None and buffer not in live:
+        if buffer not in live:
             releases.setdefault(op_index, []).append(buffer)
     return [
         (op.index, tuple(releases.get(op.index, ()))) for op in trace.ops if op.index not in dead
