@@ -1,4 +1,4 @@
-// Memory for what a flush computes.
+// Memory for what a flush computes, and of what it reads.
 //
 // Large blocks come from the kernel anew each time, and are zeroed page by page when they are first
 // touched: that may take longer than computing what goes there. So the last large block that the
@@ -8,6 +8,7 @@
 #pragma once
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/StorageImpl.h>
 #include <sys/mman.h>
 
 #include <mutex>
@@ -87,5 +88,38 @@ inline c10::DataPtr allocate_memory(size_t bytes, size_t saved) {
   if (bytes < kLarge) return c10::GetCPUAllocator()->allocate(bytes);
   return LargeBlock::allocate(bytes, bytes <= saved);
 }
+
+// The memory of a storage that traces read. They hold the storage weakly, so that its reference
+// count is what the program (and autograd, which adds in place to what nobody else holds) expects;
+// should the program drop it, the memory stays until they are done.
+struct Kept : c10::intrusive_ptr_target {
+  explicit Kept(c10::DataPtr&& memory) : memory(std::move(memory)) {}
+  c10::DataPtr memory;
+
+  static void drop(void* kept) { c10::intrusive_ptr<Kept>::reclaim(static_cast<Kept*>(kept)); }
+
+  static bool holds(const c10::StorageImpl& storage) {
+    return storage.data_ptr().get_deleter() == &drop;
+  }
+
+  // Call with the mutex held. Nobody notices: the address stays the same throughout.
+  static c10::intrusive_ptr<Kept> of(c10::StorageImpl& storage) {
+    auto& pointer = storage._mutable_data_ptr_no_checks();
+    if (holds(storage))
+      return c10::intrusive_ptr<Kept>::reclaim_copy(static_cast<Kept*>(pointer.get_context()));
+    void* address = pointer.get();
+    auto kept = c10::make_intrusive<Kept>(std::move(pointer));
+    auto another = kept;
+    storage.set_data_ptr_noswap(
+        c10::DataPtr(address, another.release(), &drop, c10::Device(c10::kCPU)));
+    return kept;
+  }
+
+  // The last trace gives the memory back to its storage.
+  static void give_back(c10::StorageImpl& storage, const c10::intrusive_ptr<Kept>& kept) {
+    if (kept.use_count() == 2 && holds(storage) && storage.data_ptr().get_context() == kept.get())
+      storage.set_data_ptr_noswap(std::move(kept->memory));
+  }
+};
 
 }  // namespace torchy

@@ -25,39 +25,6 @@ namespace torchy {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
 
-// The memory of a storage that traces read. They hold the storage weakly, so that its reference
-// count is what the program (and autograd, which adds in place to what nobody else holds) expects;
-// should the program drop it, the memory stays until they are done.
-struct Kept : c10::intrusive_ptr_target {
-  explicit Kept(c10::DataPtr&& memory) : memory(std::move(memory)) {}
-  c10::DataPtr memory;
-
-  static void drop(void* kept) { c10::intrusive_ptr<Kept>::reclaim(static_cast<Kept*>(kept)); }
-
-  static bool holds(const c10::StorageImpl& storage) {
-    return storage.data_ptr().get_deleter() == &drop;
-  }
-
-  // Call with the mutex held. Nobody notices: the address stays the same throughout.
-  static c10::intrusive_ptr<Kept> of(c10::StorageImpl& storage) {
-    auto& pointer = storage._mutable_data_ptr_no_checks();
-    if (holds(storage))
-      return c10::intrusive_ptr<Kept>::reclaim_copy(static_cast<Kept*>(pointer.get_context()));
-    void* address = pointer.get();
-    auto kept = c10::make_intrusive<Kept>(std::move(pointer));
-    auto another = kept;
-    storage.set_data_ptr_noswap(
-        c10::DataPtr(address, another.release(), &drop, c10::Device(c10::kCPU)));
-    return kept;
-  }
-
-  // The last trace gives the memory back to its storage.
-  static void give_back(c10::StorageImpl& storage, const c10::intrusive_ptr<Kept>& kept) {
-    if (kept.use_count() == 2 && holds(storage) && storage.data_ptr().get_context() == kept.get())
-      storage.set_data_ptr_noswap(std::move(kept->memory));
-  }
-};
-
 // A storage that a trace reads or writes, held weakly until the
 // flush. Either way its address cannot be reused while the slot lives.
 struct Slot {
