@@ -3,17 +3,18 @@
 #
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
-#   make conformance    all of torch's op database against eager: half an hour, with a table of ops
+#   make conformance    all of torch's op database against eager, an hour or more: a table in build/conformance.txt
+#   make fuzz    random programs against eager, MINUTES=5 of them: what differs as runnable code, and what was covered
 #   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
 #   make lint    ruff, mypy, clang-format
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench conformance
+.PHONY: demo test lint bench conformance fuzz
 
 export PYTHON
 BIN := .venv/bin
 READY := .venv/.ready
-OP_DATABASE := tests/conformance/test_op_database.py
+MINUTES := 5
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
@@ -26,7 +27,11 @@ test: lint
 
 conformance: $(READY)
 	@.ci/need g++
-	$(BIN)/python -m pytest -s $(OP_DATABASE)
+	$(BIN)/python tests/conformance
+
+fuzz: $(READY)
+	@.ci/need g++
+	$(BIN)/python tests/fuzz --minutes $(MINUTES)
 
 bench: $(READY)
 	@.ci/need g++ headers

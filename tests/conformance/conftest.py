@@ -7,7 +7,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "semantics")]
 
-from isolation import Server, judge  # noqa: E402
+from isolation import judge  # noqa: E402
+from sweep import start_servers  # noqa: E402
 
 SECONDS = 300.0
 
@@ -15,12 +16,9 @@ SECONDS = 300.0
 @pytest.fixture(scope="session")
 def conformance_servers():
     """Two processes that fork for every batch, with the op database loaded."""
-    servers = [
-        Server(preload=("preload", "database"), folder=Path(__file__).parent) for _ in range(2)
-    ]
+    servers = start_servers(2)
     yield servers
-    for server in servers:
-        server.close()
+    servers.close()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,7 +28,7 @@ def pytest_pyfunc_call(pyfuncitem):
     if "conformance_servers" in names or pyfuncitem.config.option.usepdb:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    server = pyfuncitem._request.getfixturevalue("conformance_servers")[0]
-    outcome = server.call(str(pyfuncitem.path), pyfuncitem.originalname, arguments, SECONDS)
+    servers = pyfuncitem._request.getfixturevalue("conformance_servers")
+    outcome = servers.call(str(pyfuncitem.path), pyfuncitem.originalname, arguments, SECONDS)
     print(judge(*outcome), end="")
     return True

@@ -4,14 +4,13 @@ import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from isolation import Server, judge  # noqa: E402
+from isolation import Servers, judge  # noqa: E402
 
 SECONDS = 60.0  # a test that takes longer hangs
 AT_A_TIME = min(2, os.cpu_count() or 1)
@@ -22,10 +21,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(AT_A_TIME)
-        self.servers = [Server(preload=("preload",)) for _ in range(AT_A_TIME)]
-        self.idle: SimpleQueue[Server] = SimpleQueue()
-        for server in self.servers:
-            self.idle.put(server)
+        self.servers = Servers(AT_A_TIME, preload=("preload",))
         self.started: dict[str, Future] = {}
 
     def outcome(self, item: pytest.Function) -> tuple:
@@ -41,18 +37,13 @@ class Ahead:
         """Run a test on a server that is idle."""
         arguments = dict(item.callspec.params) if hasattr(item, "callspec") else {}
         marker = item.get_closest_marker("seconds")
-        server = self.idle.get()
-        try:
-            seconds = marker.args[0] if marker else SECONDS
-            return server.call(str(item.path), item.originalname, arguments, seconds)
-        finally:
-            self.idle.put(server)
+        seconds = marker.args[0] if marker else SECONDS
+        return self.servers.call(str(item.path), item.originalname, arguments, seconds)
 
     def close(self) -> None:
         """End the servers."""
         self.pool.shutdown(cancel_futures=True)
-        for server in self.servers:
-            server.close()
+        self.servers.close()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import tempfile
 import traceback
 import types
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -53,8 +54,9 @@ class Server:
             [sys.executable, __file__, *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ  # passive: cores are shared
-            | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "passive", "TORCHY_DEBUG": "1"},
+            env={"OMP_WAIT_POLICY": "passive", "TORCHY_DEBUG": "1"}  # passive: cores are shared
+            | os.environ
+            | {"PYTHONPATH": path},
             cwd=ROOT,
         )
 
@@ -99,6 +101,32 @@ class Server:
         self.process.stdout.close()
         self.process.wait()
         self.folder.cleanup()
+
+
+class Servers:
+    """Some servers; whoever calls gets one that is idle."""
+
+    def __init__(self, count: int, preload: tuple[str, ...], folder: Path = HERE) -> None:
+        self.all = [Server(preload, folder) for _ in range(count)]
+        self.idle: SimpleQueue[Server] = SimpleQueue()
+        for server in self.all:
+            self.idle.put(server)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def call(self, *request: Any) -> tuple[str, Any, str]:
+        """Call a function in a process of its own: see :meth:`Server.call`."""
+        server = self.idle.get()
+        try:
+            return server.call(*request)
+        finally:
+            self.idle.put(server)
+
+    def close(self) -> None:
+        """End them."""
+        for server in self.all:
+            server.close()
 
 
 def judge(kind: str, value: Any, log: str) -> str:

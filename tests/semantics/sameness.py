@@ -170,7 +170,7 @@ def reset() -> None:
     torch.set_grad_enabled(True)
     torch.set_deterministic_debug_mode("default")
     torch.set_float32_matmul_precision("highest")
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)  # torch.manual_seed formats a traceback for each device
     numpy.random.seed(1)
     random.seed(1)
 

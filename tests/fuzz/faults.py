@@ -1,0 +1,139 @@
+"""Faults to plant in a copy of Torchy, one at a time: random programs must find each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "torchy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A piece of source text that is there just once, and what it is replaced by."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    def plant(self, folder: Path) -> None:
+        """Copy the package into a folder, with this fault.
+
+        Raises
+        ------
+        ValueError
+            If the source has changed, so that the fault must be written anew.
+        """
+        copy = folder / "torchy"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        path = copy / self.file
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(
+                f"{self.name}: {self.file} has {text.count(self.old)} times {self.old!r}"
+            )
+        path.write_text(text.replace(self.old, self.new))
+
+
+FAULTS = (
+    Fault(
+        "a write-after-read hazard is dropped", "plan/hazards.py",
+        "result.update(self._readers.get(buffer, ()))", "pass",
+    ),
+    Fault(
+        "a read-after-write hazard is dropped", "plan/hazards.py",
+        "_buffers(self._trace, role.reads):  # read after write", "():",
+    ),
+    Fault(
+        "views that overlap are fused", "plan/fuse.py",
+        "if group.written.get(self._trace.buffer_of(view), view) != view:", "if False:",
+    ),
+    Fault(
+        "a write counts as overwritten though it is read before", "plan/liveness.py",
+        "overwritten.pop(buffer, None)", "pass",
+    ),
+    Fault(
+        "memory is released after its first use", "plan/memory.py",
+        "release[last].append(buffer)", "release[first].append(buffer)",
+    ),
+    Fault(
+        "a reader is left out", "record/readers.py",
+        '    "tolist": False,\n', "",
+    ),
+    Fault(
+        "results of an op lie otherwise in memory", "record/policy.py",
+        '    "masked_fill": LayoutRule.CONTIGUOUS,\n', "",
+    ),
+    Fault(
+        "a kernel takes its first number for all", "record/execute.h",
+        "*number++ = trace.numbers[index];", "*number++ = trace.numbers[numbers.front() + 0 * index];",
+    ),
+    Fault(
+        "a store does not wait for the loads of what it overwrites", "codegen/loops.py",
+        "when.append(max(ready, loaded.get(access, 0)))", "when.append(ready)",
+    ),
+    Fault(
+        "a kernel ignores storage offsets", "record/execute.h",
+        "trace.addresses[views[i + 2]] + trace.words[views[i]] * views[i + 3];",
+        "trace.addresses[views[i + 2]];",
+    ),
+    Fault(
+        "a kernel is launched with the layouts of last time", "record/execute.h",
+        "if (!std::equal(layout, layout + words, known)) return false;", "(void)layout;",
+    ),
+    Fault(
+        "a flush is repeated though other buffers are live", "record/execute.h",
+        "known->flags != trace->flags ||", "",
+    ),
+    Fault(
+        "a number is stale", "record/recorder.h",
+        "    scratch_.key.push_back(static_cast<uint64_t>(bits));\n", "",
+    ),
+    Fault(
+        "the kind of a number is missing from the key", "record/recorder.h",
+        "<< 8 |\n                         static_cast<uint8_t>(kind));", "<< 8);",
+    ),
+    Fault(
+        "a dtype is missing from the key", "record/recorder.h",
+        "static_cast<uint64_t>(c10::typeMetaToScalarType(impl->dtype())) << 8 |", "",
+    ),
+    Fault(
+        "which operand is meant is missing from the key", "record/recorder.h",
+        "static_cast<uint64_t>(operand.slot) << 32 |\n                         static_cast<uint64_t>(operand.view)",
+        "0",
+    ),
+    Fault(
+        "layouts of other sizes are taken", "record/recorder.h",
+        "if (memo->operands == scratch_.layouts) return", "return",
+    ),
+    Fault(
+        "memory that NumPy shares is written later", "record/recorder.h",
+        "if (!escaped.empty() && escaped.find(storage) != escaped.end()) return false;", "",
+    ),
+    Fault(
+        "a write is deferred though other tensors are on the storage", "record/recorder.h",
+        "if (!pending && impl->unsafe_storage().use_count() != 1) return false;", "",
+    ),
+    Fault(
+        "a write to an expanded tensor is deferred", "record/recorder.h",
+        "if (at::has_internal_overlap(impl) != at::MemOverlap::No) return false;", "",
+    ),
+    Fault(
+        "a write over part of an operand is deferred", "record/recorder.h",
+        "if (one.slot == other.slot && one.view != other.view) return true;", "",
+    ),
+    Fault(
+        "an alias is lost", "record/see.h",
+        "          give_bit(impl);\n          trace->bearers", "          trace->bearers",
+    ),
+    Fault(
+        "a write that runs now does not wait for pending reads", "record/see.h",
+        "settle_storage(storage, written, written", "settle_storage(storage, false, written",
+    ),
+    Fault(
+        "an input that was written counts as dead", "record/trace.h",
+        "(slot.live ? kLive : 0)", "(slot.live && !slot.written ? kLive : 0)",
+    ),
+)  # fmt: skip

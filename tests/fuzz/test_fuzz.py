@@ -1,0 +1,46 @@
+"""All rules at once: random programs agree with eager, and random programs find faults."""
+
+import contextlib
+
+import pytest
+from drive import batches, start_servers
+from faults import FAULTS
+
+SHARE = 8  # batches
+MINUTES = 5
+
+
+@pytest.fixture
+def servers():
+    """Start processes that fork for every batch, when asked to; end them after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(contextlib.closing(start_servers(2)))
+
+
+@pytest.mark.timeout(900)
+def test_random_programs_agree_with_eager(servers):
+    programs = 0
+    for coverage, failure in batches(servers(), seed=0, most=SHARE, count=40, shrink=True):
+        assert failure is None, str(failure)
+        programs += coverage.programs
+    assert programs >= SHARE * 30  # hypothesis leaves out what it has drawn before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(MINUTES * 60 + 300)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_random_programs_find_a_planted_fault(fault, servers, tmp_path, monkeypatch):
+    fault.plant(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # goes before the package's own folder
+    monkeypatch.setenv("TORCHY_DEBUG", "")  # values alone must show it
+    if fault.file.endswith(".h"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = batches(servers(), seed=1, count=100, shrink=False, seconds=MINUTES * 60)
+    programs = 0
+    for coverage, failure in found:
+        programs += coverage.programs
+        if failure is not None:
+            print(f"{programs} programs")
+            print(failure)
+            return
+    pytest.fail(f"{programs} programs in {MINUTES} minutes have not found it", pytrace=False)
