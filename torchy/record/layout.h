@@ -35,13 +35,36 @@ inline Precision float32_precision() {
           context.float32Precision(kCpu, at::Float32Op::RNN)};
 }
 
-inline void set_float32_precision(const Precision& precision) {
-  constexpr at::Float32Op kOps[] = {at::Float32Op::MATMUL, at::Float32Op::CONV, at::Float32Op::RNN};
-  const auto now = float32_precision();
-  for (size_t i = 0; i < precision.size(); ++i)
-    if (precision[i] != now[i])
-      at::globalContext().setFloat32Precision(at::Float32Backend::MKLDNN, kOps[i], precision[i]);
-}
+// The same for a while: an op without a setting of its own takes its library's, or the one of all.
+class PrecisionFor {
+ public:
+  explicit PrecisionFor(const Precision& wanted) {
+    for (size_t i = 0; i < before_.size(); ++i) {  // the outermost first: they show through no more
+      before_[i] = at::globalContext().float32Precision(kSettings[i].first, kSettings[i].second);
+      set(i, i < kOuter ? at::Float32Precision::NONE : wanted[i - kOuter]);
+    }
+  }
+  ~PrecisionFor() {
+    for (size_t i = 0; i < before_.size(); ++i) set(i, before_[i]);
+  }
+  PrecisionFor(const PrecisionFor&) = delete;
+  PrecisionFor& operator=(const PrecisionFor&) = delete;
+
+ private:
+  static constexpr size_t kOuter = 2;
+  static constexpr std::array<std::pair<at::Float32Backend, at::Float32Op>, 5> kSettings{
+      {{at::Float32Backend::GENERIC, at::Float32Op::ALL},
+       {at::Float32Backend::MKLDNN, at::Float32Op::ALL},
+       {at::Float32Backend::MKLDNN, at::Float32Op::MATMUL},
+       {at::Float32Backend::MKLDNN, at::Float32Op::CONV},
+       {at::Float32Backend::MKLDNN, at::Float32Op::RNN}}};
+
+  static void set(size_t i, at::Float32Precision precision) {
+    at::globalContext().setFloat32Precision(kSettings[i].first, kSettings[i].second, precision);
+  }
+
+  std::array<at::Float32Precision, 5> before_{};
+};
 
 inline bool flushes_denormals() {
 #if defined(__x86_64__)

@@ -181,7 +181,7 @@ struct Session {
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
   std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
-  std::optional<Precision> outer_precision;
+  std::optional<PrecisionFor> precision;
   SessionMode mode = SessionMode::kRecord;
   size_t max_ops = 1024, slack_bytes = 16 << 20;
   // counters
@@ -397,18 +397,15 @@ inline int begin_flush(Session& session, bool wait) {
     session.outer_state = now;
     trace.state.apply();
   }
-  if (trace.precision && *trace.precision != float32_precision()) {
-    session.outer_precision = float32_precision();
-    set_float32_precision(*trace.precision);
-  }
+  if (trace.precision && *trace.precision != float32_precision())
+    session.precision.emplace(*trace.precision);
   return claimed;
 }
 
 inline void restore_state(Session& session) {
   if (session.outer_state) session.outer_state->apply();
   session.outer_state.reset();
-  if (session.outer_precision) set_float32_precision(*session.outer_precision);
-  session.outer_precision.reset();
+  session.precision.reset();
 }
 
 // A flush that raised leaves its trace behind, to be resumed by the next.
