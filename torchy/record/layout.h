@@ -17,6 +17,7 @@
 
 #include <array>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "keys.h"
@@ -74,6 +75,15 @@ inline bool flushes_denormals() {
 #endif
 }
 
+// Sets this thread's number of threads. torch hands the one set last to threads that are new: to
+// them it shall be as if nothing had been set.
+inline void set_threads(int number) {
+  int initial = 0;
+  std::thread([&initial] { initial = at::get_num_threads(); }).join();
+  at::set_num_threads(number);
+  std::thread([initial] { at::set_num_threads(initial); }).join();
+}
+
 // Compared at each op: a change flushes first, and a flush runs under the state that the ops were
 // recorded in.
 struct ProcessState {
@@ -102,7 +112,7 @@ struct ProcessState {
   void apply() const {
     auto& context = at::globalContext();
     c10::set_default_dtype(c10::scalarTypeToTypeMeta(default_dtype));
-    if (threads != at::get_num_threads()) at::set_num_threads(threads);
+    if (threads != at::get_num_threads()) set_threads(threads);
     context.setDeterministicAlgorithms(deterministic, warn_only);
     context.setDeterministicFillUninitializedMemory(fill_memory);
     context.setUserEnabledMkldnn(mkldnn);
