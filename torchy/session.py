@@ -170,7 +170,7 @@ class Runtime:
     def _tune(self, session: Session, settings: Settings) -> None:
         """Give a session settings; what was flushed under others is not repeated."""
         session.settings = settings
-        key = (settings.numerics, settings.compile)
+        key = (settings.numerics, settings.compile, settings.skip_dead)
         variant = self._variants.setdefault(key, len(self._variants))
         self.walker.library.torchy_tune(session.id, variant)
 
@@ -412,17 +412,18 @@ class Runtime:
 
     def plan(self, trace: Trace, node: int, flags: bytes, session: Session) -> Compiled:
         """Return the plan of a trace for what is live now, made or remembered."""
-        numerics = session.settings.numerics
+        settings, compiler = session.settings, self.kernels.compiler
+        numerics = settings.numerics
         # what turned out not to compile changes what is fused
-        key = (node, flags, numerics, self.kernels.failed)
+        key = (node, flags, numerics, settings.skip_dead, self.kernels.failed)
         entry = self.plans.get(key)
         if entry is None:
             live = frozenset(i for i, f in enumerate(flags) if f & LIVE and f & (CREATED | WRITTEN))
             dead = frozenset(i for i, f in enumerate(flags) if not f & (CREATED | LIVE))
-            compiler = self.kernels.compiler
             try:
+                skip, agrees = settings.skip_dead, compiler.verifier.agrees
                 plan = build_plan(
-                    trace, live, numerics, dead_inputs=dead, agrees=compiler.verifier.agrees
+                    trace, live, numerics, dead_inputs=dead, skip_dead=skip, agrees=agrees
                 )
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):

@@ -29,6 +29,9 @@ class Settings:
     max_bytes
         Memory, in bytes, by which a trace may exceed what eager would have held, before it is
         flushed (5 % are always allowed).
+    skip_dead
+        False: ops run all the same whose results the program has dropped unread, as in eager. For
+        measuring: a stopwatch around them would show nothing otherwise.
     cache_dir
         Where the walker is kept; default ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
     mode
@@ -40,6 +43,7 @@ class Settings:
     compile: Compile = "auto"
     max_ops: int = 1024
     max_bytes: int = 16 << 20
+    skip_dead: bool = True
     cache_dir: str | os.PathLike[str] | None = None
     mode: Mode = "record"
 
@@ -68,6 +72,8 @@ class Settings:
             value = getattr(settings, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        if not isinstance(settings.skip_dead, bool):
+            raise ValueError(f"skip_dead must be True or False, not {settings.skip_dead!r}")
         if settings.max_ops > 1_000_000:
             raise ValueError(f"max_ops must be at most 1000000, not {settings.max_ops}")
         if settings.cache_dir is not None and not isinstance(settings.cache_dir, str | os.PathLike):

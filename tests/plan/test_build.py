@@ -61,6 +61,21 @@ def test_an_op_whose_result_nobody_sees_is_dead():
     assert shape(plan) == [(2,)]
 
 
+def test_to_measure_it_what_is_dropped_unread_is_computed_and_released_at_once():
+    p = Program()
+    x = p.input(4)
+    y = p.op("step", p.op("step", x))
+    z = p.op("call", x)
+    w = p.op("step", x)
+    live = frozenset({p.buffer_of(w)})
+    plan = build_plan(p.trace, live, role_of=role_of, skip_dead=False)
+    assert plan.dead == ()
+    assert shape(plan) == [(0, 1, 3), 2]
+    assert check_plan(plan, p.trace, role_of) == []
+    assert plan.steps[0].accesses == (x, y, w)  # not what is between the two steps
+    assert plan.release == ((p.buffer_of(y),), (p.buffer_of(z),))
+
+
 def test_an_op_that_writes_nothing_stays():
     p = Program()
     x = p.input(4)

@@ -85,10 +85,10 @@ def fits(sizes, into):
         return False
 
 
-def check(case):
+def check(case, skip_dead=True):
     program, live, dead_inputs = case
     trace = program.trace
-    plan = build_plan(trace, live, role_of=role_of, dead_inputs=dead_inputs)
+    plan = build_plan(trace, live, role_of=role_of, dead_inputs=dead_inputs, skip_dead=skip_dead)
     assert check_trace(trace, program.layouts) == []
     assert check_plan(plan, trace, role_of) == []
     right = run_trace(program)
@@ -113,6 +113,12 @@ def run_needed_ops(program, plan):
 @given(programs())
 def test_a_plan_leaves_the_values_that_op_by_op_leaves(case):
     check(case)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(programs())
+def test_a_plan_that_skips_nothing_dead_leaves_the_same_values(case):
+    check(case, skip_dead=False)
 
 
 def without_write_after_read(monkeypatch):

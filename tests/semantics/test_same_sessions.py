@@ -145,6 +145,25 @@ def test_fast_numerics_end_at_the_inner_border(compile):
 
 
 @TIERS
+@pytest.mark.parametrize("skip_dead", [True, False])
+def test_what_is_dropped_unread_is_run_if_asked_for(compile, skip_dead):
+    import torchy
+
+    x = torch.linspace(0, 1, 64).reshape(8, 8)
+    with torchy.lazy(compile=compile, skip_dead=skip_dead) as session:
+        for _ in range(4):
+            for _ in range(3):
+                (x @ x).exp()
+            y = x + 1
+            y.add_(x)
+            del y
+            torchy.flush()
+    assert len(session.report.traces) == 4
+    for trace in session.report.traces:
+        assert [op.dead for op in trace.ops] == [skip_dead] * 8
+
+
+@TIERS
 def test_an_exception_leaves_inner_and_outer(compile):
     import torchy
 
@@ -213,6 +232,7 @@ def test_one_session_object_may_be_entered_again(compile):
         ({"max_bytes": -1}, ["max_bytes"]),
         ({"numeric": "exact"}, ["numeric", "numerics", "compile", "max_ops", "max_bytes"]),
         ({"cache_dir": 3}, ["cache_dir"]),
+        ({"skip_dead": 1}, ["skip_dead", "True", "False"]),
     ],
 )
 def test_wrong_settings_say_what_is_allowed(settings, words):

@@ -6,7 +6,7 @@ from torchy.ir.ops.spec import Numerics
 from torchy.ir.trace import Trace
 from torchy.plan.form import fused_group
 from torchy.plan.fuse import Fuser
-from torchy.plan.liveness import find_dead, live_in_effect
+from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
 from torchy.plan.roles import Agrees, Classify, classify
@@ -18,6 +18,7 @@ def build_plan(
     numerics: Numerics = "exact",
     *,
     dead_inputs: frozenset[int] = frozenset(),
+    skip_dead: bool = True,
     agrees: Agrees | None = None,
     role_of: Classify | None = None,
 ) -> Plan:
@@ -33,6 +34,8 @@ def build_plan(
     dead_inputs
         Inputs that nothing outside the trace reaches any more: writes to them are not seen, and they
         are released after their last use.
+    skip_dead
+        False: what nothing in the trace reads is computed, though the program has dropped it.
     agrees
         Tells whether an op's kernel has been seen to agree with eager on this machine; without it
         the op table is believed.
@@ -42,8 +45,9 @@ def build_plan(
     role_of = role_of or (lambda op, trace: classify(op, trace, numerics, agrees))
     roles = [role_of(op, trace) for op in trace.ops]
     live = live_in_effect(trace, roles, live, dead_inputs)
-    dead = find_dead(trace, roles, live)
-    fuser = Fuser(trace, roles, dead, live)
+    stored = live if skip_dead else live | never_read(trace, roles)
+    dead = find_dead(trace, roles, stored)
+    fuser = Fuser(trace, roles, dead, stored)
     fusion = fuser.run()
     steps: tuple[Step, ...] = tuple(
         Call(group.ops[0])

@@ -25,6 +25,15 @@ def live_in_effect(
     return live | ((written & inputs) - dead_inputs)
 
 
+def never_read(trace: Trace, roles: Sequence[Role]) -> frozenset[int]:
+    """Return the buffers whose last values no op of the trace reads."""
+    unread: set[int] = set()
+    for role in roles:
+        unread.difference_update(trace.buffer_of(view) for view in role.reads)
+        unread.update(trace.buffer_of(view) for view in role.writes)
+    return frozenset(unread)
+
+
 def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> frozenset[int]:
     """Return the indices of the ops that need not run.
 
