@@ -11,6 +11,7 @@ import ast
 import builtins
 import dataclasses
 import linecache
+import re
 import sys
 import time
 import traceback
@@ -28,6 +29,12 @@ from torchy_jupyter.explorer import CellSource, Explorer
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
 MARKER = "%%torchy"
+MEASURED = {  # the names that IPython gives to what it measures, and the magics that do
+    "<timed exec>": "time",
+    "<timed eval>": "time",
+    "<magic-timeit>": "timeit",
+    "<string>": "prun",
+}
 LARGE = 1 << 20  # bytes of a result in `Out` from which on the explorer says that it is kept
 
 
@@ -48,6 +55,8 @@ class Running:
     info: Any
     began: float
     marked: bool  # by the cell's own first line
+    compiled: bool  # the cell itself; what IPython compiles from here on is a part of it
+    measures: bool = False  # it has a `%time`, `%timeit` or `%prun`
     kept: int = 0  # bytes of the result that `Out` keeps
 
 
@@ -71,12 +80,15 @@ class Cells:
         self.sources: dict[str, CellSource] = {}
         self._info: Any = None
         self._wrapper = WrapLastExpression(
-            session_runs=lambda: self.running is not None,
+            before_part=self.before_part,
             shows_assigned=lambda: shell.ast_node_interactivity == "last_expr_or_assign",
         )
         formatter: Any = shell.display_formatter
         self._formatter = formatter
         self._format: Callable[..., Any] = formatter.format
+        profiles: Any = shell.magics_manager.registry["ExecutionMagics"]
+        self._profiles = profiles
+        self._run_with_profiler: Callable[..., Any] = profiles._run_with_profiler
         self._told_why_eager = False
 
     # -- hooking in and out
@@ -91,6 +103,7 @@ class Cells:
         shell.events.register("pre_run_cell", self.before)
         shell.events.register("post_run_cell", self.after)
         self._formatter.format = self.format
+        self._profiles._run_with_profiler = self.profile
         self._remember_cells_run_before()
 
     def remove(self) -> None:
@@ -100,6 +113,7 @@ class Cells:
         if self.running is not None:
             self._finish("the extension is unloaded")
         del self._formatter.format  # the instance's; the class has its own
+        del self._profiles._run_with_profiler
         shell.events.unregister("post_run_cell", self.after)
         shell.events.unregister("pre_run_cell", self.before)
         shell.ast_transformers.remove(self._wrapper)
@@ -134,6 +148,21 @@ class Cells:
         if self.running is not None:  # `%torchy on` has started one with its own options
             self._finish("a session with other options begins", show=False)
         self._start(options, marked=True)
+        if sys._getframe(1).f_code.co_filename.startswith("<"):  # `%%time` or the like above it
+            self._measure()
+
+    def before_part(self) -> bool:
+        """Tell, when IPython compiles something, if it runs under a session.
+
+        If it is a part of the cell, it may be about to be measured: what is pending by now is not its
+        work, and what it makes and drops is.
+        """
+        if self.running is None:
+            return False
+        if self.running.compiled:
+            self._measure()
+        self.running.compiled = True
+        return True
 
     def end(self, value: Any = None) -> Any:
         """Flush at the cell's end, and give back the value of its last expression."""
@@ -163,6 +192,13 @@ class Cells:
             torchy.flush(reason="display")
         return self._format(value, *arguments, **options)
 
+    def profile(self, code: str, *arguments: Any) -> Any:
+        """Let `%prun` measure a flush at the end of what it runs, which is no tree that can be changed."""
+        if self.running is not None:
+            self._measure()
+            code = f"{code.rstrip()}\n{END}()"
+        return self._run_with_profiler(code, *arguments)
+
     # -- the session
 
     def _start(self, options: Options, marked: bool) -> None:
@@ -171,7 +207,15 @@ class Cells:
         except torchy.WalkerUnavailable as unavailable:
             self._tell_why_eager(unavailable)
             return
-        self.running = Running(session, options, self._info, time.perf_counter(), marked)
+        self.running = Running(session, options, self._info, time.perf_counter(), marked, marked)
+
+    def _measure(self) -> None:
+        if self.running is None:
+            return
+        torchy.flush(reason="before a measurement")
+        if not self.running.measures:
+            torchy.enable(skip_dead=False)  # until the cell's end
+            self.running.measures = True
 
     def _enable(self, options: Options) -> torchy.Session:
         if torchy.walker_ready():
@@ -204,8 +248,9 @@ class Cells:
         try:
             torchy.flush(reason=reason)
         finally:
-            if torchy.current_session() is running.session:
-                torchy.disable()
+            for _ in range(1 + running.measures):
+                if torchy.current_session() is running.session:
+                    torchy.disable()
         cells = self._below_magics() | self.sources
         hint = (
             f"Out keeps {running.kept / LARGE:.0f} MiB of this cell's result alive; "
@@ -250,16 +295,11 @@ class Cells:
         return found
 
     def _below_magics(self) -> dict[str, CellSource]:
-        """Return what `%%time` and `%timeit` compile of the running cell, by their names for it."""
+        """Return what magics that measure compile of the running cell, by their names for it."""
         if not self.sources:
             return {}
         cell = list(self.sources.values())[-1]
-        lines = cell.text.split("\n")
-        while lines and lines[0].startswith("%%"):
-            del lines[0]
-        below = CellSource(f"{cell.name} below %%time", "\n".join(lines))
-        timed = CellSource(f"{cell.name} in %timeit", "")
-        return {"<timed exec>": below, "<timed eval>": below, "<magic-timeit>": timed}
+        return {file: source for file, name in MEASURED.items() if (source := _part(cell, name))}
 
     def _kept_by_out(self, value: object) -> int:
         if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
@@ -275,16 +315,14 @@ class WrapLastExpression(ast.NodeTransformer):
 
     Parameters
     ----------
-    session_runs
-        Tells if a session runs.
+    before_part
+        Called before something is compiled that is no marked cell; tells if a session runs.
     shows_assigned
         Tells if a last assignment's value is shown too, a setting of IPython.
     """
 
-    def __init__(
-        self, session_runs: Callable[[], bool], shows_assigned: Callable[[], bool]
-    ) -> None:
-        self._session_runs = session_runs
+    def __init__(self, before_part: Callable[[], bool], shows_assigned: Callable[[], bool]) -> None:
+        self._before_part = before_part
         self._shows_assigned = shows_assigned
 
     def visit_Module(self, module: ast.Module) -> ast.Module:
@@ -292,7 +330,7 @@ class WrapLastExpression(ast.NodeTransformer):
         if not module.body:
             return module
         marked = _is_marker(module.body[0])
-        if not (marked or self._session_runs()):
+        if not (marked or self._before_part()):
             return module
         last = module.body[-1]
         end = ast.copy_location(ast.Name(END, ast.Load()), last)
@@ -304,6 +342,16 @@ class WrapLastExpression(ast.NodeTransformer):
             call = ast.copy_location(ast.Call(end, value, []), last)
             module.body.append(ast.copy_location(ast.Expr(call), last))
         return ast.fix_missing_locations(module)
+
+
+def _part(cell: CellSource, magic: str) -> CellSource | None:
+    """Return what a magic makes of a cell: all below it, or the lines with it; None if it has none."""
+    lines = cell.text.split("\n")
+    begin = next((i for i, line in enumerate(lines) if not line.startswith("%%")), len(lines))
+    if any(line.split()[0] == f"%%{magic}" for line in lines[:begin]):
+        return CellSource(f"{cell.name} below %%{magic}", "\n".join(lines[begin:]))
+    found = dict.fromkeys(line.strip() for line in lines if re.search(rf"(?<!%)%{magic}\b", line))
+    return CellSource(f"{cell.name} in %{magic}", " or ".join(found)) if found else None
 
 
 def _assigned_name(statement: ast.stmt) -> str | None:
