@@ -49,7 +49,7 @@ class Ask(enum.IntEnum):
     PAUSE = 6
 
 
-CREATED, WRITTEN, LIVE = 1, 2, 4  # a slot's flags; the walker's
+CREATED, WRITTEN, LIVE, HEAVY = 1, 2, 4, 8  # a slot's flags; the walker's
 
 REASONS = (
     "{} runs now",  # an operand is pending
@@ -323,10 +323,12 @@ class Runtime:
         if self._checks:
             require_valid(trace, recording.layouts())
             require_valid_plan(entry.plan, trace)
-        if settings.compile != "never":
+        heavy = bool(running.flags) and bool(running.flags[0] & HEAVY)
+        if settings.compile != "never" and not heavy:
             always, tell = settings.compile == "always", session.builder.event
             prepare(self.kernels, entry, recording.layouts, always, settings.numerics, tell)
-        compiled = settings.compile != "never" and entry.compiled
+        # a kernel needs all of its operands at once; op by op, each goes after its last use
+        compiled = settings.compile != "never" and entry.compiled and not heavy
         program = entry.take() if compiled else entry.interpretation()
         where = current_source()
         script = Script(entry, program, compiled, settings.numerics, reason, where)

@@ -1,64 +1,10 @@
 """Rule 9, bounded: a program that never looks runs in bounded memory, and traces end by themselves."""
 
 import gc
-import threading
-import time
-from pathlib import Path
 
 import pytest
 import torch
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
-MIB = 2**20
-
-
-def resident():
-    """Return the resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-class Peak:
-    """Watches the resident memory within its block."""
-
-    def __enter__(self):
-        gc.collect()
-        self.start = self.highest = resident()
-        self.running = True
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def watch(self):
-        while self.running:
-            self.highest = max(self.highest, resident())
-            time.sleep(0.002)
-
-    def __exit__(self, *error):
-        self.running = False
-        self.thread.join()
-        self.bytes = max(self.highest, resident()) - self.start
-
-
-def peaks(body, warm=1, **settings):
-    """Return the memory that a program needs eagerly and under Torchy, both measured warm."""
-    import torchy
-
-    for _ in range(warm):
-        body()
-        with torchy.lazy(**settings):
-            body()
-    with Peak() as eager:
-        body()
-    with Peak() as lazily, torchy.lazy(**settings):
-        body()
-    return eager.bytes, lazily.bytes
-
-
-def assert_bounded(eager, lazily):
-    """Rule 9's own words."""
-    assert lazily <= eager * 1.05 + 16 * MIB, (
-        f"eager {eager / MIB:.1f} MiB, torchy {lazily / MIB:.1f} MiB"
-    )
+from bounds import MIB, TIERS, Peak, assert_bounded, peaks, resident
 
 
 @TIERS

@@ -67,18 +67,26 @@ inline void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stac
   std::optional<c10::ScalarType> dtype;
   std::optional<c10::Layout> layout;
   std::optional<c10::Device> device;
+  bool small = false;  // else nobody knows
   const auto& arguments = op.schema().arguments();
   const size_t first = stack->size() - arguments.size();
   for (size_t i = 0; i < arguments.size(); ++i) {
     const auto& value = (*stack)[first + i];
     if (value.isNone()) continue;
+    if (arguments[i].name() == "size" && value.isIntList()) {
+      constexpr int64_t kBytes = 8;  // of an element, at most
+      small = c10::multiply_integers(value.toIntVector()) < int64_t{Session::kNoticed} / kBytes;
+    }
     if (arguments[i].name() == "dtype") dtype = value.toScalarType();
     if (arguments[i].name() == "layout") layout = value.toLayout();
     if (arguments[i].name() == "device") device = value.toDevice();
   }
   c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
   settle_arguments(*info_of(op), *stack);
-  LargeBlock::drop_spare();  // nobody knows how large a factory's result is
+  if (!small) {
+    LargeBlock::drop_spare();
+    make_room();
+  }
   bool tensors = false;
   for (size_t i = 0; i < arguments.size(); ++i)
     each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {

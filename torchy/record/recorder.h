@@ -383,6 +383,7 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
       slot.kept = Kept::of(*slot.storage);
       slot.bytes = storage.nbytes();
       trace_.large_bytes += slot.bytes;
+      trace_.input_bytes += slot.bytes;
       trace_.slot_of.emplace(slot.storage, operand.slot);
       watch(*slot.storage);
     }

@@ -76,8 +76,21 @@ inline void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) 
   if (carrying) carry(*stack, info.results);
 }
 
+// An op is about to run by itself: what eager would have let go of by now goes first.
+inline void make_room() {
+  std::shared_ptr<Session> session = this_session;
+  if (!session || Paused::active() || !thread_has_bit()) return;
+  bool much = false;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    much = session->keeps_much();
+  }
+  if (much) flush(*session, Reason::kBytes, "");
+}
+
 // A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
 inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  if (info.allocates) make_room();
   std::vector<c10::StorageImpl*> storages;
   for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
     each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
@@ -139,6 +152,7 @@ inline void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet 
   for (int argument : info.result_argument)
     before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
   const int64_t epoch = registry().epoch;
+  make_room();
   {
     NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
     run_now(info, keys, stack);
@@ -259,6 +273,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         break;
       case Outcome::kRunNow:
         ++session->run_now;
+        make_room();
         return run_now(info, keys, stack);
       case Outcome::kOtherState:
         flush(*session, Reason::kState, "");
@@ -304,6 +319,7 @@ struct See : c10::OperatorKernel {
         return record(info, keys, stack);
       default:
         if ((++session->run_now & 0xfff) == 0) ask(Ask::kPace, session->id, 0);
+        make_room();
         return run_now(info, keys, stack);
     }
   }

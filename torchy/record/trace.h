@@ -50,7 +50,8 @@ struct View {
 };
 
 // What Python sees of a slot during a flush.
-enum SlotFlag : uint8_t { kCreated = 1, kWritten = 2, kLive = 4 };
+// Heavy, on the first slot: all that the flush needs at once is more than the bound allows.
+enum SlotFlag : uint8_t { kCreated = 1, kWritten = 2, kLive = 4, kHeavy = 8 };
 
 struct Trace {
   // Tensors known to carry the bit. Those that are gone are let go of now and then.
@@ -78,6 +79,7 @@ struct Trace {
   std::optional<Precision> precision;  // if it has calls
   size_t large_bytes = 0;              // since the memory kept alive was last weighed
   size_t peak = 0;                     // bytes that eager would have held at most
+  size_t input_bytes = 0;              // of slots that are not created here
   std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
   std::vector<uint8_t> flags;          // by slot
   std::vector<int64_t> ids;            // of the path's nodes
@@ -196,8 +198,21 @@ struct Session {
     if (trace.large_bytes < kNoticed && trace.path.size() % 64 != 0) return false;
     trace.large_bytes = 0;
     // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
-    return weigh() > trace.peak + std::max(slack_bytes, trace.peak / 20) / 2;
+    const size_t needed = weigh();
+    return needed > trace.peak + allowance(trace) / 2;
   }
+
+  // Whether the trace keeps much that eager would have let go of by now: an op that is about to
+  // run by itself may want as much.
+  bool keeps_much() const {
+    if (trace.input_bytes <= allowance(trace) / 2) return false;
+    size_t needed = 0, eager = 0;
+    trace.weigh(needed, eager);
+    return needed > eager + allowance(trace) / 2;
+  }
+
+  // By how much a flush may exceed what eager would have held.
+  size_t allowance(const Trace& of) const { return std::max(slack_bytes, of.peak / 20); }
 
   // The bytes that a flush would need now; what eager would hold counts towards its peak.
   size_t weigh() {
@@ -376,7 +391,10 @@ inline int claim_flush(Session& session, bool wait) {
 }
 
 // What the program can still reach now is live, and held until the flush is finished.
-inline void find_live(Trace& trace) {
+inline void find_live(Trace& trace, size_t allowance) {
+  size_t needed = 0, eager = 0;
+  trace.weigh(needed, eager);
+  const bool heavy = needed > std::max(trace.peak, eager) + allowance;
   for (Slot& slot : trace.slots) {
     if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
     slot.live = slot.pending() ? static_cast<bool>(slot.held) : slot.reachable();
@@ -385,13 +403,14 @@ inline void find_live(Trace& trace) {
     trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
                           (slot.live ? kLive : 0));
   }
+  if (heavy && !trace.flags.empty()) trace.flags[0] |= kHeavy;
 }
 
 inline int begin_flush(Session& session, bool wait) {
   int claimed = claim_flush(session, wait);
   if (claimed != 1) return claimed;
   Trace& trace = *session.running;
-  if (trace.flags.empty()) find_live(trace);
+  if (trace.flags.empty()) find_live(trace, session.allowance(trace));
   const auto now = ProcessState::now();
   if (!(now == trace.state)) {
     session.outer_state = now;

@@ -44,6 +44,7 @@ struct OpInfo {
   uint64_t writes = 0;               // a bit for each argument that the schema says is written to
   std::vector<int> result_argument;  // the argument a result is an alias of, or -1 if it is fresh
   bool fresh_tensors = false;        // all results are tensors
+  bool allocates = false;            // a result is no alias of an argument
   OpClass op_class = OpClass::kUnknown;
   bool pointwise = false;
   LayoutRule rule = LayoutRule::kLearn;
@@ -77,7 +78,9 @@ inline OpInfo::OpInfo(const c10::OperatorHandle& handle) : op(handle) {
       }
     }
     result_argument.push_back(from);
-    if (result.type()->kind() != c10::TypeKind::TensorType) fresh_tensors = false;
+    const bool tensor = result.type()->kind() == c10::TypeKind::TensorType;
+    if (!tensor) fresh_tensors = false;
+    if (tensor && !result.alias_info() && schema.name() != "aten::_unsafe_view") allocates = true;
   }
 }
 
