@@ -38,6 +38,28 @@ inline bool is_large(const c10::TensorImpl& tensor) {
          tensor.numel() * tensor.itemsize() >= kLarge;
 }
 
+// Another storage may be on the same memory (from DLPack, or a buffer): flushes what still has to
+// read what is about to be written there.
+inline void settle_memory(const c10::StorageImpl& written, Reason reason, const char* text) {
+  const auto* begin = static_cast<const char*>(written.data_ptr().get());
+  const auto* end = begin + written.nbytes();
+  auto reads = [&](const Trace* trace) {
+    return trace && std::any_of(trace->slots.begin(), trace->slots.end(), [&](const Slot& slot) {
+             if (!slot.kept || slot.storage == &written) return false;
+             const auto* address = static_cast<const char*>(slot.address());
+             return address < end && begin < address + slot.bytes;
+           });
+  };
+  std::vector<std::shared_ptr<Session>> sessions;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    for (auto& session : registry().sessions)
+      if (reads(&session->trace) || reads(session->running.get())) sessions.push_back(session);
+  }
+  for (auto& session : sessions)
+    flush(*session, session == this_session ? reason : Reason::kOtherThread, text);
+}
+
 // Computes what is pending on an op's arguments, and takes stray bits off.
 inline void settle_arguments(const OpInfo& info, const Stack& stack) {
   const size_t first = stack.size() - info.arguments;
@@ -48,6 +70,9 @@ inline void settle_arguments(const OpInfo& info, const Stack& stack) {
       if (auto* storage = watched_storage(tensor))
         settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,
                        c10::toString(info.op.operator_name()).c_str());
+      if (written && tensor.has_storage() && !tensor.storage().resizable())
+        settle_memory(*tensor.storage().unsafeGetStorageImpl(), Reason::kWrite,
+                      c10::toString(info.op.operator_name()).c_str());
       if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
         take_bit(*tensor.unsafeGetTensorImpl());
       if (is_large(*tensor.unsafeGetTensorImpl())) LargeBlock::drop_spare();
