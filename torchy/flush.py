@@ -66,10 +66,8 @@ class Script:
     reason: str
     where: Source | None
 
-    def tell(
-        self, builder: ReportBuilder, recording: Recording, seconds: float, told: set[str | None]
-    ) -> None:
-        """Write the report's record of a flush; ``told`` are the kernels whose code it has."""
+    def tell(self, builder: ReportBuilder, recording: Recording, seconds: float) -> None:
+        """Write the report's record of a flush."""
         entry, last = self.entry, self.entry.sizes.words
         sizes = self._sizes(recording)
         recording = replace(recording, words=sizes.words)
@@ -78,8 +76,8 @@ class Script:
             + len(recording.times)
             + (0 if sizes.words is last else len(sizes.words))
         )
-        if not told.issuperset(entry.kernel_ids):
-            self._tell_kernels(builder, told)
+        if not builder.told.issuperset(entry.kernel_ids):
+            self._tell_kernels(builder)
         builder.trace(
             reason=self.reason,
             where=self.where,
@@ -95,15 +93,15 @@ class Script:
             held_bytes=held,
         )
 
-    def _tell_kernels(self, builder: ReportBuilder, told: set[str | None]) -> None:
+    def _tell_kernels(self, builder: ReportBuilder) -> None:
         entry = self.entry
         for step, kernel_id, kernel in zip(
             entry.plan.steps, entry.kernel_ids, entry.kernels, strict=True
         ):
-            if kernel_id is None or kernel_id in told or not isinstance(step, FusedGroup):
+            if kernel_id is None or kernel_id in builder.told or not isinstance(step, FusedGroup):
                 continue
             if kernel is not None:
-                told.add(kernel_id)
+                builder.told.add(kernel_id)
                 builder.kernel(
                     kernel_id,
                     compile_seconds=kernel.compile_seconds,

@@ -79,7 +79,6 @@ class Session:
         self.pace = Pace(runtime.tiny_op)
         self.asleep = False
         self.open = True
-        self.kernels_told: set[str | None] = {None}  # with their code
         self._last_counters: native.Counters | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +115,7 @@ class Runtime:
         self.sessions: dict[int, Session] = {}
         self._switch = threading.RLock()  # while sessions come and go
         self.readers = Readers(self.settle, self._settle_storage, self.paused)
-        self.most_places = 100_000  # about 1 KB each, in the walker and here
+        self.most_places = 40_000  # about 3 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session
         self._origins: dict[Source | None, int] = {}
         self._variants: dict[tuple[Any, ...], int] = {}  # settings that change what a flush runs
@@ -373,7 +372,7 @@ class Runtime:
     def _finished(self, session: Session, flush: Flush, called: float) -> None:
         script, recording = flush.script, flush.recording
         self.read_log(session)  # flushes before this one
-        script.tell(session.builder, recording, flush.seconds, session.kernels_told)
+        script.tell(session.builder, recording, flush.seconds)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)
         if script.entry.visits > 2:  # first sights, and compiling, are paid once
@@ -390,7 +389,7 @@ class Runtime:
             script = self._scripts[record.script]
             trace = script.entry.trace
             recording = Recording(trace, record.words, record.numbers, record.times)
-            script.tell(session.builder, recording, record.seconds, session.kernels_told)
+            script.tell(session.builder, recording, record.seconds)
             script.weigh(session.pace, recording, record.seconds - record.call_seconds)
         session.pace.ours += time.perf_counter() - begin
 

@@ -84,11 +84,10 @@ def _unwrapped(argument: Any) -> Any:
 
 
 class Places:
-    """What the walker's nodes mean, decoded once each."""
+    """What the walker's nodes mean: decoded once for each trace that ends there."""
 
     def __init__(self, walker: Walker) -> None:
         self._walker = walker
-        self._nodes: dict[int, Place] = {}
         self._traces: dict[int, Trace] = {}
         self.sources: dict[int, Source | None] = {}  # by step
 
@@ -98,7 +97,6 @@ class Places:
 
     def clear(self) -> None:
         """Forget all: the walker has."""
-        self._nodes.clear()
         self._traces.clear()
         self.sources.clear()
 
@@ -109,16 +107,10 @@ class Places:
             known = self._traces[path[-1]] = self._build(path)
         return known
 
-    def _node(self, index: int) -> Place:
-        node = self._nodes.get(index)
-        if node is None:
-            node = self._nodes[index] = Place.of(self._walker.describe_node(index))
-        return node
-
     def _build(self, path: Sequence[int]) -> Trace:
         builder = _Builder()
         for index in path:
-            node = self._node(index)
+            node = Place.of(self._walker.describe_node(index))
             builder.add(node, self.sources.get(node.step))
         return builder.trace()
 

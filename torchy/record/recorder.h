@@ -3,6 +3,7 @@
 
 #include <ATen/MemoryOverlap.h>
 
+#include <array>
 #include <cstring>
 
 #include "numbers.h"
@@ -315,6 +316,17 @@ inline Words Recorder::signature_key() const {
   return words;
 }
 
+// What stands for an operand among a step's arguments: the same two for all.
+inline const at::Tensor& operand_model(bool requires_grad) {
+  static const auto* models = [] {  // they live as long as the process
+    auto made = std::make_unique<std::array<at::Tensor, 2>>();
+    for (auto& model : *made) model = at::detail::empty_meta({0}, c10::kFloat);
+    made->back().set_requires_grad(true);
+    return made.release();
+  }();
+  return (*models)[requires_grad];
+}
+
 inline Step* Recorder::add_step(Node* parent) {
   auto& all = registry();
   auto step = std::make_unique<Step>();
@@ -329,9 +341,7 @@ inline Step* Recorder::add_step(Node* parent) {
   for (size_t i = 0; i < info_.arguments; ++i)
     step->arguments.push_back(map_tensors(stack_[first_ + i], [this](const at::Tensor& tensor) {
       if (is_number(tensor)) return wrapped_number(item_of(tensor));
-      at::Tensor operand = at::detail::empty_meta({0}, c10::kFloat);
-      operand.set_requires_grad(!info_.pointwise && tensor.requires_grad());
-      return operand;
+      return operand_model(!info_.pointwise && tensor.requires_grad());
     }));
   for (const Given& operand : scratch_.operands)
     step->operands.push_back({operand.view, operand.slot, static_cast<int>(operand.tensor->dim()),

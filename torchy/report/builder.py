@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -65,6 +65,8 @@ class ReportBuilder:
         self._held_bytes = 0
         self._events: deque[EventRecord] = deque(maxlen=keep)
         self._kernels: dict[str, KernelRecord] = {}
+        self._uses: Counter[str] = Counter()  # of a kernel, by the traces that are kept
+        self.told: set[str | None] = {None}  # kernels whose code it has
         self._totals = Totals()
 
     def trace(
@@ -130,12 +132,24 @@ class ReportBuilder:
             totals.compiled += tier == "compiled"
             totals.seconds += seconds
             totals.bytes_saved += bytes_saved
+            self._uses.update(id for id in kernels if id is not None)
             self._traces.append(record)
             self._held.append(held_bytes)
             self._held_bytes += held_bytes
             while len(self._traces) > self._keep or self._held_bytes > MOST_HELD_BYTES:
-                self._traces.popleft()
                 self._held_bytes -= self._held.popleft()
+                self._forget_kernels(self._traces.popleft().kernels)
+
+    def _forget_kernels(self, ids: Sequence[str | None]) -> None:
+        """Let go of a dropped trace's kernels, with their code, that no other one has."""
+        for id in ids:
+            if id is None:
+                continue
+            self._uses[id] -= 1
+            if self._uses[id] <= 0:
+                del self._uses[id]
+                self._kernels.pop(id, None)
+                self.told.discard(id)
 
     def kernel(
         self,

@@ -95,9 +95,15 @@ class Compiled:
 
 
 class Kernels:
-    """All kernels of the process, by id: compiled here and now, or by a thread in the background."""
+    """All kernels of the process, by id: compiled here and now, or by a thread in the background.
 
-    def __init__(self, capacity: int = 4096) -> None:
+    Parameters
+    ----------
+    capacity
+        How many are kept: about 50 KB each.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
         self.compiler = Compiler()
         self.compiled = 0
         self.failed = 0

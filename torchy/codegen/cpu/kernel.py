@@ -184,6 +184,7 @@ class Compiler:
         llvm.initialize_native_asmprinter()
         self.cpu = llvm.get_host_cpu_name()
         self.features = llvm.get_host_cpu_features().flatten()
+        self.machine = self._machine()  # holds much once it has compiled: all kernels share it
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
         self.verifier = Verifier(self._run_unverified)
@@ -198,9 +199,11 @@ class Compiler:
         """Compile a module that calls these symbols; the engine owns the code."""
         try:
             module = llvm.parse_assembly(text)
-            engine = llvm.create_mcjit_compiler(module, self._machine())
+            code = llvm.ObjectFileRef.from_data(self.machine.emit_object(module))
+            engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine())
             for name, address in symbols.items():
                 engine.add_global_mapping(module.get_function(name), address)
+            engine.add_object_file(code)
             engine.finalize_object()
         except RuntimeError as error:
             raise CompileError(f"LLVM: {error}") from error
