@@ -32,6 +32,21 @@ class _Process:
                 self.runtime = Runtime(cache_dir)
             return self.runtime
 
+    @property
+    def depth(self) -> int:
+        """How many regions are open on this thread."""
+        return len(self.runtime.stack) if self.runtime is not None else 0
+
+    def unwind(self, depth: int) -> None:
+        """End the regions beyond a depth that an interrupt has left open; flushes nothing."""
+        if self.runtime is not None and self.depth > depth:
+            self.runtime.unwind(depth)
+
+    def leave(self, reason: str) -> None:
+        """End this thread's innermost region, if there is one."""
+        if self.runtime is not None and self.depth > 0:
+            self.runtime.leave(reason)
+
 
 _process = _Process()
 
@@ -61,14 +76,18 @@ def enable(**settings: Any) -> Session:
     WalkerUnavailable
         If the walker cannot be built or loaded here; the message says what to do.
     """
-    checked = Settings.of(**settings)
-    return _process.get(checked.cache_dir).enter(checked, settings)
+    depth = _process.depth
+    try:
+        checked = Settings.of(**settings)
+        return _process.get(checked.cache_dir).enter(checked, settings)
+    except BaseException:
+        _process.unwind(depth)
+        raise
 
 
 def disable() -> None:
     """Flush, and end what :func:`enable` began last on this thread; nothing if there is none."""
-    if _process.runtime is not None and _process.runtime.stack:
-        _process.runtime.leave("disable")
+    _process.leave("disable")
 
 
 def flush(reason: str = "flush()") -> None:
@@ -123,7 +142,12 @@ class lazy:  # noqa: N801  (reads as a function)
         self._settings = settings
 
     def __enter__(self) -> Session:
-        return enable(**self._settings)
+        depth = _process.depth
+        try:
+            return enable(**self._settings)
+        except BaseException:  # nobody would call `__exit__`
+            _process.unwind(depth)
+            raise
 
     def __exit__(
         self,
@@ -131,8 +155,13 @@ class lazy:  # noqa: N801  (reads as a function)
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if _process.runtime is not None and _process.runtime.stack:
-            _process.runtime.leave()
+        depth = None
+        try:
+            depth = _process.depth
+            _process.leave("end of the region")
+        except BaseException:  # an interrupt may come in before, or within, what ends it
+            _process.unwind((_process.depth if depth is None else depth) - 1)
+            raise
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return the function with its whole run as a region."""

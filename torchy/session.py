@@ -98,9 +98,10 @@ class Session:
         return counters._asdict() | {"kernels_compiled": self._runtime.kernels.compiled}
 
     def close(self) -> None:
-        """Let go of the walker's side; called once nothing is pending any more."""
-        self._runtime.read_log(self)
-        self._last_counters = self._runtime.walker.counters(self.id)
+        """Let go of the walker's side; called once nothing is pending any more, again after an interrupt."""
+        if self._last_counters is None:
+            self._runtime.read_log(self)
+            self._last_counters = self._runtime.walker.counters(self.id)
         self._runtime.walker.library.torchy_close(self.id)
 
 
@@ -155,6 +156,7 @@ class Runtime:
             return session
         session = Session(self, next(self._numbers), settings)
         library.torchy_pause(-1)
+        self.stack.append((session, settings))  # first, and taken off last: see `unwind`
         with self._switch:
             self.sessions[session.id] = session
             self.readers.install()
@@ -162,7 +164,6 @@ class Runtime:
                 session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
             )
         self._tune(session, settings)
-        self.stack.append((session, settings))
         library.torchy_attach(session.id)
         return session
 
@@ -197,25 +198,37 @@ class Runtime:
 
     def leave(self, reason: str = "end of the region") -> None:
         """Close this thread's innermost region: flushes if it is the last or had settings of its own."""
-        session, settings = self.stack[-1]
-        outer = self.stack[-2][1] if len(self.stack) > 1 else None
+        depth = len(self.stack) - 1
+        try:
+            session, settings = self.stack[-1]
+            if depth == 0:
+                self.flush(session.id, reason)
+            elif self.stack[-2][1] != settings:
+                self.flush(session.id, "settings changed")
+            self.unwind(depth)
+        except BaseException:
+            self.unwind(depth)
+            raise
+
+    def unwind(self, depth: int) -> None:
+        """End this thread's regions but the outermost ``depth``; flushes nothing.
+
+        An interrupt may come in anywhere, here as well: doing it again does what is missing.
+        """
         library = self.walker.library
-        if outer is not None:
+        while len(self.stack) > max(depth, 1):
             self.stack.pop()
-            if outer != settings:
-                try:
-                    self.flush(session.id, "settings changed")
-                finally:
-                    self._tune(session, outer)
+        if not self.stack:
+            return
+        session, settings = self.stack[0] if depth == 0 else self.stack[-1]
+        if depth > 0:
+            self._tune(session, settings)
             library.torchy_attach(session.id)
             return
-        try:
-            self.flush(session.id, reason)
-        finally:
-            self.stack.pop()
-            library.torchy_attach(-1)
-            session.open = False
-            self._close_if_done(session)
+        library.torchy_attach(-1)
+        session.open = False
+        self._close_if_done(session)
+        self.stack.clear()
 
     def _close_if_done(self, session: Session) -> None:
         """Let go of a session that has ended; not while a flush that failed can still be resumed."""
@@ -286,10 +299,10 @@ class Runtime:
         """
         library = self.walker.library
         with self.unseen():
-            claim = library.torchy_begin(number)
-            if claim == 0:
-                return
+            joined = library.torchy_flushes(number)
             try:
+                if library.torchy_begin(number) == 0:
+                    return
                 running = self.walker.running(number)
                 if running is None:  # a signal handler, or a finalizer, has finished it meanwhile
                     return
@@ -297,7 +310,8 @@ class Runtime:
                 if flush is None or flush.serial != running.serial:
                     flush = self._flushes[number] = self._begin(number, running, reason)
                 flush.advance()
-                flush.kept = flush.kept or self._remember(number, flush.script, asked)
+                if not flush.kept:
+                    self._remember(number, flush, asked)
                 ended = self.walker.running(number)
                 called = library.torchy_finish(number, self._origin(flush.script.where))
                 self._flushes.pop(number, None)
@@ -305,7 +319,7 @@ class Runtime:
                     flush.recording = replace(flush.recording, times=ended.times)
                     self._finished(self.sessions[number], flush, called * 1e-9)
             except BaseException:
-                if claim == 1:
+                if not joined:
                     library.torchy_leave(number)
                 raise
 
@@ -333,18 +347,20 @@ class Runtime:
         script = Script(entry, program, compiled, settings.numerics, reason, where)
         return Flush(self.walker, number, running.serial, script, recording)
 
-    def _remember(self, number: int, script: Script, asked: tuple[int, str] | None) -> bool:
+    def _remember(self, number: int, flush: Flush, asked: tuple[int, str] | None) -> None:
         """Have the walker run such a flush by itself from now on, if nothing can change any more.
 
         That it comes from the same line then is assumed, as for the ops of a place.
         """
+        script = flush.script
         entry, settings = script.entry, self.sessions[number].settings
         if asked is None or entry.visits < 2:
-            return False
+            return
         if settings.compile != "never" and entry.unsettled:
-            return False
+            return
         program, identity = script.program, next(self._numbers)
         self._scripts[identity] = script  # first: the walker will hold addresses of it
+        flush.kept = True  # as long as that is not known: the program is nobody else's then
         remembered = self.walker.library.torchy_remember(
             number,
             asked[0],
@@ -355,8 +371,8 @@ class Runtime:
             self._origin(script.where),
         )
         if not remembered:
+            flush.kept = False
             del self._scripts[identity]
-        return bool(remembered)
 
     def _origin(self, where: Source | None) -> int:
         """Return the number of the root for what is recorded after a flush; -1: ask."""

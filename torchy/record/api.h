@@ -155,6 +155,13 @@ void torchy_pause(int64_t on) {
   while (on < 0 && !pauses.empty()) pauses.pop_back();
 }
 
+// Whether this thread is in the midst of a session's flush.
+int64_t torchy_flushes(int64_t id) {
+  auto session = torchy::session_of(id);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return session && session->flusher == std::this_thread::get_id();
+}
+
 int64_t torchy_begin(int64_t id) {
   auto session = torchy::session_of(id);
   return session ? torchy::begin_flush(*session, /*wait=*/true) : 0;

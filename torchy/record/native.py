@@ -283,6 +283,7 @@ _FUNCTIONS = (
     ("close", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),
+    ("flushes", _INT, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
     ("finish", _INT, _INT, _INT),

@@ -76,12 +76,14 @@ class Readers:
         self._settle = settle
         self._paused = paused
         self._settle_storage = settle_storage
-        self._undo: list[Callable[[], None]] = []
+        self._replaced: list[tuple[Any, str, Any]] = []  # and what was there; None: inherited
+        self._installed = False
 
     def install(self) -> None:
         """Put the hooks in place; does nothing if they are."""
-        if self._undo:
+        if self._installed:
             return
+        self.uninstall()  # what an interrupt may have left
         for name, escapes in TENSOR_READERS.items():
             if hasattr(torch.Tensor, name):
                 self._replace(torch.Tensor, name, self._method(name, escapes))
@@ -93,19 +95,22 @@ class Readers:
                 self._replace(owner, name, self._paused_function(owner, name, reason))
         for name in STORAGE_READERS:
             self._replace(torch.UntypedStorage, name, self._storage_method(name))
+        self._installed = True
 
     def uninstall(self) -> None:
-        """Leave torch as it was."""
-        while self._undo:
-            self._undo.pop()()
+        """Leave torch as it was; may be called again after an interrupt."""
+        self._installed = False
+        while self._replaced:
+            owner, name, own = self._replaced[-1]
+            if own is not None:
+                setattr(owner, name, own)
+            elif name in vars(owner):
+                delattr(owner, name)
+            self._replaced.pop()
 
     def _replace(self, owner: Any, name: str, hook: Any) -> None:
-        own = vars(owner).get(name)
+        self._replaced.append((owner, name, vars(owner).get(name)))
         setattr(owner, name, hook)
-        if own is None:
-            self._undo.append(functools.partial(delattr, owner, name))
-        else:
-            self._undo.append(functools.partial(setattr, owner, name, own))
 
     def _method(self, name: str, escapes: bool) -> Any:
         original = getattr(torch.Tensor, name)
