@@ -111,7 +111,7 @@ def _intact(library: Path) -> bool:
     """Tell whether a built walker is what was built: its digest lies beside it."""
     digest = library.with_suffix(".sha256")
     try:
-        return digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest()
+        return digest.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode()
     except OSError:
         return False
 
@@ -205,7 +205,13 @@ class Walker:
     """
 
     def __init__(self, library: Path, answer: Callable[[int, int, int, str], int]) -> None:
-        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        try:
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise WalkerUnavailable(
+                f"Torchy cannot load its walker: {error}. Delete {library} to have it built anew, or "
+                "name another folder with torchy.enable(cache_dir=...) or $XDG_CACHE_HOME."
+            ) from error
         self.library = ctypes.CDLL(str(library))
         for name, result, *arguments in _FUNCTIONS:
             function = getattr(self.library, f"torchy_{name}")
