@@ -117,9 +117,10 @@ class Readers:
         settle = self._settle
 
         @functools.wraps(original)
-        def reader(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            settle(tensor, escapes, name)
-            return original(tensor, *args, **kwargs)
+        def reader(*args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], torch.Tensor):  # else torch itself raises
+                settle(args[0], escapes, name)
+            return original(*args, **kwargs)
 
         return reader
 
@@ -154,9 +155,10 @@ class Readers:
         settle = self._settle_storage
 
         @functools.wraps(original)
-        def reader(storage: torch.UntypedStorage, *args: Any, **kwargs: Any) -> Any:
-            settle(storage._cdata, f"UntypedStorage.{name}")
-            return original(storage, *args, **kwargs)
+        def reader(*args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], torch.UntypedStorage):
+                settle(args[0]._cdata, f"UntypedStorage.{name}")
+            return original(*args, **kwargs)
 
         return reader
 
