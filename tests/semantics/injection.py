@@ -90,23 +90,27 @@ class Tracer:
 
 
 def in_a_child(work: Callable[[], object]) -> object:
-    """Return what a function returns in a forked process; a text that tells how it failed if it did."""
+    """Return what a function returns in a forked process; raise AssertionError if that fails, hangs or dies."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(HANGS)
         try:
-            answer: object = work()
+            answer: tuple[bool, object] = (True, work())
         except BaseException:  # noqa: BLE001 - whatever it is, the parent shall see it
-            answer = traceback.format_exc()
-        os.write(write, pickle.dumps(answer))
+            answer = (False, traceback.format_exc())
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(pickle.dumps(answer))
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        answer = pipe.read()
+        answered = pipe.read()
     _, status = os.waitpid(child, 0)
-    return pickle.loads(answer) if answer else f"died: {os.waitstatus_to_exitcode(status)}"
+    assert answered, f"died: {os.waitstatus_to_exitcode(status)}"
+    fine, value = pickle.loads(answered)
+    assert fine, value
+    return value
 
 
 def failures(work: Callable[[Tracer], object], positions: Iterable[int], **options) -> list[str]:
@@ -125,7 +129,10 @@ def failures(work: Callable[[Tracer], object], positions: Iterable[int], **optio
                 return f"{tracer.where}: {traceback.format_exc()}"
             return None
 
-        answer = in_a_child(one)
+        try:
+            answer = in_a_child(one)
+        except AssertionError as error:
+            answer = error
         if answer is not None:
             found.append(f"position {position}: {answer}")
     return found
