@@ -30,6 +30,7 @@ from torchy.record.native import Record, Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
 from torchy.record.source import current_source, raised_by_program
+from torchy.record.unseen import uncompiled, untraced
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.pace import Pace, tiny_op_seconds
@@ -243,6 +244,7 @@ class Runtime:
 
     # what the walker asks
 
+    @uncompiled
     def _answer(self, what: int, session: int, argument: int, text: str) -> int:
         if what == Ask.FLUSH:
             name = OP_READERS.get(text, text or "memory access")
@@ -473,6 +475,7 @@ class Runtime:
         """Run this thread's ops without recording them, and hidden from the program's modes."""
         with (
             self.paused(),
+            untraced(),
             torch._C.DisableTorchFunction(),
             torch._C._ExcludeDispatchKeyGuard(_MODES),
         ):

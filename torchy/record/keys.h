@@ -35,6 +35,12 @@ inline bool thread_has_bit() {
   return c10::impl::tls_local_dispatch_key_set().included_.has_backend(kBit);
 }
 
+// torch.jit.trace wants the ops inside of the one that arrives: those that it records itself come
+// here untraced.
+inline bool thread_is_traced() {
+  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Tracer);
+}
+
 inline void set_thread_bit(bool on) {
   auto keys = c10::impl::tls_local_dispatch_key_set();
   keys.included_ =

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed
 
+from torchy.record.unseen import uncompiled
+
 # method of torch.Tensor -> whether memory is handed out for good: such a storage's ops run at once from then on
 TENSOR_READERS: dict[str, bool] = {
     "tolist": False,
@@ -116,6 +118,7 @@ class Readers:
         original = getattr(torch.Tensor, name)
         settle = self._settle
 
+        @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
             if args and isinstance(args[0], torch.Tensor):  # else torch itself raises
@@ -129,6 +132,7 @@ class Readers:
         settle = self._settle
         escapes = "dlpack" in name
 
+        @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
             for tensor in _tensors(args):
@@ -141,6 +145,7 @@ class Readers:
         original = getattr(owner, name)
         settle, paused = self._settle, self._paused
 
+        @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
             for tensor in _tensors(args):
@@ -154,6 +159,7 @@ class Readers:
         original = getattr(torch.UntypedStorage, name)
         settle = self._settle_storage
 
+        @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
             if args and isinstance(args[0], torch.UntypedStorage):

@@ -335,7 +335,8 @@ struct See : c10::OperatorKernel {
     if (info.op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
     Session* session = this_session.get();
     if (!session && !Paused::active() && thread_has_bit()) set_thread_bit(false);  // a left-over
-    if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit())
+    if (!session || session->mode != SessionMode::kRecord || Paused::active() ||
+        !thread_has_bit() || thread_is_traced())
       return run_now(info, keys, stack);
     switch (info.op_class) {
       case OpClass::kDescend:

@@ -1,0 +1,43 @@
+"""Keeps Torchy's own work out of the sight of torch's compilers, which may be at work on the program above it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_torch: Any = torch._C  # more than its type stubs tell
+_TRACER = _torch._parse_dispatch_key("Tracer")
+_frames = _torch._dynamo.eval_frame
+_SKIP = _frames._FrameExecStrategy(_frames._FrameAction.SKIP, _frames._FrameAction.SKIP)
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Have ``torch.compile`` leave a function alone, with all that it calls; returns it.
+
+    A region that is compiled may break its graph and run Python: what that calls is compiled too.
+    """
+    _frames.set_code_exec_strategy(function.__code__, _SKIP)
+    return function
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Hide this thread's ops from ``torch.jit.trace``."""
+    state = _torch._get_tracing_state()
+    if state is None:
+        yield
+        return
+    excluded = _torch._dispatch_tls_is_dispatch_key_excluded(_TRACER)
+    _torch._dispatch_tls_set_dispatch_key_excluded(_TRACER, False)  # or the state cannot be set
+    _torch._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        _torch._set_tracing_state(state)
+        _torch._dispatch_tls_set_dispatch_key_excluded(_TRACER, excluded)
