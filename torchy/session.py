@@ -116,7 +116,7 @@ class Runtime:
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
         self._switch = threading.RLock()  # while sessions come and go
-        self.readers = Readers(self.settle, self._settle_storage, self.paused)
+        self.readers = Readers(self.settle, self._settle_storage, self._settle_all, self.paused)
         self.most_places = 40_000  # about 3 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session
         self._origins: dict[Source | None, int] = {}
@@ -499,11 +499,14 @@ class Runtime:
         if reason.endswith("data_ptr"):
             self.walker.library.torchy_escaped(storage)
 
+    def _settle_all(self, reason: str) -> None:
+        for number in list(self.sessions):
+            self.flush(number, reason)
+
     # forks
 
     def _before_fork(self) -> None:
-        for number in list(self.sessions):
-            self.flush(number, "fork")
+        self._settle_all("fork")
 
     def _at_exit(self) -> None:
         """Python goes: nothing may call it any more."""

@@ -1,10 +1,56 @@
 """Rules 1, 3, 4 and 6 for programs whose regions also use jit, compile, sparse, quantized, nested or complex tensors."""
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
 from sameness import program, quiet
 from torch import Tensor, nn
+
+
+def gate():
+    """Return a scripted module with data-dependent control flow.
+
+    Of a class of its own: after a few calls a scripted class is compiled anew, and rounds differently.
+    """
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.count = 0
+
+        def forward(self, x: Tensor, times: int) -> Tensor:
+            for _ in range(times):
+                if bool(x.sum() > 0):
+                    x = torch.tanh(self.linear(x))
+                else:
+                    x = x.abs() + 0.5
+                self.count += 1
+            return x
+
+    return torch.jit.script(Gate())
+
+
+@program(times=2, recorded=True)
+def test_a_scripted_module_is_trained():
+    with quiet():
+        model = gate()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    x, y, losses = torch.randn(5, 4) * 2, torch.randn(5, 4) + 0.1, []
+    for step in range(6):
+        loss = F.mse_loss(model(x * (step - 2), 3), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    stream = io.BytesIO()
+    with quiet():
+        torch.jit.save(model, stream)
+        stream.seek(0)
+        loaded = torch.jit.load(stream)
+    return [p + 0 for p in model.parameters()], losses, loaded(x + 1, 2), model.count, loaded.count
 
 
 @program(times=2, recorded=True)
@@ -331,3 +377,27 @@ def test_a_quantum_circuit_of_complex_gates():
     energy.backward()
     print(state.detach(), energy)
     return state.detach(), energy, angle
+
+
+@torch.jit.script
+def worded(x: Tensor) -> tuple[str, list[float], list[int]]:
+    """Turn values into text and numbers, in C++."""
+    numbers: list[float] = x.tolist()
+    steps: list[int] = []
+    for i in range(int(x.sum())):
+        steps.append(i)
+    return f"{x + 1} {x.sum()}", numbers, steps
+
+
+@program(recorded=True)
+def test_values_are_written_out_by_torchscript():
+    x = torch.arange(4.0) * 2
+    factor, scale = x * 7, torch.tensor(3.0) * 2
+    with quiet():
+        traced = torch.jit.trace(lambda t: t * factor + scale, (x,))
+        stream = io.BytesIO()
+        factor.mul_(2)
+        torch.jit.save(traced, stream)
+        stream.seek(0)
+        loaded = torch.jit.load(stream)
+    return worded(x + 1), str(traced.graph).count("\n"), traced(x), loaded(x + 1), x

@@ -47,6 +47,13 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
 # methods of torch.UntypedStorage that replace memory or hand it out
 STORAGE_READERS = ("resize_", "data_ptr")
 
+# what writes tensors to a file that only C++ knows: everything is computed first
+WHOLE_READERS: tuple[tuple[Any, str], ...] = tuple(
+    (owner, name)
+    for owner in (torch._C.ScriptModule, torch._C.ScriptFunction)
+    for name in ("save", "save_to_buffer", "_save_for_mobile", "_save_to_buffer_for_mobile")
+)
+
 # functions of torch that look at a tensor with many ops of their own: those are not the program's
 PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
     (torch._tensor_str, "_str", "print"),
@@ -65,6 +72,8 @@ class Readers:
         ``settle(tensor, escapes, reason)`` computes what is pending on a tensor.
     settle_storage
         The same for an address of a storage that is about to be replaced.
+    settle_all
+        ``settle_all(reason)`` computes all that is pending in any session.
     paused
         Gives a context in which this thread's ops are not recorded.
     """
@@ -73,11 +82,13 @@ class Readers:
         self,
         settle: Settle,
         settle_storage: Callable[[int, str], None],
+        settle_all: Callable[[str], None],
         paused: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._settle = settle
         self._paused = paused
         self._settle_storage = settle_storage
+        self._settle_all = settle_all
         self._replaced: list[tuple[Any, str, Any]] = []  # and what was there; None: inherited
         self._installed = False
 
@@ -92,6 +103,9 @@ class Readers:
         for owner, name in FUNCTION_READERS:
             if hasattr(owner, name):
                 self._replace(owner, name, self._function(owner, name))
+        for owner, name in WHOLE_READERS:
+            if hasattr(owner, name):
+                self._replace(owner, name, self._whole_function(owner, name))
         for owner, name, reason in PAUSED_READERS:
             if hasattr(owner, name):
                 self._replace(owner, name, self._paused_function(owner, name, reason))
@@ -152,6 +166,18 @@ class Readers:
                 settle(tensor, False, reason)
             with paused():
                 return original(*args, **kwargs)
+
+        return reader
+
+    def _whole_function(self, owner: Any, name: str) -> Any:
+        original = getattr(owner, name)
+        settle = self._settle_all
+
+        @uncompiled
+        @functools.wraps(original)
+        def reader(*args: Any, **kwargs: Any) -> Any:
+            settle(f"{name}()")
+            return original(*args, **kwargs)
 
         return reader
 
