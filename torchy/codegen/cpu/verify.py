@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import torch
 
+from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
 from torchy.ir.ops import OpSpec, dtype_kind, lookup, spec_of
@@ -247,7 +248,7 @@ class Verifier:
         with self.lock:
             if key not in self.verdicts:
                 try:
-                    with torch.device("cpu"):
+                    with torch.device("cpu"), one_thread():
                         verdict = self._try(spec, compute, _choosing(spec, literals))
                 except (CompileError, RuntimeError, TypeError, ValueError) as error:
                     verdict = f"{type(error).__name__}: {error}"  # not tried is not trusted
