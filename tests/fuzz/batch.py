@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import gc
+from collections.abc import Callable
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
@@ -92,13 +93,7 @@ def run_batch(
     gc.freeze()  # programs collect garbage: theirs
     coverage.watch_policy()
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=count, database=None, deadline=None, report_multiple_bugs=False, print_blob=False,
-        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @hypothesis.given(programs())
+    @drawing(seed, count, shrink)
     def check(program: Program) -> None:
         coverage.programs += 1
         print(MARK, program.to_json(), sep="\n", flush=True)
@@ -117,6 +112,17 @@ def run_batch(
     except (Differs, hypothesis.errors.FlakyFailure, hypothesis.errors.Flaky):
         return coverage, failures[-1]  # hypothesis runs the shortest last
     return coverage, None
+
+
+def drawing(seed: int, count: int, shrink: bool) -> Callable:
+    """Return a decorator: the function is called with so many programs, one after another."""
+    given = hypothesis.given(programs())
+    settings = hypothesis.settings(
+        max_examples=count, database=None, deadline=None, report_multiple_bugs=False, print_blob=False,
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    return lambda function: hypothesis.seed(seed)(settings(given(function)))
 
 
 def judge(program: Program) -> list[str]:

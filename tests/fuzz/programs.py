@@ -157,7 +157,7 @@ def programs(draw: Callable, most: int = 40) -> Program:
             draft.attempt(f"{name} = {draw(strategies.sampled_from(makers))}")
         begun = len(draft.lines)
         for number in range(draw(strategies.integers(1, most))):
-            keep = draw(strategies.integers(0, 19)) == 19
+            keep = draw(strategies.integers(0, 7)) == 7
             draft.attempt(draw(statements(draft.names or ["a"], number)), keep)
     random.setstate(random_state)
     before = draw(strategies.sampled_from([0, 0, begun, begun, begun + 3]))

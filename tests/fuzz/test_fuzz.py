@@ -1,12 +1,17 @@
 """All rules at once: random programs agree with eager, and random programs find faults."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from drive import batches, start_servers
 from faults import FAULTS
+from programs import TIERS
 
+CACHES = str(Path(__file__).with_name("caches.py"))
+MIB = 1 << 20
 SHARE = 8  # batches
+SECONDS = 200.0
 MINUTES = 5
 
 
@@ -24,6 +29,20 @@ def test_random_programs_agree_with_eager(servers):
         assert failure is None, str(failure)
         programs += coverage.programs
     assert programs >= SHARE * 30  # hypothesis leaves out what it has drawn before
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_random_programs_agree_where_nothing_is_kept(servers, tier):
+    kind, value, log = servers().call(CACHES, "disagreements", {"tier": tier, "count": 25}, SECONDS)
+    assert (kind, value) == ("passed", []), log[-3000:]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_footprint_of_random_programs_levels_off(servers, tier):
+    arguments = {"tier": tier, "shares": 6, "count": 40}
+    kind, value, log = servers().call(CACHES, "footprints", arguments, SECONDS)
+    assert kind == "passed", f"{value}\n{log[-3000:]}"
+    assert value[5] - value[3] < 12 * MIB, [f"{resident / MIB:.1f} MiB" for resident in value]
 
 
 @pytest.mark.slow

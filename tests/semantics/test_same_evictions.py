@@ -3,10 +3,8 @@
 import gc
 import itertools
 
-import pytest
 import torch
-from bounds import ALLOCATOR, MIB, TIERS, resident
-from programs import disagreement, generate, run
+from bounds import MIB, TIERS, resident
 
 OPS = ["exp", "sin", "cos", "tanh", "abs", "neg", "sigmoid", "square", "floor", "relu"]
 
@@ -196,37 +194,3 @@ def test_tensors_whose_memory_was_seen_outside_are_not_kept(compile):
         for _ in range(8000):
             (x + 1).data_ptr()
     assert resident() - before < 8 * MIB
-
-
-@TIERS
-@pytest.mark.seconds(120)
-def test_the_footprint_of_random_programs_levels_off(compile):
-    import torchy
-
-    runtime = the_runtime()
-    runtime.most_places = 1000
-    runtime.plans.capacity, runtime.kernels._ready.capacity = 128, 64
-
-    def footprint(seeds):
-        for seed in seeds:
-            lines = generate(seed, 14)
-            run(lines, lambda: torchy.lazy(compile=compile))
-        gc.collect()
-        ALLOCATOR.malloc_trim(0)
-        return resident()
-
-    share = 60
-    footprint(range(share))
-    first = footprint(range(share, 2 * share))
-    second = footprint(range(2 * share, 3 * share))
-    assert second - first < 12 * MIB, f"{(second - first) / MIB:.1f} MiB"
-
-
-@TIERS
-def test_random_programs_with_caches_that_are_always_full(compile):
-    runtime = the_runtime()
-    runtime.most_places = 20
-    runtime.plans.capacity = runtime.kernels._ready.capacity = 2
-    for seed in range(12):
-        found = disagreement(generate(seed, 12), compile=compile)
-        assert not found, (seed, found[:5])
