@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,8 @@ MEASURED = {  # the names that IPython gives to what it measures, and the magics
     "<magic-timeit>": "timeit",
     "<string>": "prun",
 }
+MOST_SHOWN = 32  # explorers that live in the kernel; older ones leave their static copies
+MOST_TEXTS = 2000  # of cells, that the explorer can show
 LARGE = 1 << 20  # bytes of a result in `Out` from which on the explorer says that it is kept
 
 
@@ -77,6 +80,7 @@ class Cells:
         self.always: Options | None = None  # the options of `%torchy on`
         self.running: Running | None = None
         self.last: Explorer | None = None
+        self._shown: deque[Explorer] = deque()
         self.sources: dict[str, CellSource] = {}
         self._info: Any = None
         self._wrapper = WrapLastExpression(
@@ -269,7 +273,15 @@ class Cells:
         if report.traces or running.marked:
             self.last = explorer
             if show and not running.options.quiet:
-                explorer.show()
+                self.show(explorer)
+
+    def show(self, explorer: Explorer) -> None:
+        """Display an explorer; of those shown before, only the last ones live on."""
+        explorer.show()
+        if explorer not in self._shown:
+            self._shown.append(explorer)
+        while len(self._shown) > MOST_SHOWN:
+            self._shown.popleft().close()
 
     # -- the cells' texts
 
@@ -285,6 +297,8 @@ class Cells:
         file = self.shell.compile.get_code_name(raw, self.shell.transform_cell(raw), number)
         self.sources.pop(file, None)
         self.sources[file] = CellSource(f"cell {number}", raw.rstrip("\n"))
+        if len(self.sources) > MOST_TEXTS:
+            del self.sources[next(iter(self.sources))]
 
     def _raised_at(self, error: BaseException) -> Source | None:
         """Return the innermost line of a cell that an exception passed; its flush has none itself."""

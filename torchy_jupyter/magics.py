@@ -101,7 +101,7 @@ class TorchyMagics(Magics):
             case "status":
                 print(self.status())
             case "last":
-                self._last().show()
+                self.cells.show(self._last())
             case "save":
                 path = Path(chosen.file.strip("'\"")).expanduser()
                 try:

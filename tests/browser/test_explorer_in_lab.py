@@ -112,12 +112,12 @@ def lab(home: Path, notebooks: Path, theme: str) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def opened(tmp_path: Path, theme: str, last_line: str = "") -> Iterator[playwright.Page]:  # type: ignore[name-defined]
-    """The notebook above, its cells run; in the end nothing has left loopback."""
+def opened(tmp_path: Path, theme: str, *texts: str) -> Iterator[playwright.Page]:  # type: ignore[name-defined]
+    """A notebook (the one above), its cells run; in the end nothing has left loopback."""
+    texts = texts or tuple(CELLS)
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    texts = [*CELLS[:-1], f"{CELLS[-1]}\n{last_line}"]
     cells = [nbformat.v4.new_code_cell(text) for text in texts]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebooks / "nb.ipynb")
     with (
@@ -139,9 +139,9 @@ def opened(tmp_path: Path, theme: str, last_line: str = "") -> Iterator[playwrig
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{base}/doc/tree/nb.ipynb?token={token}")
         page.wait_for_function(IDLE, timeout=90_000)
-        for index in range(len(CELLS)):
+        for index in range(len(texts)):
             page.evaluate(RUN, index)
-        page.locator(".torchy").wait_for(timeout=120_000)
+        page.locator(".torchy").last.wait_for(timeout=120_000)
         yield page
         browser.close()
         assert not foreign, foreign
@@ -185,7 +185,20 @@ def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path) -> None:
 
 def test_without_dot_the_bundled_engine_lays_out_and_dark_is_dark(tmp_path: Path) -> None:
     hide_dot = "import os; os.environ['PATH'] = '/without-dot'"  # the walker has been built by then
-    with opened(tmp_path, "dark", hide_dot) as page:
+    with opened(tmp_path, "dark", *CELLS[:-1], f"{CELLS[-1]}\n{hide_dot}") as page:
         look(page, "explorer-dark.png")
         colour = page.locator(".torchy").evaluate("e => getComputedStyle(e).backgroundColor")
         assert max(map(int, re.findall(r"\d+", colour)[:3])) < 80
+
+
+def test_an_explorer_that_the_kernel_lets_go_of_leaves_its_static_copy(tmp_path: Path) -> None:
+    load, shown = CELLS
+    only_one = f"{load}\nimport torchy_jupyter.cell\ntorchy_jupyter.cell.MOST_SHOWN = 1"
+    with opened(tmp_path, "light", only_one, shown, shown.replace("relu", "exp")) as page:
+        expect = playwright.expect
+        copies = page.locator(".torchy-static")
+        expect(copies).to_have_count(2, timeout=60_000)
+        expect(page.locator(".torchy")).to_have_count(1)
+        expect(page.locator(".torchy")).to_contain_text("exp")
+        expect(copies.first).to_be_visible()
+        expect(copies.last).to_be_hidden()

@@ -53,6 +53,7 @@ class Explorer:
         self._seconds = seconds
         self._hints = tuple(hints)
         self._widget: ExplorerWidget | None = None
+        self._widgets: list[ExplorerWidget] = []  # ipywidgets keeps each until it is closed
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -82,7 +83,15 @@ class Explorer:
         display(self)
         if self.snapshot.traces:
             self._widget = ExplorerWidget(**self._state())
+            self._widgets.append(self._widget)
             display(_Interactive(self._widget))
+
+    def close(self) -> None:
+        """Let go of what it displayed, here and in the browser, which shows the static copies again."""
+        while self._widgets:
+            widget = self._widgets.pop()
+            widget.layout.close()  # a widget of its own
+            widget.close()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one HTML file that needs no kernel and no network: ``explorer.save("trace.html")``."""
