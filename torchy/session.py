@@ -128,7 +128,11 @@ class Runtime:
         self._threads = threading.local()
         self.walker.library.torchy_claim()
         atexit.register(self._at_exit)
-        os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=lambda: self.kernels.compiling.release(),
+            after_in_child=self._after_fork,
+        )
 
     # sessions
 
@@ -506,7 +510,10 @@ class Runtime:
     # forks
 
     def _before_fork(self) -> None:
-        self._settle_all("fork")
+        try:
+            self._settle_all("fork")
+        finally:  # Python forks, and calls the other hooks, whatever is raised here
+            self.kernels.compiling.acquire()
 
     def _at_exit(self) -> None:
         """Python goes: nothing may call it any more."""

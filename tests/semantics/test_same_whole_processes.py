@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import tempfile
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -381,3 +383,30 @@ def test_data_parallel_training_of_two_processes(compile, hook):
     assert torch.equal(expected[0][1]["first.weight"], expected[1][1]["first.weight"])
     found = replicas({"compile": compile}, hook)
     assert not differences(facts_of(expected, look=True), facts_of(found, look=True))
+
+
+@pytest.mark.seconds(20)
+def test_a_child_that_is_forked_in_the_midst_of_compiling_compiles_too():
+    import torchy
+    from torchy.codegen.cpu.kernel import Compiler
+
+    compiling, compile_kernel = threading.Event(), Compiler.compile
+
+    def slowly(compiler, *form):
+        with compiler.verifier.lock:
+            compiling.set()
+            time.sleep(0.3)  # the fork comes now
+            return compile_kernel(compiler, *form)
+
+    def child():
+        Compiler.compile = compile_kernel
+        with torchy.lazy(compile="always") as session:
+            values = (torch.ones(3) * 2).exp().tolist()
+        return values, session.counters["kernels_compiled"] > 0
+
+    Compiler.compile = slowly
+    with torchy.lazy(compile="auto"):
+        for _ in range(3):
+            (torch.arange(4.0) + 1).sin().tolist()
+        assert compiling.wait(10)
+        assert in_child(child) == ((torch.ones(3) * 2).exp().tolist(), True)

@@ -112,6 +112,8 @@ class Kernels:
         self._queue: queue.SimpleQueue[tuple[KernelForm, Numerics, str, Tell]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
+        # whoever forks takes it first: what a thread has locked stays locked in the child
+        self.compiling = threading.RLock()
 
     def settle(self, entry: Compiled, step: int, kernel_id: str) -> bool:
         """Give a step its kernel if that is ready; return False if nothing is known of it yet."""
@@ -123,8 +125,13 @@ class Kernels:
 
     def compile(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
         """Compile a kernel now; that it cannot be compiled is told."""
-        if kernel_id in self._ready:
-            return
+        with self.compiling:
+            if kernel_id not in self._ready:
+                self._ready.put(kernel_id, self._compile(form, numerics, kernel_id, tell))
+
+    def _compile(
+        self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell
+    ) -> Kernel | Exception:
         found: Kernel | Exception
         try:
             found = self.compiler.compile(form, numerics)
@@ -136,7 +143,7 @@ class Kernels:
             self.failed += 1
             what = "" if isinstance(error, CompileError) else f"{type(error).__name__}: "
             tell("kernel failed to compile", f"{kernel_id} is interpreted: {what}{error}")
-        self._ready.put(kernel_id, found)
+        return found
 
     def request(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
         """Have a kernel compiled in the background."""
@@ -173,6 +180,7 @@ class Kernels:
         self._wanted.clear()
         self._queue = queue.SimpleQueue()
         self._lock = threading.RLock()
+        self.compiling = threading.RLock()
 
 
 def prepare(
