@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from torchy.record import native
+from torchy.regions import Region, Regions
 from torchy.session import Runtime, Session
 from torchy.settings import Settings
 
@@ -33,19 +34,29 @@ class _Process:
             return self.runtime
 
     @property
-    def depth(self) -> int:
-        """How many regions are open on this thread."""
-        return len(self.runtime.stack) if self.runtime is not None else 0
+    def regions(self) -> Regions[Session] | None:
+        """The regions of all threads, once there has been one."""
+        return self.runtime.regions if self.runtime is not None else None
 
-    def unwind(self, depth: int) -> None:
-        """End the regions beyond a depth that an interrupt has left open; flushes nothing."""
-        if self.runtime is not None and self.depth > depth:
-            self.runtime.unwind(depth)
+    def begin(self, owner: object, given: dict[str, Any]) -> Session:
+        """Begin a region."""
+        settings = Settings.of(**given)
+        return self.get(settings.cache_dir).enter(owner, settings, given)
 
-    def leave(self, reason: str) -> None:
-        """End this thread's innermost region, if there is one."""
-        if self.runtime is not None and self.depth > 0:
-            self.runtime.leave(reason)
+    def undo(self, owner: object, before: Region[Session] | None) -> None:
+        """End what an owner has begun since a region, if an interrupt has left it so; flushes nothing."""
+        begun = self.last(owner)
+        if self.regions is not None and begun is not None and begun is not before:
+            self.regions.end(begun)
+
+    def last(self, owner: object) -> Region[Session] | None:
+        """Return the region that an owner began last on this thread, if it has not ended."""
+        return self.regions.last(owner) if self.regions is not None else None
+
+    def leave(self, region: Region[Session] | None, reason: str) -> None:
+        """End a region of this thread; flushes."""
+        if self.regions is not None and region is not None:
+            self.regions.leave(region, reason)
 
 
 _process = _Process()
@@ -76,18 +87,18 @@ def enable(**settings: Any) -> Session:
     WalkerUnavailable
         If the walker cannot be built or loaded here; the message says what to do.
     """
-    depth = _process.depth
+    before = _process.last(None)
     try:
-        checked = Settings.of(**settings)
-        return _process.get(checked.cache_dir).enter(checked, settings)
+        return _process.begin(None, settings)
     except BaseException:
-        _process.unwind(depth)
+        _process.undo(None, before)
         raise
 
 
 def disable() -> None:
-    """Flush, and end what :func:`enable` began last on this thread; nothing if there is none."""
-    _process.leave("disable")
+    """Flush, and end what :func:`enable` began last on this thread; if there is none, its innermost region."""
+    here = _process.regions.here if _process.regions is not None else []
+    _process.leave(_process.last(None) or (here[-1] if here else None), "disable")
 
 
 def flush(reason: str = "flush()") -> None:
@@ -112,9 +123,7 @@ def is_pending(tensor: torch.Tensor) -> bool:
 
 def current_session() -> Session | None:
     """Return the session of this thread, None if it has none."""
-    if _process.runtime is None or not _process.runtime.stack:
-        return None
-    return _process.runtime.stack[-1][0]
+    return _process.regions.session if _process.regions is not None else None
 
 
 class lazy:  # noqa: N801  (reads as a function)
@@ -142,11 +151,11 @@ class lazy:  # noqa: N801  (reads as a function)
         self._settings = settings
 
     def __enter__(self) -> Session:
-        depth = _process.depth
+        before = _process.last(self)
         try:
-            return enable(**self._settings)
+            return _process.begin(self, self._settings)
         except BaseException:  # nobody would call `__exit__`
-            _process.unwind(depth)
+            _process.undo(self, before)
             raise
 
     def __exit__(
@@ -155,12 +164,13 @@ class lazy:  # noqa: N801  (reads as a function)
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        depth = None
+        region = None
         try:
-            depth = _process.depth
-            _process.leave("end of the region")
+            region = _process.last(self)
+            _process.leave(region, "end of the region")
         except BaseException:  # an interrupt may come in before, or within, what ends it
-            _process.unwind((_process.depth if depth is None else depth) - 1)
+            if _process.regions is not None and (region := region or _process.last(self)):
+                _process.regions.end(region)
             raise
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -31,6 +31,7 @@ from torchy.record.places import Places
 from torchy.record.readers import Readers
 from torchy.record.source import current_source, raised_by_program
 from torchy.record.unseen import uncompiled, untraced
+from torchy.regions import Region, Regions
 from torchy.report import Report, ReportBuilder
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.pace import Pace, tiny_op_seconds
@@ -125,7 +126,7 @@ class Runtime:
         self._numbers = itertools.count(1)
         self._checks = os.environ.get("TORCHY_DEBUG") == "1"  # of each trace and plan
         self.tiny_op = tiny_op_seconds()
-        self._threads = threading.local()
+        self.regions: Regions[Session] = Regions(self)
         self.walker.library.torchy_claim()
         atexit.register(self._at_exit)
         os.register_at_fork(
@@ -136,48 +137,47 @@ class Runtime:
 
     # sessions
 
-    @property
-    def stack(self) -> list[tuple[Session, Settings]]:
-        """The sessions and settings of this thread's regions, innermost last."""
-        stack: list[tuple[Session, Settings]] | None = getattr(self._threads, "stack", None)
-        if stack is None:
-            stack = self._threads.stack = []
-        return stack
-
-    def enter(self, settings: Settings, given: dict[str, Any]) -> Session:
-        """Open a region on this thread: a session of its own, or joined to the one that is open."""
-        library = self.walker.library
-        library.torchy_claim()
+    def enter(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
+        """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
+        self.walker.library.torchy_claim()
         self._bound_places()
-        if self.stack:
-            session, outer = self.stack[-1]
-            wanted = Settings.of(**(_as_dict(outer) | given))
-            if wanted != outer:
-                self.flush(session.id, "settings changed")
-                self._tune(session, wanted)
-            self.stack.append((session, wanted))
+        session = self.regions.session
+        if session is not None:
             session.asleep = False
-            library.torchy_attach(session.id)
+            self.regions.join(Region(owner, session, settings), given)
             return session
         session = Session(self, next(self._numbers), settings)
-        library.torchy_pause(-1)
-        self.stack.append((session, settings))  # first, and taken off last: see `unwind`
+        self.walker.library.torchy_pause(-1)
+        self.regions.begin(Region(owner, session, settings))
+        return session
+
+    def open(self, session: Session) -> None:
+        """Have the walker know of a session, and torch flush where it looks at memory."""
+        settings = session.settings
         with self._switch:
             self.sessions[session.id] = session
             self.readers.install()
-            library.torchy_open(
+            self.walker.library.torchy_open(
                 session.id, MODES.index(settings.mode), settings.max_ops, settings.max_bytes
             )
-        self._tune(session, settings)
-        library.torchy_attach(session.id)
-        return session
 
-    def _tune(self, session: Session, settings: Settings) -> None:
-        """Give a session settings; what was flushed under others is not repeated."""
+    def use(self, session: Session, settings: Settings) -> None:
+        """Record into a session; what was flushed under other settings is not repeated."""
         session.settings = settings
         key = (settings.numerics, settings.compile, settings.skip_dead)
         variant = self._variants.setdefault(key, len(self._variants))
         self.walker.library.torchy_tune(session.id, variant)
+        self.walker.library.torchy_attach(session.id)
+
+    def compute(self, session: Session, reason: str) -> None:
+        """Flush a session."""
+        self.flush(session.id, reason)
+
+    def close(self, session: Session) -> None:
+        """Record no more into a session."""
+        self.walker.library.torchy_attach(-1)
+        session.open = False
+        self._close_if_done(session)
 
     def _bound_places(self, session: Session | None = None) -> None:
         """Forget all places if there are too many, and nobody but this session uses them.
@@ -199,41 +199,7 @@ class Runtime:
 
     def _here(self, session: Session) -> bool:
         """Tell whether this thread records into a session."""
-        return bool(self.stack) and self.stack[-1][0] is session
-
-    def leave(self, reason: str = "end of the region") -> None:
-        """Close this thread's innermost region: flushes if it is the last or had settings of its own."""
-        depth = len(self.stack) - 1
-        try:
-            session, settings = self.stack[-1]
-            if depth == 0:
-                self.flush(session.id, reason)
-            elif self.stack[-2][1] != settings:
-                self.flush(session.id, "settings changed")
-            self.unwind(depth)
-        except BaseException:
-            self.unwind(depth)
-            raise
-
-    def unwind(self, depth: int) -> None:
-        """End this thread's regions but the outermost ``depth``; flushes nothing.
-
-        An interrupt may come in anywhere, here as well: doing it again does what is missing.
-        """
-        library = self.walker.library
-        while len(self.stack) > max(depth, 1):
-            self.stack.pop()
-        if not self.stack:
-            return
-        session, settings = self.stack[0] if depth == 0 else self.stack[-1]
-        if depth > 0:
-            self._tune(session, settings)
-            library.torchy_attach(session.id)
-            return
-        library.torchy_attach(-1)
-        session.open = False
-        self._close_if_done(session)
-        self.stack.clear()
+        return self.regions.session is session
 
     def _close_if_done(self, session: Session) -> None:
         """Let go of a session that has ended; not while a flush that failed can still be resumed."""
@@ -517,13 +483,9 @@ class Runtime:
 
     def _at_exit(self) -> None:
         """Python goes: nothing may call it any more."""
-        while self.stack:
-            self.leave("exit")
+        while self.regions.here:
+            self.regions.leave(self.regions.here[-1], "exit")
 
     def _after_fork(self) -> None:
         self.kernels.forget_worker()
         self._switch = threading.RLock()
-
-
-def _as_dict(settings: Settings) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in settings.__slots__}

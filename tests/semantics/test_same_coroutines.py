@@ -292,6 +292,60 @@ async def test_tasks_write_what_they_share_in_turns(region):
     return x
 
 
+def test_regions_that_overlap_end_themselves():
+    import torchy
+
+    outer, inner = torchy.lazy(compile="never"), torchy.lazy(compile="always", max_ops=5)
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(outer)
+        other = inner.__enter__()
+        assert other is session
+        assert (session.settings.compile, session.settings.max_ops) == ("always", 5)
+        x = numbers() * 2
+        stack.pop_all().close()  # the outer one ends first
+        assert torchy.current_session() is session
+        assert session.settings.compile == "always"
+        y = x + 1
+        inner.__exit__(None, None, None)
+    assert torchy.current_session() is None
+    assert y.tolist() == (numbers() * 2 + 1).tolist()
+    require_off()
+
+
+def test_a_task_that_ends_takes_its_own_settings_with_it():
+    import torchy
+
+    seen = []
+
+    async def fast():
+        with torchy.lazy(numerics="fast"):
+            await asyncio.sleep(0)
+
+    async def exact():
+        with torchy.lazy(numerics="exact") as session:
+            for _ in range(4):
+                await asyncio.sleep(0)
+                seen.append(session.settings.numerics)
+
+    async def both():
+        await asyncio.gather(fast(), exact())
+
+    asyncio.run(both())
+    assert seen[-3:] == ["exact"] * 3
+    require_off()
+
+
+def test_a_region_that_was_disabled_from_within_ends_no_other():
+    import torchy
+
+    with torchy.lazy() as session:
+        with torchy.lazy(max_ops=7):
+            torchy.disable()
+            assert session.settings.max_ops != 7
+        assert torchy.current_session() is session
+    require_off()
+
+
 @in_regions
 async def test_a_task_is_cancelled_within_its_region(region):
     kept = []

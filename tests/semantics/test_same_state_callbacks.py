@@ -72,7 +72,6 @@ class Visitor:
 
     def check(self):
         """Everything that eager would have computed is there, whenever it was called."""
-        assert self.calls > 5
         assert self.total.tolist() == [float(self.calls)] * 3
         watched = torch.linspace(1, 2, 3) * 2
         for _ in range(self.calls):
@@ -81,19 +80,20 @@ class Visitor:
 
 
 def lazily(compile, visitor, start, stop, turns=12, visits=4):
-    """Run the work under Torchy with a visitor that comes in, several times."""
+    """Run the work under Torchy with a visitor that comes in, several times each of several times."""
     import torchy
 
     plain = expected(turns)
     for _ in range(visits):
         with torchy.lazy(compile=compile):
             visitor.reset()
-            start()
-            try:
-                result = work(turns)
-            finally:
-                stop()
-            assert found(result) == plain
+            while visitor.calls <= 5:  # a fast machine is soon done
+                start()
+                try:
+                    result = work(turns)
+                finally:
+                    stop()
+                assert found(result) == plain
         visitor.check()
 
 

@@ -15,7 +15,9 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
 #include <array>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -247,6 +249,31 @@ inline Layout iterate_layout(const Tensors& operands, const at::Tensor& target,
   return layout_of(config.build().output(0));
 }
 
+// Whether a fresh result may lie otherwise than iterate_layout says: that depends on the order in
+// which a kernel hands its operands to TensorIterator (rsub: the other one first), and on how the
+// copies lie that it makes of operands of other dtypes.
+inline bool is_ambiguous(Tensors operands, c10::ScalarType dtype) {
+  auto contiguous = [](const at::Tensor& tensor) { return tensor.is_contiguous(); };
+  if (std::all_of(operands.begin(), operands.end(), contiguous)) return false;
+  const c10::ScalarType common = operands[0].scalar_type();
+  auto copied_otherwise = [&](const at::Tensor& tensor) {
+    return (tensor.scalar_type() != common || !at::isFloatingType(common)) &&
+           !tensor.is_non_overlapping_and_dense();
+  };
+  if (std::any_of(operands.begin(), operands.end(), copied_otherwise)) return true;
+  constexpr size_t kMost = 3;  // operands, all of whose orders are looked at
+  if (operands.size() > kMost) return true;
+  const Layout first = iterate_layout(operands, at::Tensor(), dtype);
+  c10::SmallVector<size_t, kMost> order(operands.size());
+  std::iota(order.begin(), order.end(), 0);
+  while (std::next_permutation(order.begin(), order.end())) {
+    Tensors others;
+    for (size_t i : order) others.push_back(operands[i]);
+    if (!iterate_layout(others, at::Tensor(), dtype).same_as(first)) return true;
+  }
+  return false;
+}
+
 // What the op's own meta kernel says.
 inline Layout meta_layout(const OpInfo& info, torch::jit::Stack stack) {
   for (c10::IValue& value : stack)
@@ -263,7 +290,10 @@ inline std::optional<Layout> pointwise_layout(const OpInfo& info, const torch::j
                                               Tensors operands, c10::ScalarType dtype) {
   if (std::any_of(operands.begin(), operands.end(), has_idle_strides)) return std::nullopt;
   const int target = info.result_argument[0];
-  if (target < 0) return iterate_layout(operands, at::Tensor(), dtype);
+  if (target < 0) {
+    if (is_ambiguous(operands, dtype)) return std::nullopt;
+    return iterate_layout(operands, at::Tensor(), dtype);
+  }
   const at::Tensor& written = stack[stack.size() - info.arguments + target].toTensor();
   if (info.op.schema().arguments()[target].kwarg_only()) {
     auto same = [&](const at::Tensor& tensor) { return tensor.is_same(written); };

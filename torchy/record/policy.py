@@ -50,9 +50,10 @@ METADATA_ONLY = frozenset(
     """.split()
 )
 
-# Pointwise ops whose kernel does not lay out its result as TensorIterator would.
+# Pointwise ops, or overloads, whose kernel does not lay out its result as TensorIterator would.
 OTHER_LAYOUT = {
     "masked_fill": LayoutRule.CONTIGUOUS,
+    "pow.Scalar": LayoutRule.CONTIGUOUS,
     "clone": LayoutRule.PRESERVE,
     "_to_copy": LayoutRule.PRESERVE,
 }
@@ -84,10 +85,15 @@ def classify(name: str) -> Classification:
     return Classification(
         OpClass.DEFER,
         pointwise,
-        OTHER_LAYOUT.get(base, LayoutRule.ITERATE) if pointwise else LayoutRule.LEARN,
+        _layout_rule(base, overload) if pointwise else LayoutRule.LEARN,
         _bits(names, spec.runtime),
         _bits(names, frozenset(spec.hidden_writes)),
     )
+
+
+def _layout_rule(base: str, overload: str) -> LayoutRule:
+    rule = OTHER_LAYOUT.get(f"{base}.{overload}") or OTHER_LAYOUT.get(base)
+    return rule or LayoutRule.ITERATE
 
 
 def _bits(names: list[str], wanted: frozenset[str]) -> int:

@@ -1,0 +1,111 @@
+"""Regions: which parts of a program are recorded, and under which settings.
+
+A thread's regions lie in each other, or overlap, where generators or tasks begin and end them by turns. They share one
+session, under the settings of the innermost. An interrupt may come in anywhere: what begins and ends a region can be
+done again, and then does what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from torchy.settings import Settings
+
+S = TypeVar("S")
+Hosted = TypeVar("Hosted", contravariant=True)
+
+
+class Host(Protocol[Hosted]):
+    """What has the sessions."""
+
+    def open(self, session: Hosted) -> None:
+        """Have the walker know of a new session."""
+
+    def close(self, session: Hosted) -> None:
+        """Let go of a session whose last region has ended."""
+
+    def use(self, session: Hosted, settings: Settings) -> None:
+        """Record this thread's ops into a session from now on, under these settings."""
+
+    def compute(self, session: Hosted, reason: str) -> None:
+        """Flush."""
+
+
+@dataclass(eq=False, slots=True)
+class Region(Generic[S]):
+    """One region; ``owner`` is what began it and will end it."""
+
+    owner: object
+    session: S
+    settings: Settings
+
+
+class Regions(Generic[S]):
+    """The regions of each thread."""
+
+    def __init__(self, host: Host[S]) -> None:
+        self._host = host
+        self._threads = threading.local()
+
+    @property
+    def here(self) -> list[Region[S]]:
+        """Those of the calling thread, innermost last."""
+        here: list[Region[S]] | None = getattr(self._threads, "here", None)
+        if here is None:
+            here = self._threads.here = []
+        return here
+
+    @property
+    def session(self) -> S | None:
+        """The session of the calling thread."""
+        return self.here[-1].session if self.here else None
+
+    def last(self, owner: object) -> Region[S] | None:
+        """Return the region that an owner began last on this thread, if it has not ended."""
+        return next((region for region in reversed(self.here) if region.owner is owner), None)
+
+    def join(self, region: Region[S], given: dict[str, Any]) -> None:
+        """Begin a region within this thread's innermost: what it is given itself goes before that one's settings."""
+        outer = self.here[-1].settings
+        region.settings = Settings.of(**(_as_dict(outer) | given))
+        self.here.append(region)
+        if region.settings != outer:
+            self._host.compute(region.session, "settings changed")
+        self._host.use(region.session, region.settings)
+
+    def begin(self, region: Region[S]) -> None:
+        """Begin the first region of a session on this thread."""
+        self.here.append(region)  # first, and taken off last
+        self._host.open(region.session)
+        self._host.use(region.session, region.settings)
+
+    def leave(self, region: Region[S], reason: str) -> None:
+        """Flush if a region is the last of its session, or had settings of its own; end it."""
+        try:
+            others = [other for other in self.here if other is not region]
+            if not others:
+                self._host.compute(region.session, reason)
+            elif others[-1].settings != self.here[-1].settings:
+                self._host.compute(region.session, "settings changed")
+            self.end(region)
+        except BaseException:
+            self.end(region)
+            raise
+
+    def end(self, region: Region[S]) -> None:
+        """End a region, unless it has ended; flushes nothing."""
+        if region not in self.here:
+            return
+        others = [other for other in self.here if other is not region]
+        if others:
+            self._host.use(region.session, others[-1].settings)
+        else:
+            self._host.close(region.session)
+        self.here.remove(region)
+
+
+def _as_dict(settings: Settings) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
