@@ -253,6 +253,7 @@ class Runtime:
             verdict.pointwise,
             int(verdict.rule),
             verdict.runtime,
+            verdict.unless_one,
             verdict.hidden,
         )
         return 1

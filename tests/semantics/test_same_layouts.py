@@ -1,4 +1,4 @@
-"""Rule 3, tensors: a fresh result lies in memory as eager's does, however its operands lie."""
+"""Rules 1 and 3: a result has eager's bits, and lies in memory as eager's does, however its operands lie."""
 
 import itertools
 
@@ -90,3 +90,49 @@ def test_results_of_all_pointwise_ops_for_all_layouts_of_operands(share):
                 )
                 assert torch.equal(result.nan_to_num(), expected.nan_to_num()), (op, what)
     assert compared > 500
+
+
+ROWS = 4
+LENGTHS = (1, 2, 5, 9, 13, 31)  # with a part of a vector, or none, at the end of a row
+SIZES_OF = {"full": lambda n: (ROWS, n), "row": lambda n: (n,), "column": lambda n: (ROWS, 1)}
+
+
+def broadcast_operands(names, sizes, length, dtype):
+    """Return operands, each of which has all elements, one row, or one column."""
+    generator = torch.Generator().manual_seed(length)
+    made = {}
+    for name, size in zip(names, sizes, strict=True):
+        values = torch.rand(SIZES_OF[size](length), generator=generator, dtype=dtype) * 2 - 0.5
+        made[name] = values > 0.3 if name in ("condition", "mask") else values
+    return made
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_results_of_all_pointwise_ops_for_operands_that_are_broadcast(share):
+    import torchy
+
+    compared = 0
+    for number, (op, arguments) in enumerate(pointwise_ops()[share::SHARES]):
+        names = [a.name for a in arguments if str(a.type) in ("Tensor", "Optional[Tensor]")]
+        scalars = {a.name: 0.7 for a in arguments if str(a.type) == "number"}
+        dtype = (torch.float32, torch.float64)[number % 2]
+        for sizes, length in itertools.product(
+            itertools.product(SIZES_OF, repeat=len(names)), LENGTHS
+        ):
+            made = broadcast_operands(names, sizes, length, dtype) | scalars
+            values = [made[a.name] if a.name in made else plain_value(a) for a in arguments]
+            plain = [v for v, a in zip(values, arguments, strict=True) if not a.kwarg_only]
+            named = {a.name: v for v, a in zip(values, arguments, strict=True) if a.kwarg_only}
+            try:
+                expected = op(*plain, **named)
+            except (RuntimeError, NotImplementedError):
+                break  # not for floats
+            with torchy.lazy(compile="always"):
+                result = op(*plain, **named)
+            compared += 1
+            assert torch.equal(result.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0)), (
+                op,
+                sizes,
+                length,
+            )
+    assert compared > 100

@@ -12,7 +12,7 @@ import torch
 
 from torchy.ir import ops as op_table
 from torchy.ir.ops.spec import Numerics
-from torchy.ir.trace import Constant, Number, Op, Operand, Trace
+from torchy.ir.trace import Constant, Mode, Number, Op, Operand, Trace
 
 LITERALS = (bool, int, float, str, type(None))
 
@@ -61,6 +61,7 @@ SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
 NOT_IDENTICAL = "is not bit-identical when fused"
+STILL = "an operand does not move along the inner dimension, where eager rounds by position"
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
@@ -94,7 +95,17 @@ def classify(
         spec, compute, results, operands, numerics, literals=literals, agrees=agrees
     )
     why_not = "" if fits else _why_not(spec, compute, {*results, *operands}, literals, numerics)
+    rule = spec.rule(compute, literals, numerics)
+    if fits and numerics == "exact" and rule is not None and compute.is_floating_point:
+        given = dict(zip(spec.parameters, arguments, strict=True))
+        if rule.moving and not _moves(given[rule.moving]):
+            why_not = f"{NOT_IDENTICAL}: {STILL}"
     return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+
+def _moves(argument: Operand | Number | Constant) -> bool:
+    """Tell whether an argument's elements differ along the inner dimension."""
+    return isinstance(argument, Operand) and argument.mode not in (Mode.SCALAR, Mode.REPEAT)
 
 
 def _why_not(

@@ -20,18 +20,21 @@ inline std::shared_ptr<Session> session_of(int64_t id) {
 inline c10::IValue describe(const Step& step, const Node* node) {
   const OpInfo& info = *step.info;
   c10::impl::GenericList arguments(c10::AnyType::get()), operands(c10::AnyType::get());
-  for (const c10::IValue& argument : step.arguments) arguments.push_back(argument);
+  int64_t runtime = 0;
+  for (size_t i = 0; i < step.arguments.size(); ++i) {
+    arguments.push_back(step.arguments[i]);
+    if (info.runtime(i, step.arguments[i])) runtime |= int64_t{1} << i;
+  }
   for (const Operand& operand : step.operands)
     operands.push_back(c10::ivalue::Tuple::create(
         {operand.view, operand.slot, static_cast<int64_t>(operand.dtype), operand.rank}));
   auto ints = [](const auto& items) { return std::vector<int64_t>(items.begin(), items.end()); };
   static const Node unknown;
   if (!node) node = &unknown;
-  return c10::ivalue::Tuple::create({step.id, c10::toString(info.op.operator_name()),
-                                     info.pointwise, static_cast<int64_t>(info.runtime_numbers),
-                                     static_cast<int64_t>(info.writes | info.hidden_writes),
-                                     arguments, operands, ints(node->pattern),
-                                     ints(node->result_views), ints(node->result_slots)});
+  return c10::ivalue::Tuple::create(
+      {step.id, c10::toString(info.op.operator_name()), info.pointwise, runtime,
+       static_cast<int64_t>(info.writes | info.hidden_writes), arguments, operands,
+       ints(node->pattern), ints(node->result_views), ints(node->result_slots)});
 }
 
 // Hands a record over: its numbers, then address and bytes of each of its arrays.
@@ -78,7 +81,7 @@ void torchy_listen() { torchy::listening() = true; }
 void torchy_claim() { torchy::claim_ops(); }
 
 void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
-                   uint64_t hidden) {
+                   uint64_t unless_one, uint64_t hidden) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& info = *registry().ops[id];
   info.pointwise = pointwise != 0;
@@ -86,6 +89,7 @@ void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule
   info.meta = torchy::meta_kernel(c10::toString(info.op.operator_name()));
   if (info.rule == torchy::LayoutRule::kLearn && info.meta) info.rule = torchy::LayoutRule::kMeta;
   info.runtime_numbers = runtime;
+  info.unless_one = unless_one;
   info.hidden_writes = hidden;
   bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
   auto wanted = static_cast<torchy::OpClass>(op_class);

@@ -38,7 +38,7 @@ inline torch::jit::Stack arguments_of(Trace& trace, const Step& step) {
   torch::jit::Stack stack;
   for (size_t i = 0; i < step.arguments.size(); ++i) {
     const c10::IValue& known = step.arguments[i];
-    const bool runtime = step.info->runtime(i);
+    const bool runtime = step.info->runtime(i, known);
     if (runtime && is_scalar(known)) {
       stack.push_back(number_of(*number++, known));
       continue;

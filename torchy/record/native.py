@@ -283,7 +283,7 @@ _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
     ("listen", _VOID),
     ("claim", _VOID),
-    ("set_op", _VOID, _INT, _INT, _INT, _INT, ctypes.c_uint64, ctypes.c_uint64),
+    ("set_op", _VOID, *[_INT] * 4, *[ctypes.c_uint64] * 3),
     ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),
     ("close", _VOID, _INT),

@@ -36,6 +36,7 @@ class Classification(NamedTuple):
     pointwise: bool = False
     rule: LayoutRule = LayoutRule.LEARN
     runtime: int = 0  # a bit for each argument whose value is not part of the place
+    unless_one: int = 0  # for those of them whose being one is
     hidden: int = 0  # a bit for each argument that is written to without the schema saying so
 
 
@@ -87,6 +88,7 @@ def classify(name: str) -> Classification:
         pointwise,
         _layout_rule(base, overload) if pointwise else LayoutRule.LEARN,
         _bits(names, spec.runtime),
+        _bits(names, spec.unless_one),
         _bits(names, frozenset(spec.hidden_writes)),
     )
 

@@ -139,9 +139,10 @@ inline void Recorder::read_number(const c10::IValue& value, size_t index) {
   const int64_t bits = bits_of(value);
   const char kind = value.isDouble() ? 'f' : value.isInt() ? 'i' : 'b';
   scratch_.range.include(kind, bits);
-  scratch_.key.push_back(kNumberTag | static_cast<uint64_t>(info_.runtime(index)) << 8 |
+  const bool runtime = info_.runtime(index, value);
+  scratch_.key.push_back(kNumberTag | static_cast<uint64_t>(runtime) << 8 |
                          static_cast<uint8_t>(kind));
-  if (info_.runtime(index)) {
+  if (runtime) {
     scratch_.numbers.push_back(bits);
   } else {
     scratch_.key.push_back(static_cast<uint64_t>(bits));

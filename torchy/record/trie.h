@@ -50,12 +50,18 @@ struct OpInfo {
   LayoutRule rule = LayoutRule::kLearn;
   const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place
+  uint64_t unless_one = 0;       // those of them whose being one is part of it
   uint64_t hidden_writes = 0;    // arguments written to, though the schema does not say so
 
-  bool runtime(size_t argument) const { return has(runtime_numbers, argument); }
+  bool runtime(size_t argument, const c10::IValue& value) const {
+    return has(runtime_numbers, argument) && !(has(unless_one, argument) && is_one(value));
+  }
   bool written(size_t argument) const { return has(writes | hidden_writes, argument); }
 
  private:
+  static bool is_one(const c10::IValue& value) {
+    return value.isScalar() && value.toScalar().equal(1);
+  }
   static bool has(uint64_t bits, size_t index) { return index < 64 && (bits >> index & 1) != 0; }
 };
 

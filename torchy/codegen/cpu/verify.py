@@ -191,7 +191,7 @@ def _choosing(spec: OpSpec, literals: Mapping[str, object]) -> dict[str, object]
     return {
         name: value
         for name, value in literals.items()
-        if name in chosen and (name in spec.literals or value is None)
+        if name in chosen and (name in spec.literals | spec.unless_one or value is None)
     }
 
 

@@ -50,7 +50,7 @@ ACTIVATIONS: Final = (
     pointwise("softshrink_backward", "grad_output self lambd!",
               "grad_output if (self < -lambd) | (self > lambd) else 0", inexact=NAN_POSITION,
               kernel="shrink_backward_kernel"),
-    pointwise("tanh_backward", "grad_output output", "grad_output * fma(-output, output, 1)"),
+    pointwise("tanh_backward", "grad_output output", "grad_output * fma(-output, output, 1)", moving="output"),
     pointwise("sigmoid", "self", _SIGMOID, promotion="float", inexact=POSITION),
     pointwise("sigmoid_backward", "grad_output output", "grad_output * (1 - output) * output"),
     pointwise("silu", "self", "self / (1 + exp(-self))", promotion="self", inexact=POSITION),

@@ -53,9 +53,12 @@ def _call(name: str, parameters: str, why: str) -> OpSpec:
 # fmt: off
 ARITHMETIC: Final = (
     # --- arithmetic
-    pointwise("add", "self other alpha!", "fma(other, alpha, self)", b="self | alpha & other", kinds="fi"),
-    pointwise("sub", "self other alpha!", "fma(other, -alpha, self)", kinds="fi", kernel="add_kernel"),
-    pointwise("rsub", "self other alpha!", "fma(self, -alpha, other)", kinds="fi", kernel="add_kernel"),
+    pointwise("add", "self other alpha!!", "fma(other, alpha, self)", b="self | alpha & other", kinds="fi",
+              when={"self + other": {"alpha": 1}}, moving="other"),
+    pointwise("sub", "self other alpha!!", "fma(other, -alpha, self)", kinds="fi",
+              when={"self - other": {"alpha": 1}}, moving="other", kernel="add_kernel"),
+    pointwise("rsub", "self other alpha!!", "fma(self, -alpha, other)", kinds="fi",
+              when={"other - self": {"alpha": 1}}, moving="self", kernel="add_kernel"),
     pointwise("mul", "self other", "self * other", b="self & other", kinds="fi"),
     pointwise("div", "self other", "self / other", promotion="float", kernel="div_true_kernel"),
     pointwise("div_mode", "self other rounding_mode?", when={

@@ -42,6 +42,9 @@ class Rule:
         Values of literal parameters that it is for.
     inexact
         Why it is not bit-identical with eager; empty if it is. Such a rule is for fast mode only.
+    moving
+        A parameter whose elements must differ along the inner dimension, if it computes in floating point: where they do
+        not, eager's compiler takes a product out of the loop, and rounds it there, but not in all parts of the loop.
 
     Attributes
     ----------
@@ -54,6 +57,7 @@ class Rule:
     kinds: str = "fi"
     literals: Mapping[str, object] = field(default_factory=dict)
     inexact: str = ""
+    moving: str = ""
     tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,6 +83,8 @@ class OpSpec:
         The schema's argument names, in the order of the formula. Empty for calls.
     runtime
         Scalar parameters whose value is known at run time only: not part of a place's key.
+    unless_one
+        Those of them whose being one is part of it: there the formula is another.
     kernel
         ATen's kernel, for reference.
     rules
@@ -108,6 +114,7 @@ class OpSpec:
     kind: Literal["pointwise", "call"]
     parameters: tuple[str, ...] = ()
     runtime: frozenset[str] = frozenset()
+    unless_one: frozenset[str] = frozenset()
     kernel: str = ""
     rules: tuple[Rule, ...] = ()
     promoted: frozenset[str] = frozenset()
@@ -167,6 +174,7 @@ def pointwise(
     inexact: str = "",
     inexact_f: str = "",
     inexact_of: Mapping[str, str] = MappingProxyType({}),
+    moving: str = "",
     stays_call: str = "",
     raises_on_data: str = "",
     kernel: str = "",
@@ -177,7 +185,8 @@ def pointwise(
     ----------
     parameters
         Names, separated by blanks. A plain name is a value that takes part in type promotion; ``name!`` is a scalar that
-        does not; ``name?`` is a literal, and ``name&`` one that takes part in promotion; ``name%`` a mask (bool).
+        does not, and ``name!!`` one that is a literal where it is one; ``name?`` is a literal, and ``name&`` one that takes
+        part in promotion; ``name%`` a mask (bool).
     formula
         For the kinds in ``kinds``.
     f, i, b
@@ -188,10 +197,12 @@ def pointwise(
         A last formula, for fast mode only; ``inexact`` is about this one, if there is one, and else about all.
     inexact_of
         By formula: why it is not exact, where the others are.
+    moving
+        Of the formulas that are not in ``when``: see :class:`Rule`.
     inexact_f
         Why the formulas are not exact for floats, where they are for other kinds.
     """
-    sets: dict[str, set[str]] = {mark: set() for mark in ("", "!", "?", "&", "%")}
+    sets: dict[str, set[str]] = {mark: set() for mark in ("", "!", "!!", "?", "&", "%")}
     names = []
     for word in parameters.split():
         bare = word.rstrip("!?&%")
@@ -204,7 +215,7 @@ def pointwise(
         for text, match in when.items()
     ]
     texts = [("b", b), ("i", i), ("f", f), (kinds, formula)]
-    rules += [Rule(text, kind, {}, exactness) for kind, text in texts if text is not None]
+    rules += [Rule(text, kind, {}, exactness, moving) for kind, text in texts if text is not None]
     if fast:
         rules.append(Rule(fast, "f", {}, inexact))
     if inexact_f:
@@ -221,7 +232,8 @@ def pointwise(
         name=name,
         kind="pointwise",
         parameters=tuple(names),
-        runtime=frozenset(sets["!"] | sets[""]),
+        runtime=frozenset(sets["!"] | sets["!!"] | sets[""]),
+        unless_one=frozenset(sets["!!"]),
         kernel=kernel or f"{name}_kernel",
         rules=tuple(rules),
         promoted=frozenset(promoted),
