@@ -122,7 +122,7 @@ FAULTS = (
     ),
     Fault(
         "a write over part of an operand is deferred", "record/recorder.h",
-        "if (one.slot == other.slot && one.view != other.view) return true;", "",
+        "if (one.slot == other.slot && one.view != other.view) return true;", "{}",
     ),
     Fault(
         "an alias is lost", "record/see.h",

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import torch
 from hypothesis import strategies
 
@@ -107,9 +108,21 @@ class Draft:
                 return
         self.lines.append(line)
         found = tensors_in(self.state)
+        hypothesis.assume(all(map(fits, found.values())))
         del found["ZERO"]
         small = [name for name, value in found.items() if value.numel() <= self.largest]
         self.names = small[-MOST_TENSORS:]
+
+
+def fits(t: torch.Tensor) -> bool:
+    """Tell whether a tensor lies within its storage.
+
+    It does not where an ``out=`` could not be resized since NumPy shares its memory: eager then reads and writes beyond it.
+    """
+    if t.numel() == 0:
+        return True
+    last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+    return (t.storage_offset() + last + 1) * t.itemsize <= t.untyped_storage().nbytes()
 
 
 @functools.cache
