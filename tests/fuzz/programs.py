@@ -108,17 +108,22 @@ class Draft:
                 return
         self.lines.append(line)
         found = tensors_in(self.state)
-        hypothesis.assume(all(map(fits, found.values())))
+        hypothesis.assume(all(map(is_sound, found.values())))
         del found["ZERO"]
         small = [name for name, value in found.items() if value.numel() <= self.largest]
         self.names = small[-MOST_TENSORS:]
 
 
-def fits(t: torch.Tensor) -> bool:
-    """Tell whether a tensor lies within its storage.
+def is_sound(t: torch.Tensor) -> bool:
+    """Tell whether a tensor can be looked at, and lies within its storage.
 
-    It does not where an ``out=`` could not be resized since NumPy shares its memory: eager then reads and writes beyond it.
+    It cannot if it is one of several views whose base was written to since. It does not where an ``out=`` could not be
+    resized since NumPy shares its memory: eager then reads and writes beyond it.
     """
+    try:
+        _ = t.grad_fn
+    except RuntimeError:
+        return False
     if t.numel() == 0:
         return True
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
