@@ -147,10 +147,12 @@ def with_parameters(notebook: NotebookNode, parameters: dict[str, object]) -> No
 
 
 def said(cell: NotebookNode) -> list[str]:
-    """Return what a cell printed, gave as its value, and raised."""
-    texts = []
+    """Return what a cell printed, gave as its value, and raised; a kernel may send what is printed in parts."""
+    texts: list[str] = []
     for output in cell.outputs:
         match output.output_type:
+            case "stream" if texts and texts[-1].startswith(f"{output.name}: "):
+                texts[-1] += output.text
             case "stream":
                 texts.append(f"{output.name}: {output.text}")
             case "execute_result":

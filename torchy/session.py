@@ -270,7 +270,9 @@ class Runtime:
         asked
             The walker's own reason, if it asked: it will not ask for the same flush again.
         """
-        library = self.walker.library
+        library, session = self.walker.library, self.sessions.get(number)
+        if session is None:  # another thread was first: a session that owes nothing may be closed
+            return
         with self.unseen():
             joined = library.torchy_flushes(number)
             try:
@@ -281,30 +283,29 @@ class Runtime:
                     return
                 flush = self._flushes.get(number)
                 if flush is None or flush.serial != running.serial:
-                    flush = self._flushes[number] = self._begin(number, running, reason)
+                    flush = self._flushes[number] = self._begin(session, running, reason)
                 flush.advance()
                 if not flush.kept:
-                    self._remember(number, flush, asked)
+                    self._remember(session, flush, asked)
                 ended = self.walker.running(number)
                 called = library.torchy_finish(number, self._origin(flush.script.where))
                 self._flushes.pop(number, None)
                 if called >= 0 and ended is not None:
                     flush.recording = replace(flush.recording, times=ended.times)
-                    self._finished(self.sessions[number], flush, called * 1e-9)
+                    self._finished(session, flush, called * 1e-9)
             except BaseException:
                 if not joined:
                     library.torchy_leave(number)
                 raise
 
-    def _begin(self, number: int, running: Record, reason: str) -> Flush:
+    def _begin(self, session: Session, running: Record, reason: str) -> Flush:
         """Decide what the running trace of a session becomes."""
-        session = self.sessions[number]
         settings = session.settings
         trace = self.places.trace(running.path)
         recording = Recording(trace, running.words, running.numbers)
         known = self._scripts.get(running.script)  # the walker has begun, and something was raised
         if known is not None:
-            return Flush(self.walker, number, running.serial, known, recording, kept=True)
+            return Flush(self.walker, session.id, running.serial, known, recording, kept=True)
         entry = self.plan(trace, running.path[-1], running.flags, session)
         if self._checks:
             require_valid(trace, recording.layouts())
@@ -318,15 +319,15 @@ class Runtime:
         program = entry.take() if compiled else entry.interpretation()
         where = current_source()
         script = Script(entry, program, compiled, settings.numerics, reason, where)
-        return Flush(self.walker, number, running.serial, script, recording)
+        return Flush(self.walker, session.id, running.serial, script, recording)
 
-    def _remember(self, number: int, flush: Flush, asked: tuple[int, str] | None) -> None:
+    def _remember(self, session: Session, flush: Flush, asked: tuple[int, str] | None) -> None:
         """Have the walker run such a flush by itself from now on, if nothing can change any more.
 
         That it comes from the same line then is assumed, as for the ops of a place.
         """
         script = flush.script
-        entry, settings = script.entry, self.sessions[number].settings
+        entry, settings = script.entry, session.settings
         if asked is None or entry.visits < 2:
             return
         if settings.compile != "never" and entry.unsettled:
@@ -335,7 +336,7 @@ class Runtime:
         self._scripts[identity] = script  # first: the walker will hold addresses of it
         flush.kept = True  # as long as that is not known: the program is nobody else's then
         remembered = self.walker.library.torchy_remember(
-            number,
+            session.id,
             asked[0],
             asked[1].encode(),
             program.address,
@@ -384,7 +385,9 @@ class Runtime:
 
     def _mind_pace(self, number: int) -> None:
         """Put a session to sleep that does not pay."""
-        session = self.sessions[number]
+        session = self.sessions.get(number)
+        if session is None:  # closed meanwhile: this is another thread
+            return
         self.read_log(session)
         counters = self.walker.counters(number)
         if session.pace.loses():

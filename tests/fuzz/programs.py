@@ -32,6 +32,7 @@ from sameness import process_state, reset
 TIERS = ("never", "always")
 NAME = "<random program>"
 MOST_TENSORS = 12
+MOST_ELEMENTS = 1_000_000  # a column plus a row of a large tensor's elements is beyond any memory
 _WORD = re.compile(r"(\b\w+\b)")
 _PREAMBLE = compile(grammar.PREAMBLE, "<preamble>", "exec")
 _FAMILIES = [family for family, weight in grammar.FAMILIES for _ in range(weight)]
@@ -109,6 +110,7 @@ class Draft:
         self.lines.append(line)
         found = tensors_in(self.state)
         hypothesis.assume(all(map(is_sound, found.values())))
+        hypothesis.assume(sum(value.numel() for value in found.values()) < MOST_ELEMENTS)
         del found["ZERO"]
         small = [name for name, value in found.items() if value.numel() <= self.largest]
         self.names = small[-MOST_TENSORS:]

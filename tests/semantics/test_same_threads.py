@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -340,3 +341,20 @@ def test_tensors_sent_through_queues_of_processes():
     seen = back.get()
     process.join()
     return x, seen
+
+
+@TIERS
+def test_a_session_ends_while_another_thread_flushes_it(compile):
+    import torchy
+
+    sys.setswitchinterval(1e-6)
+    for turn in range(150):
+        there = queue.Queue()
+        with ThreadPoolExecutor(2) as pool:
+            looks = [pool.submit(lambda given: (given.get() + 1).tolist(), there) for _ in range(2)]
+            with torchy.lazy(compile=compile):
+                x = torch.full((3,), float(turn)) * 2
+                there.put(x)
+                there.put(x)
+            for look in looks:
+                assert look.result() == [2.0 * turn + 1] * 3
