@@ -167,7 +167,8 @@ class Runtime:
         key = (settings.numerics, settings.compile, settings.skip_dead)
         variant = self._variants.setdefault(key, len(self._variants))
         self.walker.library.torchy_tune(session.id, variant)
-        self.walker.library.torchy_attach(session.id)
+        if not session.asleep:  # a region that begins has woken it
+            self.walker.library.torchy_attach(session.id)
 
     def compute(self, session: Session, reason: str) -> None:
         """Flush a session."""
@@ -487,8 +488,14 @@ class Runtime:
 
     def _at_exit(self) -> None:
         """Python goes: nothing may call it any more."""
+        errors: list[Exception] = []
         while self.regions.here:
-            self.regions.leave(self.regions.here[-1], "exit")
+            try:
+                self.regions.leave(self.regions.here[-1], "exit")
+            except Exception as error:  # the other regions end all the same
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _after_fork(self) -> None:
         self.kernels.forget_worker()

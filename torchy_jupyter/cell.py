@@ -92,7 +92,8 @@ class Cells:
         self._format: Callable[..., Any] = formatter.format
         profiles: Any = shell.magics_manager.registry["ExecutionMagics"]
         self._profiles = profiles
-        self._run_with_profiler: Callable[..., Any] = profiles._run_with_profiler
+        # IPython's own: without it, %prun does not measure the last flush
+        self._run_with_profiler: Any = getattr(profiles, "_run_with_profiler", None)
         self._told_why_eager = False
 
     # -- hooking in and out
@@ -107,7 +108,8 @@ class Cells:
         shell.events.register("pre_run_cell", self.before)
         shell.events.register("post_run_cell", self.after)
         self._formatter.format = self.format
-        self._profiles._run_with_profiler = self.profile
+        if self._run_with_profiler is not None:
+            self._profiles._run_with_profiler = self.profile
         self._remember_cells_run_before()
 
     def remove(self) -> None:
@@ -117,7 +119,8 @@ class Cells:
         if self.running is not None:
             self._finish("the extension is unloaded")
         del self._formatter.format  # the instance's; the class has its own
-        del self._profiles._run_with_profiler
+        if self._run_with_profiler is not None:
+            del self._profiles._run_with_profiler
         shell.events.unregister("post_run_cell", self.after)
         shell.events.unregister("pre_run_cell", self.before)
         shell.ast_transformers.remove(self._wrapper)
@@ -218,8 +221,8 @@ class Cells:
             return
         torchy.flush(reason="before a measurement")
         if not self.running.measures:
+            self.running.measures = True  # first: an interrupt may come in
             torchy.enable(skip_dead=False)  # until the cell's end
-            self.running.measures = True
 
     def _enable(self, options: Options) -> torchy.Session:
         if torchy.walker_ready():

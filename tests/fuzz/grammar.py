@@ -455,6 +455,11 @@ log.append(torch.func.grad(lambda t: (t * t).sum())(x))
 log.append(torch.func.vmap(lambda t: t.sin() * N)(x))
 log.append(torch.func.jvp(torch.tanh, (x,), (x,))[1])
 """.strip().split("\n")
+GRADIENTS += [
+    f"log.append(torch.autograd.grad(({text.removeprefix('w = ')} * N).sum(), w)[0])"
+    for text in GRADIENTS
+    if text.startswith("w = F.")
+]
 COMPOUND = """
 for i in range(3): x = x * 0.9 + y
 for i in range(4): x.mul_(0.5).add_(i)

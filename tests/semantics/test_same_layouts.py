@@ -19,6 +19,9 @@ DTYPES = {
     "integer": lambda t, number: (t * 10).long(),
     "bool": lambda t, number: t > 0.7,
     "mixed": lambda t, number: t > 0.7 if number == 0 else t,
+    "wider": lambda t, number: t if number == 0 else t.double(),
+    "narrower": lambda t, number: t.double() if number == 0 else t,
+    "halves": lambda t, number: t.half() if number == 0 else t.bfloat16(),
 }
 SHARES = 6
 

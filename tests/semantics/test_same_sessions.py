@@ -347,3 +347,15 @@ def test_no_tensor_keeps_the_bit_after_a_session(compile):
             w.sub_(w.grad)
     for tensor in (w, x, view, alias, y, w.grad):
         assert "PrivateUse3" not in str(torch._C._dispatch_keys(tensor))
+
+
+def test_the_end_of_an_inner_region_does_not_wake_a_session_that_sleeps():
+    import torchy
+
+    with torchy.lazy() as session:
+        with torchy.lazy():
+            session._runtime._put_to_sleep(session, "traces are small")
+            assert not torchy.is_pending(torch.ones(3) * 2)
+        assert not torchy.is_pending(torch.ones(3) * 2)
+        with torchy.lazy():
+            assert torchy.is_pending(torch.ones(3) * 2)

@@ -74,7 +74,7 @@ inline void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stac
     const auto& value = (*stack)[first + i];
     if (value.isNone()) continue;
     if (arguments[i].name() == "size" && value.isIntList()) {
-      constexpr int64_t kBytes = 8;  // of an element, at most
+      constexpr int64_t kBytes = 16;  // of an element, at most
       small = c10::multiply_integers(value.toIntVector()) < int64_t{Session::kNoticed} / kBytes;
     }
     if (arguments[i].name() == "dtype") dtype = value.toScalarType();

@@ -252,15 +252,15 @@ inline Layout iterate_layout(const Tensors& operands, const at::Tensor& target,
 // Whether a fresh result may lie otherwise than iterate_layout says: that depends on the order in
 // which a kernel hands its operands to TensorIterator (rsub: the other one first), and on how the
 // copies lie that it makes of operands of other dtypes.
-inline bool is_ambiguous(Tensors operands, c10::ScalarType dtype) {
+inline bool is_ambiguous(const Tensors& operands, c10::ScalarType dtype) {
   auto contiguous = [](const at::Tensor& tensor) { return tensor.is_contiguous(); };
   if (std::all_of(operands.begin(), operands.end(), contiguous)) return false;
-  const c10::ScalarType common = operands[0].scalar_type();
-  auto copied_otherwise = [&](const at::Tensor& tensor) {
-    return (tensor.scalar_type() != common || !at::isFloatingType(common)) &&
-           !tensor.is_non_overlapping_and_dense();
-  };
-  if (std::any_of(operands.begin(), operands.end(), copied_otherwise)) return true;
+  const c10::ScalarType first_dtype = operands[0].scalar_type();
+  auto other_dtype = [&](const at::Tensor& tensor) { return tensor.scalar_type() != first_dtype; };
+  auto sparse = [](const at::Tensor& tensor) { return !tensor.is_non_overlapping_and_dense(); };
+  const bool copies = !at::isFloatingType(first_dtype) ||
+                      std::any_of(operands.begin(), operands.end(), other_dtype);
+  if (copies && std::any_of(operands.begin(), operands.end(), sparse)) return true;
   constexpr size_t kMost = 3;  // operands, all of whose orders are looked at
   if (operands.size() > kMost) return true;
   const Layout first = iterate_layout(operands, at::Tensor(), dtype);

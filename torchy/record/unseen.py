@@ -13,8 +13,10 @@ R = TypeVar("R")
 
 _torch: Any = torch._C  # more than its type stubs tell
 _TRACER = _torch._parse_dispatch_key("Tracer")
-_frames = _torch._dynamo.eval_frame
-_SKIP = _frames._FrameExecStrategy(_frames._FrameAction.SKIP, _frames._FrameAction.SKIP)
+# private to torch: where there is no such thing, torch.compile may look into Torchy
+_frames: Any = getattr(getattr(_torch, "_dynamo", None), "eval_frame", None)
+_strategy = getattr(_frames, "_FrameExecStrategy", None)
+_action = getattr(_frames, "_FrameAction", None)
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -22,7 +24,8 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
     A region that is compiled may break its graph and run Python: what that calls is compiled too.
     """
-    _frames.set_code_exec_strategy(function.__code__, _SKIP)
+    if _strategy is not None and _action is not None:
+        _frames.set_code_exec_strategy(function.__code__, _strategy(_action.SKIP, _action.SKIP))
     return function
 
 
