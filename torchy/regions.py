@@ -70,7 +70,7 @@ class Regions(Generic[S]):
     def join(self, region: Region[S], given: dict[str, Any]) -> None:
         """Begin a region within this thread's innermost: what it is given itself goes before that one's settings."""
         outer = self.here[-1].settings
-        region.settings = Settings.of(**(_as_dict(outer) | given))
+        region.settings = dataclasses.replace(outer, **given)
         self.here.append(region)
         if region.settings != outer:
             self._host.compute(region.session, "settings changed")
@@ -105,7 +105,3 @@ class Regions(Generic[S]):
         else:
             self._host.close(region.session)
         self.here.remove(region)
-
-
-def _as_dict(settings: Settings) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}

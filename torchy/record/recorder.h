@@ -392,6 +392,7 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
       slot.storage = storage.unsafeGetStorageImpl();
       slot.weak.emplace(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(slot.storage));
       slot.kept = Kept::of(*slot.storage);
+      slot.given = static_cast<const char*>(slot.address());
       slot.bytes = storage.nbytes();
       trace_.large_bytes += slot.bytes;
       trace_.input_bytes += slot.bytes;

@@ -45,9 +45,8 @@ inline void settle_memory(const c10::StorageImpl& written, Reason reason, const 
   const auto* end = begin + written.nbytes();
   auto reads = [&](const Trace* trace) {
     return trace && std::any_of(trace->slots.begin(), trace->slots.end(), [&](const Slot& slot) {
-             if (!slot.kept || slot.storage == &written) return false;
-             const auto* address = static_cast<const char*>(slot.address());
-             return address < end && begin < address + slot.bytes;
+             return slot.given && slot.storage != &written && slot.given < end &&
+                    begin < slot.given + slot.bytes;
            });
   };
   std::vector<std::shared_ptr<Session>> sessions;

@@ -32,6 +32,7 @@ struct Slot {
   std::optional<WeakStorage> weak;
   c10::Storage held;              // while a flush runs, if it is pending
   c10::intrusive_ptr<Kept> kept;  // of what is only read
+  const char* given = nullptr;    // where an input's memory lay when it was recorded
   c10::DataPtr memory;            // of a pending storage: set aside, or made by the flush
   size_t bytes = 0;
   int last_view = -1;
