@@ -28,6 +28,8 @@ class _Process:
         self._lock = threading.Lock()
 
     def get(self, cache_dir: str | os.PathLike[str] | None = None) -> Runtime:
+        if self.runtime is not None:  # without the lock: a fork may have left it locked
+            return self.runtime
         with self._lock:
             if self.runtime is None:
                 self.runtime = Runtime(cache_dir)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import enum
+import functools
 import itertools
 import os
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from torchy.flush import Flush, Recording, Script
+from torchy.forks import Forks
 from torchy.ir.check import require_valid
 from torchy.ir.trace import Source, Trace
 from torchy.plan.build import build_plan, plan_of_calls
@@ -129,10 +131,11 @@ class Runtime:
         self.regions: Regions[Session] = Regions(self)
         self.walker.library.torchy_claim()
         atexit.register(self._at_exit)
-        os.register_at_fork(
-            before=self._before_fork,
-            after_in_parent=lambda: self.kernels.compiling.release(),
-            after_in_child=self._after_fork,
+        self.forks = Forks(
+            compute=functools.partial(self._settle_all, "fork"),
+            hold=self.walker.library.torchy_hold_flushes,
+            locks=self._locks,
+            renew=self.kernels.forget_worker,
         )
 
     # sessions
@@ -478,13 +481,13 @@ class Runtime:
         for number in list(self.sessions):
             self.flush(number, reason)
 
-    # forks
+    # the process
 
-    def _before_fork(self) -> None:
-        try:
-            self._settle_all("fork")
-        finally:  # Python forks, and calls the other hooks, whatever is raised here
-            self.kernels.compiling.acquire()
+    def _locks(self) -> Iterator[threading.RLock]:
+        yield self.kernels.compiling
+        yield self._switch
+        for session in list(self.sessions.values()):
+            yield session.builder.lock
 
     def _at_exit(self) -> None:
         """Python goes: nothing may call it any more."""
@@ -496,7 +499,3 @@ class Runtime:
                 errors.append(error)
         if errors:
             raise errors[0]
-
-    def _after_fork(self) -> None:
-        self.kernels.forget_worker()
-        self._switch = threading.RLock()

@@ -119,3 +119,38 @@ def test_deterministic_flags_and_precision_set_elsewhere():
         results.append(torch.is_deterministic_algorithms_warn_only_enabled())
     torch._C._set_mkldnn_enabled(True)
     return results
+
+
+SETTERS = {
+    "default dtype": lambda on: torch.set_default_dtype(torch.float64 if on else torch.float32),
+    "deterministic": lambda on: torch.use_deterministic_algorithms(on),
+    "fill memory": lambda on: setattr(
+        torch.utils.deterministic, "fill_uninitialized_memory", not on
+    ),
+    "mkldnn": lambda on: torch.backends.mkldnn.set_flags(not on),
+    "mkldnn deterministic": lambda on: torch._C._set_mkldnn_deterministic(on),
+    "nnpack": lambda on: torch.backends.nnpack.set_flags(not on),
+    "precision": lambda on: torch.set_float32_matmul_precision("medium" if on else "highest"),
+    "precision of products": lambda on: setattr(
+        torch.backends.mkldnn.matmul, "fp32_precision", "bf16" if on else "none"
+    ),
+}
+
+
+@pytest.mark.parametrize("compile", ["always", "never"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("setter", SETTERS)
+def test_what_is_pending_is_computed_before_the_process_computes_otherwise(
+    setter, elsewhere, compile
+):
+    import torchy
+
+    # a flush that brings back what held when its ops were recorded would do so to all threads
+    worker, x = Worker(), torch.randn(40, 40)
+    with torchy.lazy(compile=compile):
+        for on in (True, False):
+            y = (x @ x) * 2
+            assert torchy.is_pending(y)
+            set_it = lambda on=on: SETTERS[setter](on)  # noqa: E731
+            worker(set_it) if elsewhere else set_it()
+            assert not torchy.is_pending(y)

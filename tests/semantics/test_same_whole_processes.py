@@ -3,9 +3,9 @@
 import contextlib
 import os
 import pickle
+import signal
 import tempfile
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -390,12 +390,12 @@ def test_a_child_that_is_forked_in_the_midst_of_compiling_compiles_too():
     import torchy
     from torchy.codegen.cpu.kernel import Compiler
 
-    compiling, compile_kernel = threading.Event(), Compiler.compile
+    compiling, forking, compile_kernel = threading.Event(), threading.Event(), Compiler.compile
 
     def slowly(compiler, *form):
         with compiler.verifier.lock:
             compiling.set()
-            time.sleep(0.3)  # the fork comes now
+            assert forking.wait(10)
             return compile_kernel(compiler, *form)
 
     def child():
@@ -409,4 +409,44 @@ def test_a_child_that_is_forked_in_the_midst_of_compiling_compiles_too():
         for _ in range(3):
             (torch.arange(4.0) + 1).sin().tolist()
         assert compiling.wait(10)
+        os.register_at_fork(before=forking.set)  # what is registered last comes first
         assert in_child(child) == ((torch.ones(3) * 2).exp().tolist(), True)
+
+
+@pytest.mark.seconds(120)
+@pytest.mark.parametrize("compile", ["always", "auto", "never"])
+def test_children_are_forked_while_another_thread_records_and_flushes(compile):
+    import torchy
+
+    begun, stop, theirs = threading.Event(), threading.Event(), []
+
+    def work():
+        w = torch.randn(50, requires_grad=True)
+        with torchy.lazy(compile=compile):
+            while not stop.is_set():
+                loss = (w * 2).sin().exp().sum()
+                loss.backward()  # from C++, without the interpreter's lock
+                theirs[:] = [loss.detach() * 2, w.grad]
+                begun.set()
+                w.grad = None
+                loss.item()
+
+    def child():
+        signal.alarm(20)  # instead of hanging
+        with torchy.lazy(compile=compile):
+            x = torch.ones(3) * 2
+            sums = [y.sum().item() for y in theirs]  # it looks at the other thread's, too
+            return (x + 1).tolist(), [sum == sum for sum in sums]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert begun.wait(20)
+        with torchy.lazy(compile=compile):
+            for i in range(40):
+                y = torch.ones(3) * i + 1
+                assert in_child(child) == ([3.0, 3.0, 3.0], [True, True])
+                assert y.tolist() == [i + 1.0] * 3
+    finally:
+        stop.set()
+        thread.join()

@@ -4,8 +4,8 @@
 
 #include <torch/library.h>
 
-#include "claim.h"
 #include "execute.h"
+#include "fork.h"
 #include "meta.h"
 
 namespace torchy {
@@ -76,7 +76,10 @@ extern "C" {
 using torchy::registry;
 
 // From now on there is a Python kernel for torchy::ask.
-void torchy_listen() { torchy::listening() = true; }
+void torchy_listen() {
+  torchy::listening() = true;
+  torchy::guard_forks();
+}
 
 void torchy_claim() { torchy::claim_ops(); }
 
@@ -158,6 +161,9 @@ void torchy_pause(int64_t on) {
   }
   while (on < 0 && !pauses.empty()) pauses.pop_back();
 }
+
+// Before this thread forks (1) and after it (0, in the child too).
+void torchy_hold_flushes(int64_t on) { on ? torchy::hold_flushes() : torchy::let_flushes_go(); }
 
 // Whether this thread is in the midst of a session's flush.
 int64_t torchy_flushes(int64_t id) {

@@ -12,16 +12,14 @@
 namespace torchy {
 
 inline OpInfo* info_of(const c10::OperatorHandle& op) {
-  static std::mutex guard;
-  static std::unordered_map<c10::OperatorName, OpInfo*> known;
-  std::lock_guard<std::mutex> lock(guard);
-  auto& info = known[op.operator_name()];
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  auto& info = all.op_of_name[op.operator_name()];
   if (!info) {
     auto fresh = std::make_unique<OpInfo>(op);
     info = fresh.get();
-    std::lock_guard<std::mutex> all(registry().mutex);
-    fresh->id = static_cast<int64_t>(registry().ops.size());
-    registry().ops.push_back(std::move(fresh));
+    fresh->id = static_cast<int64_t>(all.ops.size());
+    all.ops.push_back(std::move(fresh));
   }
   return info;
 }
@@ -110,6 +108,8 @@ class News : public c10::OpRegistrationListener {
   }
   void onOperatorDeregistered(const c10::OperatorHandle&) override {}
 
+  static std::mutex& mutex() { return box().mutex; }
+
   static bool any() { return box().any.load(std::memory_order_relaxed); }
 
   static std::vector<c10::OperatorName> take() {
@@ -155,6 +155,8 @@ class Claims {
   }
 
   bool due() const { return News::any() || any_waiting_.load(std::memory_order_relaxed); }
+
+  std::mutex& mutex() { return mutex_; }
 
  private:
   static constexpr int kPatience = 64;  // ops seen after an op's registration

@@ -19,6 +19,7 @@
 #include <array>
 #include <numeric>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -78,12 +79,21 @@ inline bool flushes_denormals() {
 }
 
 // Sets this thread's number of threads. torch hands the one set last to threads that are new: to
-// them it shall be as if nothing had been set.
+// them it shall be as if nothing had been set. Does not raise: where no thread can be started,
+// there will be no new ones either.
 inline void set_threads(int number) {
   int initial = 0;
-  std::thread([&initial] { initial = at::get_num_threads(); }).join();
+  try {
+    std::thread([&initial] { initial = at::get_num_threads(); }).join();
+  } catch (const std::system_error&) {
+    initial = number;
+  }
   at::set_num_threads(number);
-  std::thread([initial] { at::set_num_threads(initial); }).join();
+  try {
+    std::thread([initial] { at::set_num_threads(initial); }).join();
+  } catch (const std::system_error&) {
+    return;
+  }
 }
 
 // Compared at each op: a change flushes first, and a flush runs under the state that the ops were

@@ -49,6 +49,8 @@ class LargeBlock {
     if (!on) drop_spare();
   }
 
+  static std::mutex& mutex() { return spare().mutex; }
+
   // Somebody else may need the memory.
   static void drop_spare() {
     std::unique_ptr<LargeBlock> dropped;

@@ -289,6 +289,7 @@ _FUNCTIONS = (
     ("close", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),
+    ("hold_flushes", _VOID, _INT),
     ("flushes", _INT, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),

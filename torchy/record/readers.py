@@ -1,7 +1,7 @@
-"""Ways to look at a tensor that the walker does not see, in one table.
+"""Ways to look at a tensor, or to change how torch computes, that the walker does not see, in one table.
 
 What goes through the dispatcher, and whoever asks torch for a mutable pointer, meets the walker anyway.
-The rest reads through const pointers, or hands memory to something outside torch: these methods flush
+The rest reads through const pointers, or hands memory to something outside torch: these functions flush
 first.
 """
 
@@ -54,6 +54,23 @@ WHOLE_READERS: tuple[tuple[Any, str], ...] = tuple(
     for name in ("save", "save_to_buffer", "_save_for_mobile", "_save_to_buffer_for_mobile")
 )
 
+# what changes how the process computes: ops that are recorded already are to be computed as before
+SETTERS: tuple[tuple[Any, str], ...] = tuple(
+    (torch._C, name)
+    for name in (
+        "_set_default_dtype",
+        "_set_default_tensor_type",
+        "_set_deterministic_algorithms",
+        "_set_deterministic_fill_uninitialized_memory",
+        "_set_mkldnn_enabled",
+        "_set_mkldnn_deterministic",
+        "_set_nnpack_enabled",
+        "_set_float32_matmul_precision",
+        "_set_fp32_precision_setter",
+        "_set_cpu_allow_fp16_reduced_precision_reduction",
+    )
+)
+
 # functions of torch that look at a tensor with many ops of their own: those are not the program's
 PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
     (torch._tensor_str, "_str", "print"),
@@ -103,7 +120,7 @@ class Readers:
         for owner, name in FUNCTION_READERS:
             if hasattr(owner, name):
                 self._replace(owner, name, self._function(owner, name))
-        for owner, name in WHOLE_READERS:
+        for owner, name in (*WHOLE_READERS, *SETTERS):
             if hasattr(owner, name):
                 self._replace(owner, name, self._whole_function(owner, name))
         for owner, name, reason in PAUSED_READERS:

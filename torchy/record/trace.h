@@ -228,11 +228,13 @@ struct Session {
 
 struct Registry {
   std::mutex mutex;
-  std::condition_variable flushed;
+  std::unique_ptr<std::condition_variable> flushed = std::make_unique<std::condition_variable>();
+  std::thread::id forker;  // while it forks, no other thread flushes
   std::vector<std::shared_ptr<Session>> sessions;
   ska::flat_hash_map<c10::StorageImpl*, WeakStorage>
       escaped;  // a raw pointer to these has left torch
   std::vector<std::unique_ptr<OpInfo>> ops;
+  std::unordered_map<c10::OperatorName, OpInfo*> op_of_name;
   std::unordered_map<Words, std::unique_ptr<Signature>, WordsHash> signatures;
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
   std::vector<Node*> nodes;
@@ -243,6 +245,17 @@ struct Registry {
     for (auto& session : sessions)
       if (session->id == id) return session;
     return nullptr;
+  }
+
+  bool flushes(std::thread::id thread) const {
+    return std::any_of(sessions.begin(), sessions.end(),
+                       [&](const auto& session) { return session->flusher == thread; });
+  }
+
+  // Whether a thread must not begin a flush: another one forks. One that is within a flush may, or
+  // that would never end.
+  bool held_up(std::thread::id thread) const {
+    return forker != std::thread::id() && forker != thread && !flushes(thread);
   }
 };
 
@@ -366,29 +379,50 @@ inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
 // Begins a flush, or joins one. 0: nothing to do. 1: the caller runs it. 2: the caller's thread is
 // in the midst of it. 3: another thread is, and the caller, who may hold the GIL, must not wait.
 inline int claim_flush(Session& session, bool wait) {
-  std::unique_lock<std::mutex> lock(registry().mutex);
-  auto me = std::this_thread::get_id();
+  auto& all = registry();
+  std::unique_lock<std::mutex> lock(all.mutex);
+  const auto me = std::this_thread::get_id(), nobody = std::thread::id();
   for (;;) {
-    if (session.running) {
-      if (session.flusher == me) return 2;
-      if (session.flusher == std::thread::id()) {
-        session.flusher = me;
-        return 1;
-      }
-      if (!wait) return 3;
-      registry().flushed.wait(lock);
-      continue;
-    }
-    if (session.trace.path.empty()) return 0;
-    session.running = std::make_shared<Trace>(std::move(session.trace));
-    session.trace = Trace();
-    session.trace.reserve_as(*session.running);
-    session.flusher = me;
-    ++session.flushes;
-    session.running->serial = session.flushes;
-    for (Node* node : session.running->path) session.running->ids.push_back(node->id);
-    return 1;
+    if (session.flusher == me) return 2;
+    if (!session.running && session.trace.path.empty()) return 0;
+    if (session.flusher == nobody && !all.held_up(me)) break;
+    if (!wait) return 3;
+    all.flushed->wait(lock);
   }
+  session.flusher = me;
+  if (session.running) return 1;
+  session.running = std::make_shared<Trace>(std::move(session.trace));
+  session.trace = Trace();
+  session.trace.reserve_as(*session.running);
+  ++session.flushes;
+  session.running->serial = session.flushes;
+  for (Node* node : session.running->path) session.running->ids.push_back(node->id);
+  return 1;
+}
+
+// A thread is about to fork: waits until no other one flushes, and lets none begin until it lets
+// go. What others were running would never end in the child. Not if it flushes itself: another one
+// may wait for that.
+inline void hold_flushes() {
+  auto& all = registry();
+  const auto me = std::this_thread::get_id(), nobody = std::thread::id();
+  std::unique_lock<std::mutex> lock(all.mutex);
+  if (all.flushes(me)) return;
+  all.flushed->wait(lock, [&] { return all.forker == nobody || all.forker == me; });
+  all.forker = me;
+  all.flushed->wait(lock, [&] {
+    return std::all_of(all.sessions.begin(), all.sessions.end(), [&](const auto& session) {
+      return session->flusher == nobody || session->flusher == me;
+    });
+  });
+}
+
+inline void let_flushes_go() {
+  auto& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  if (all.forker != std::this_thread::get_id()) return;
+  all.forker = std::thread::id();
+  all.flushed->notify_all();
 }
 
 // What the program can still reach now is live, and held until the flush is finished.
@@ -430,11 +464,15 @@ inline void restore_state(Session& session) {
 
 // A flush that raised leaves its trace behind, to be resumed by the next.
 inline void leave_flush(Session& session) {
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  if (session.flusher != std::this_thread::get_id()) return;  // it was finished nevertheless
+  const auto me = std::this_thread::get_id();
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    if (session.flusher != me) return;  // it was finished nevertheless
+  }
   restore_state(session);
+  std::lock_guard<std::mutex> lock(registry().mutex);
   session.flusher = std::thread::id();
-  registry().flushed.notify_all();
+  registry().flushed->notify_all();
 }
 
 // The memory of a trace's slots becomes that of their storages, which nothing pends on any more
@@ -481,7 +519,7 @@ inline int64_t finish_flush(Session& session, int64_t origin) {
         for (auto& tensor : tensors) take_bit(*tensor);
         session.origin = origin;
         session.flusher = std::thread::id();
-        registry().flushed.notify_all();
+        registry().flushed->notify_all();
         return trace->called;
       }
     }

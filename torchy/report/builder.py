@@ -58,7 +58,7 @@ class ReportBuilder:
     def __init__(self, keep: int = 1000, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._began = clock()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # a fork takes it first
         self._keep = keep
         self._traces: deque[TraceRecord] = deque()
         self._held: deque[int] = deque()  # bytes, by trace
@@ -108,7 +108,7 @@ class ReportBuilder:
         """
         steps = plan.steps if plan else ()
         fused = sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))
-        with self._lock:
+        with self.lock:
             totals = self._totals
             record = TraceRecord(
                 totals.traces,
@@ -162,7 +162,7 @@ class ReportBuilder:
     ) -> None:
         """Note a kernel, or replace what is known of it. Functions are called on reading."""
         record = KernelRecord(id, compile_seconds, source, llvm_ir, assembly)
-        with self._lock:
+        with self.lock:
             self._kernels[id] = record
 
     def has_kernel(self, id: str) -> bool:
@@ -172,7 +172,7 @@ class ReportBuilder:
     def event(self, kind: str, text: str) -> None:
         """Note anything else: ``event("policy raised", "aten::foo: KeyError: ...")``."""
         record = EventRecord(self._clock() - self._began, kind, text)
-        with self._lock:
+        with self.lock:
             self._totals.events += 1
             self._events.append(record)
 
@@ -184,6 +184,6 @@ class ReportBuilder:
         ran_now
             How many ops were not recorded.
         """
-        with self._lock:
+        with self.lock:
             totals = replace(self._totals, ran_now=ran_now)
             return Report(tuple(self._traces), dict(self._kernels), tuple(self._events), totals)

@@ -112,8 +112,7 @@ class Kernels:
         self._queue: queue.SimpleQueue[tuple[KernelForm, Numerics, str, Tell]] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
-        # whoever forks takes it first: what a thread has locked stays locked in the child
-        self.compiling = threading.RLock()
+        self.compiling = threading.RLock()  # a fork takes it first
 
     def settle(self, entry: Compiled, step: int, kernel_id: str) -> bool:
         """Give a step its kernel if that is ready; return False if nothing is known of it yet."""
@@ -180,7 +179,6 @@ class Kernels:
         self._wanted.clear()
         self._queue = queue.SimpleQueue()
         self._lock = threading.RLock()
-        self.compiling = threading.RLock()
 
 
 def prepare(
