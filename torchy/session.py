@@ -497,5 +497,6 @@ class Runtime:
                 self.regions.leave(self.regions.here[-1], "exit")
             except Exception as error:  # the other regions end all the same
                 errors.append(error)
+        self.kernels.end()
         if errors:
             raise errors[0]

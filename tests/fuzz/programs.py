@@ -97,6 +97,7 @@ class Draft:
         exec(_PREAMBLE, self.state)
         self.names: list[str] = []
         self.largest = 0
+        self.lent: list[tuple[torch.UntypedStorage, int]] = []  # to NumPy, and where it lay then
 
     def attempt(self, line: str, keep: bool = False) -> None:
         """Run a statement and take it into the program, unless it raises."""
@@ -110,6 +111,11 @@ class Draft:
         self.lines.append(line)
         found = tensors_in(self.state)
         hypothesis.assume(all(map(is_sound, found.values())))
+        # eager frees what NumPy has by DLPack, when an out= is resized
+        hypothesis.assume(all(storage.data_ptr() == at for storage, at in self.lent))
+        lent = [array.ctypes.data for array in self.state["arrays"]]
+        storages = [(s, s.data_ptr()) for s in (t.untyped_storage() for t in found.values())]
+        self.lent = [(s, at) for s, at in storages if any(at <= a < at + s.nbytes() for a in lent)]
         hypothesis.assume(sum(value.numel() for value in found.values()) < MOST_ELEMENTS)
         del found["ZERO"]
         small = [name for name, value in found.items() if value.numel() <= self.largest]

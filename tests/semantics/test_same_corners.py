@@ -1,5 +1,7 @@
 """Programs that once differed, for reasons that no other file here is about."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -134,3 +136,109 @@ def test_calls_that_take_a_dtype_for_some_sizes_only(dtype):
             except Exception as error:
                 log.append((name, type(error).__name__, str(error)))
     return log
+
+
+OUTER = {
+    "kron": (torch.kron, lambda: [torch.ones(3, 4), torch.arange(6.0).reshape(2, 3)]),
+    "inner": (torch.inner, lambda: [torch.ones(3, 4, 5), torch.arange(10.0).reshape(2, 5)]),
+    "tensordot": (
+        lambda a, b, out: torch.tensordot(a, b, dims=([1], [0]), out=out),
+        lambda: [torch.ones(40, 3), torch.arange(60.0).reshape(3, 20)],
+    ),
+    "tensorsolve": (
+        torch.linalg.tensorsolve,
+        lambda: [torch.eye(6).reshape(6, 2, 3), torch.ones(6)],
+    ),
+    "tensorinv": (
+        lambda a, out: torch.linalg.tensorinv(a, ind=1, out=out),
+        lambda: [torch.eye(6).reshape(6, 2, 3)],
+    ),
+}
+
+
+@program(given=lambda: ())
+@pytest.mark.parametrize("read", ["pending", "read", "written", "viewed"])
+@pytest.mark.parametrize("size", [0, 1, 2])
+@pytest.mark.parametrize("name", OUTER)
+def test_ops_that_are_made_of_others_resize_what_they_write_to(name, size, read):
+    function, operands = OUTER[name]
+    out, results = torch.ones(size, size), []
+    if read == "pending":
+        out = out * 2
+    elif read == "written":
+        out.add_(1)
+    elif read == "viewed":
+        results.append((out * 3)[:1])
+    results.append(out + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results.append(function(*[x * 1 for x in operands()], out=out))
+    results.append(out * 2)
+    out.mul_(3)
+    return out, results
+
+
+@program
+def test_an_op_changes_memory_though_its_schema_does_not_say_so():
+    import torch._inductor  # has such an op
+
+    results = []
+    for size in (40, 4, 4000):
+        x = torch.ones(8)
+        y = x + 1
+        torch.ops.inductor.resize_storage_bytes_(x, 4 * size)
+        known = min(size, 8)
+        results += [y, x.as_strided((known,), (1,)) * 2, x.untyped_storage().nbytes()]
+        z = torch.ones(8)
+        y = z * 2
+        lazily = torch._lazy_clone(z)
+        results += [lazily.add_(1), y, z, z + 1]
+    return results
+
+
+@program
+def test_ops_that_are_made_of_others_read_their_operands_at_once():
+    x = torch.arange(16.0).reshape(1, 2, 8)
+    results = [
+        F.max_pool1d(x * 2, 2),
+        torch.nn.MaxPool1d(3, 1)((x + 1).relu()),
+        F.max_pool1d(x[0] * 3, 2),
+    ]
+    results.append(torch.ops.aten._saturate_weight_to_fp16(x * 1e6))
+    return results
+
+
+@pytest.mark.parametrize("mode", ["first", "later"])
+def test_what_torch_warns_of_once_is_warned_of_once(mode):
+    import torchy
+
+    torch.set_warn_always(False)
+    x, c, z = (
+        torch.arange(4.0),
+        torch.tensor([1, 0, 1, 0], dtype=torch.uint8),
+        torch.ones(4, dtype=torch.complex64),
+    )
+    with torchy.lazy(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            y = torch.where(c, x, -x) + (z.to(torch.float32) if mode == "first" else z.real)
+        assert y.tolist() == [1.0, 0.0, 3.0, -2.0]
+        z.to(torch.float32)
+    texts = sorted(str(warning.message)[:13] for warning in caught)
+    assert texts == ["Casting compl", "where receive"]
+    assert not torch.is_warn_always_enabled()
+
+
+@program
+def test_nnpack_is_used_where_it_was_allowed():
+    x, w = torch.rand(16, 8, 20, 20), torch.rand(6, 8, 5, 5)
+    torch.backends.mkldnn.set_flags(False)
+    results = []
+    try:
+        for on in (False, True, False):
+            torch.backends.nnpack.set_flags(on)
+            results.append(F.conv2d(x, w) + 0)
+    finally:
+        torch.backends.mkldnn.set_flags(True)
+        torch.backends.nnpack.set_flags(True)
+    return results, torch.equal(results[0], results[1])

@@ -1,6 +1,7 @@
 """The public face: sessions, nesting, settings, quiet."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -359,3 +360,44 @@ def test_the_end_of_an_inner_region_does_not_wake_a_session_that_sleeps():
         assert not torchy.is_pending(torch.ones(3) * 2)
         with torchy.lazy():
             assert torchy.is_pending(torch.ones(3) * 2)
+
+
+@pytest.mark.parametrize("name", ["tolist", "numpy"])  # inherited by torch.Tensor, and its own
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        ("before", "within"),
+        ("before", "after"),
+        ("before", "later"),
+        ("within", "after"),
+        ("within", "later"),
+    ],
+)
+def test_what_the_program_puts_in_place_of_torch_s_methods_stays_until_it_takes_it_off(
+    name, start, stop
+):
+    import torchy
+
+    own, x = vars(torch.Tensor).get(name), torch.ones(2)
+    patch = mock.patch.object(torch.Tensor, name, return_value="patched")
+    plain = getattr(x, name)()
+    if start == "before":
+        patch.start()
+    with torchy.lazy():
+        if start == "within":
+            patch.start()
+        y = x + 1
+        assert getattr(x, name)() == "patched"
+        if stop == "within":
+            patch.stop()
+    if stop == "later":
+        with torchy.lazy():
+            assert getattr(x, name)() == "patched"
+    if stop != "within":
+        assert getattr(y, name)() == "patched"
+        patch.stop()
+    assert list(getattr(x, name)()) == list(plain)
+    with torchy.lazy():
+        y = x + 1
+        assert list(getattr(y, name)()) == [2.0, 2.0]
+    assert vars(torch.Tensor).get(name) is own

@@ -481,3 +481,22 @@ def test_exit_handlers_find_what_is_pending(compile, when):
     expected = "end\n" + first + (second if when == "after" else "")
     assert result.stdout.replace("final\n", "") == expected
     assert result.returncode == 0
+
+
+def test_processes_end_while_kernels_are_compiled_in_the_background():
+    code = """if True:
+        import torch, torchy
+        x = torch.ones(1000)
+        with torchy.lazy():
+            for _ in range(3):
+                torch.tanh(x * 2).sum().item()
+    """
+    for _ in range(4):
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert (result.returncode, result.stderr) == (0, "")

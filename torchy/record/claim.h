@@ -46,9 +46,19 @@ inline void settle_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet k
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
+// Ops that are made of others may resize what they write to, and nobody else sees that.
+inline void settle_written_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                                    Stack* stack) {
+  settle_arguments(*info_of(op), *stack, /*only_written=*/true);
+  op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
 // Ops that are made of others, but read memory through const pointers: of their operands ...
 constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_or_sections",
                                             "aten::ctc_loss.Tensor",
+                                            "aten::max_pool1d",
+                                            "aten::_saturate_weight_to_fp16",
+                                            "aten::fbgemm_linear_quantize_weight",
                                             "aten::lstm.data",
                                             "aten::gru.data",
                                             "aten::rnn_tanh.data",
@@ -191,6 +201,11 @@ class Claims {
     if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
         is_new(name, DispatchKey::AutogradPrivateUse3))
       put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
+    if (!served && has_out(op) &&
+        op.hasKernelForDispatchKey(DispatchKey::CompositeImplicitAutograd))
+      for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3})
+        if (is_new(name, key))
+          put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_written_and_pass>());
     const auto full = c10::toString(name);
     for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3}) {
       const auto is_op = [&](const char* other) { return full == other; };
@@ -206,6 +221,12 @@ class Claims {
   static bool has_tensors(const c10::OperatorHandle& op) {
     for (const auto& argument : op.schema().arguments())
       if (argument.type()->str().find("Tensor") != std::string::npos) return true;
+    return false;
+  }
+
+  static bool has_out(const c10::OperatorHandle& op) {
+    for (const auto& argument : op.schema().arguments())
+      if (argument.kwarg_only() && argument.is_out()) return true;
     return false;
   }
 

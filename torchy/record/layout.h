@@ -186,10 +186,19 @@ inline uint8_t mode_of(c10::IntArrayRef sizes, c10::IntArrayRef strides, const L
 }
 
 // Notes that there were warnings, and passes them on if there is somebody to show them to: an op
-// that warns runs now, each time, so that eager itself does it.
+// that warns runs now, each time, so that eager itself does it. If there is nobody, what torch
+// warns of once is still to come.
 class NoteWarnings : public c10::WarningHandler {
  public:
-  explicit NoteWarnings(c10::WarningHandler* next = nullptr) : next_(next), guard_(this) {}
+  explicit NoteWarnings(c10::WarningHandler* next = nullptr)
+      : next_(next), always_(c10::WarningUtils::get_warnAlways()), guard_(this) {
+    if (!next_) c10::WarningUtils::set_warnAlways(true);
+  }
+  ~NoteWarnings() override {
+    if (!next_) c10::WarningUtils::set_warnAlways(always_);
+  }
+  NoteWarnings(const NoteWarnings&) = delete;
+  NoteWarnings& operator=(const NoteWarnings&) = delete;
   void process(const c10::Warning& warning) override {
     any = true;
     if (next_) next_->process(warning);
@@ -198,6 +207,7 @@ class NoteWarnings : public c10::WarningHandler {
 
  private:
   c10::WarningHandler* next_;
+  bool always_;
   c10::WarningUtils::WarningHandlerGuard guard_;
 };
 

@@ -62,6 +62,8 @@ OTHER_LAYOUT = {
 COPIES_FIRST = frozenset({"copy", "zero", "fill"})
 # with a zero-dimensional tensor for a number: their kernels read it
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
+# change the memory of their first argument, though their schemas do not say that they write to it
+HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 
@@ -69,6 +71,8 @@ def classify(name: str) -> Classification:
     """Decide about an op by its name, as the dispatcher spells it: ``aten::add.Tensor``."""
     namespace, _, rest = name.partition("::")
     base, _, overload = rest.partition(".")
+    if name in HIDDEN_WRITERS:
+        return RUN_NOW._replace(hidden=1)
     if namespace != "aten":
         return RUN_NOW
     schema = torch._C._get_schema(name.partition(".")[0], overload)

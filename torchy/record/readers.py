@@ -8,6 +8,8 @@ first.
 from __future__ import annotations
 
 import functools
+import types
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -70,6 +72,11 @@ SETTERS: tuple[tuple[Any, str], ...] = tuple(
         "_set_cpu_allow_fp16_reduced_precision_reduction",
     )
 )
+# what has the libraries print what they run
+TELLERS: tuple[tuple[Any, str], ...] = (
+    (torch._C._verbose, "mkldnn_set_verbose"),
+    (torch._C._verbose, "mkl_set_verbose"),
+)
 
 # functions of torch that look at a tensor with many ops of their own: those are not the program's
 PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
@@ -106,7 +113,10 @@ class Readers:
         self._paused = paused
         self._settle_storage = settle_storage
         self._settle_all = settle_all
-        self._replaced: list[tuple[Any, str, Any]] = []  # and what was there; None: inherited
+        self._replaced: list[
+            tuple[Any, str, Any, Any]
+        ] = []  # the hook; what was there, None: inherited
+        self._hooks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # the same
         self._installed = False
 
     def install(self) -> None:
@@ -115,38 +125,40 @@ class Readers:
             return
         self.uninstall()  # what an interrupt may have left
         for name, escapes in TENSOR_READERS.items():
-            if hasattr(torch.Tensor, name):
-                self._replace(torch.Tensor, name, self._method(name, escapes))
+            self._replace(torch.Tensor, name, functools.partial(self._method, name, escapes))
         for owner, name in FUNCTION_READERS:
-            if hasattr(owner, name):
-                self._replace(owner, name, self._function(owner, name))
-        for owner, name in (*WHOLE_READERS, *SETTERS):
-            if hasattr(owner, name):
-                self._replace(owner, name, self._whole_function(owner, name))
+            self._replace(owner, name, functools.partial(self._function, name))
+        for owner, name in (*WHOLE_READERS, *SETTERS, *TELLERS):
+            self._replace(owner, name, functools.partial(self._whole_function, name))
         for owner, name, reason in PAUSED_READERS:
-            if hasattr(owner, name):
-                self._replace(owner, name, self._paused_function(owner, name, reason))
+            self._replace(owner, name, functools.partial(self._paused_function, reason))
         for name in STORAGE_READERS:
-            self._replace(torch.UntypedStorage, name, self._storage_method(name))
+            self._replace(torch.UntypedStorage, name, functools.partial(self._storage_method, name))
         self._installed = True
 
     def uninstall(self) -> None:
         """Leave torch as it was; may be called again after an interrupt."""
         self._installed = False
         while self._replaced:
-            owner, name, own = self._replaced[-1]
-            if own is not None:
-                setattr(owner, name, own)
-            elif name in vars(owner):
-                delattr(owner, name)
+            owner, name, hook, own = self._replaced[-1]
+            if vars(owner).get(name) is hook:  # else the program has put something else there
+                _put_back(owner, name, own)
             self._replaced.pop()
 
-    def _replace(self, owner: Any, name: str, hook: Any) -> None:
-        self._replaced.append((owner, name, vars(owner).get(name)))
-        setattr(owner, name, hook)
+    def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        """Have a hook, made of what is there, stand for a function, if there is one."""
+        own = vars(owner).get(name)
+        if isinstance(own, types.FunctionType) and own in self._hooks:
+            # the program had put something in place of an earlier hook, and took it off again later
+            own = self._hooks[own]
+            _put_back(owner, name, own)
+        if hasattr(owner, name):
+            hook = make(getattr(owner, name))
+            self._hooks[hook] = own
+            self._replaced.append((owner, name, hook, own))
+            setattr(owner, name, hook)
 
-    def _method(self, name: str, escapes: bool) -> Any:
-        original = getattr(torch.Tensor, name)
+    def _method(self, name: str, escapes: bool, original: Any) -> Any:
         settle = self._settle
 
         @uncompiled
@@ -158,8 +170,7 @@ class Readers:
 
         return reader
 
-    def _function(self, owner: Any, name: str) -> Any:
-        original = getattr(owner, name)
+    def _function(self, name: str, original: Any) -> Any:
         settle = self._settle
         escapes = "dlpack" in name
 
@@ -172,8 +183,7 @@ class Readers:
 
         return reader
 
-    def _paused_function(self, owner: Any, name: str, reason: str) -> Any:
-        original = getattr(owner, name)
+    def _paused_function(self, reason: str, original: Any) -> Any:
         settle, paused = self._settle, self._paused
 
         @uncompiled
@@ -186,8 +196,7 @@ class Readers:
 
         return reader
 
-    def _whole_function(self, owner: Any, name: str) -> Any:
-        original = getattr(owner, name)
+    def _whole_function(self, name: str, original: Any) -> Any:
         settle = self._settle_all
 
         @uncompiled
@@ -198,8 +207,7 @@ class Readers:
 
         return reader
 
-    def _storage_method(self, name: str) -> Any:
-        original = getattr(torch.UntypedStorage, name)
+    def _storage_method(self, name: str, original: Any) -> Any:
         settle = self._settle_storage
 
         @uncompiled
@@ -210,6 +218,13 @@ class Readers:
             return original(*args, **kwargs)
 
         return reader
+
+
+def _put_back(owner: Any, name: str, own: Any) -> None:
+    if own is not None:
+        setattr(owner, name, own)
+    else:
+        delattr(owner, name)
 
 
 def _tensors(args: Iterable[Any]) -> Iterator[torch.Tensor]:

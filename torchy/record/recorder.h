@@ -76,7 +76,7 @@ class Recorder {
   bool read_argument(const c10::IValue& value, size_t index);
   bool read_tensor(const at::Tensor& tensor, size_t index);
   void read_number(const c10::IValue& value, size_t index);
-  bool fit(c10::TensorImpl& tensor, bool known) const;
+  bool fit(c10::TensorImpl& tensor, const Slot* known) const;
   bool overlaps() const;
   bool in_range() const;
   Words signature_key() const;
@@ -114,12 +114,12 @@ enum Tag : uint64_t {  // the highest bits of a key's words
   kListTag = uint64_t{5} << 60
 };
 
-inline bool Recorder::fit(c10::TensorImpl& tensor, bool known) const {
+inline bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
   if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
   if (tensor.has_symbolic_sizes_strides() || tensor.dim() > kMostDimensions) return false;
   // outside inference mode, composite ops on them count versions
   if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
-  if (known) return true;
+  if (known) return known->as_recorded();
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
   if (storage->allocator() != c10::GetCPUAllocator()) return false;
@@ -183,7 +183,7 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
          other.tensor->dtype() == impl->dtype()))
       operand.view = other.view;
   }
-  if (!fit(*impl, known)) return false;
+  if (!fit(*impl, known ? &trace_.slots[operand.slot] : nullptr)) return false;
   if (operand.slot < 0) operand.slot = static_cast<int>(trace_.slots.size()) + new_slots_++;
   if (operand.view < 0 && known) operand.view = trace_.find_view(operand.slot, *impl);
   if (operand.view < 0) operand.view = static_cast<int>(trace_.views.size()) + new_views_++;

@@ -60,11 +60,12 @@ inline void settle_memory(const c10::StorageImpl& written, Reason reason, const 
 }
 
 // Computes what is pending on an op's arguments, and takes stray bits off.
-inline void settle_arguments(const OpInfo& info, const Stack& stack) {
+inline void settle_arguments(const OpInfo& info, const Stack& stack, bool only_written = false) {
   const size_t first = stack.size() - info.arguments;
   const bool carrying = carry_mode();
   for (size_t i = 0; i < info.arguments; ++i) {
     const bool written = info.written(i);
+    if (only_written && !written) continue;
     each_tensor(stack[first + i], [&](const at::Tensor& tensor) {
       if (auto* storage = watched_storage(tensor))
         settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,

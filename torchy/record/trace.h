@@ -39,6 +39,11 @@ struct Slot {
   bool created = false, written = false, live = true;
 
   bool pending() const { return created || written; }
+  // Not if an op has resized the storage without the walker seeing it.
+  bool as_recorded() const {
+    return storage->nbytes() == bytes &&
+           storage->data_ptr().get() == (pending() ? nullptr : static_cast<const void*>(given));
+  }
   bool reachable() const { return weak->use_count() > 0; }
   void* address() const { return kept ? kept->memory.get() : memory.get(); }
 };
@@ -484,7 +489,7 @@ inline void settle_trace(Trace& trace,
     c10::StorageImpl& storage = *storages[i];
     Slot& slot = trace.slots[i];
     if (slot.pending()) {
-      storage.set_data_ptr_noswap(std::move(slot.memory));
+      if (slot.as_recorded()) storage.set_data_ptr_noswap(std::move(slot.memory));
     } else {
       Kept::give_back(storage, slot.kept);
     }

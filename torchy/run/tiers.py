@@ -25,6 +25,7 @@ COMPILE_SECONDS = 0.025  # a kernel
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
 
 Tell = Callable[[str, str], None]  # (kind, text) of an event
+Wanted = tuple[KernelForm, Numerics, str, Tell]
 
 
 @dataclass(slots=True)
@@ -109,8 +110,9 @@ class Kernels:
         self.failed = 0
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
         self._wanted: set[str] = set()
-        self._queue: queue.SimpleQueue[tuple[KernelForm, Numerics, str, Tell]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
+        self._ended = False
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
         self.compiling = threading.RLock()  # a fork takes it first
 
@@ -147,7 +149,7 @@ class Kernels:
     def request(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
         """Have a kernel compiled in the background."""
         with self._lock:
-            if kernel_id in self._wanted or kernel_id in self._ready:
+            if self._ended or kernel_id in self._wanted or kernel_id in self._ready:
                 return
             self._wanted.add(kernel_id)
             self._queue.put((form, numerics, kernel_id, tell))
@@ -157,16 +159,28 @@ class Kernels:
                 )
                 self._worker.start()
 
+    def end(self) -> None:
+        """Before the process ends: a thread that Python stops in the midst of LLVM takes the process with it."""
+        with self._lock:
+            self._ended = True
+            worker = self._worker
+        if worker is not None:
+            self._queue.put(None)
+            worker.join()
+
     def _work(self) -> None:
-        while True:
+        while not self._ended:
             try:
-                form, numerics, kernel_id, tell = self._queue.get(timeout=5)
+                wanted = self._queue.get(timeout=5)
             except queue.Empty:
                 with self._lock:
                     if self._queue.empty():
                         self._worker = None
                         return
                 continue
+            if wanted is None:
+                return
+            form, numerics, kernel_id, tell = wanted
             try:
                 self.compile(form, numerics, kernel_id, tell)
             finally:
