@@ -2,6 +2,7 @@
 
 import pytest
 from sweep import (
+    FILE,
     FORMS,
     PASS_THROUGH,
     PASSED_FORMS,
@@ -25,6 +26,12 @@ def report(tallies):
         pytest.fail(f"{failing} ops differ:\n" + "\n".join(failures), pytrace=False)
     assert total.agreed + total.unsteady == total.samples
     return total
+
+
+def test_operands_that_are_to_be_pending_are(conformance_servers):
+    kind, kinds, log = conformance_servers.call(FILE, "pending_kinds", {}, 60)
+    assert kind == "passed", f"{kinds}\n{log}"
+    assert {"torch.float32", "torch.int64", "torch.bool", "torch.complex64"} <= kinds
 
 
 def test_passed_through_ops_agree(conformance_servers):
