@@ -442,6 +442,17 @@ def test_deterministic_fill_of_what_is_empty():
     return results
 
 
+def python(code):
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
 @TIERS
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_exit_handlers_find_what_is_pending(compile, when):
@@ -467,13 +478,7 @@ def test_exit_handlers_find_what_is_pending(compile, when):
         threading.Thread(target=lambda: kept.append(x * 2)).start()
         print("end")
     """
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    result = python(code)
     once = "sum {} [{}, {}, {}] 3\nagain {}\n"
     first = once.format(12.0, 6.0, 10.0, 14.0, [1.0, 3.0, 5.0, 7.0])
     second = once.format(16.0, 6.0, 10.0, 14.0, [2.0, 4.0, 6.0, 8.0])
@@ -492,11 +497,5 @@ def test_processes_end_while_kernels_are_compiled_in_the_background():
                 torch.tanh(x * 2).sum().item()
     """
     for _ in range(4):
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
+        result = python(code)
         assert (result.returncode, result.stderr) == (0, "")
