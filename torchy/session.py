@@ -280,7 +280,9 @@ class Runtime:
         with self.unseen():
             joined = library.torchy_flushes(number)
             try:
-                if library.torchy_begin(number) == 0:
+                with self.kernels.waiting():
+                    begun = library.torchy_begin(number)
+                if begun == 0:
                     return
                 running = self.walker.running(number)
                 if running is None:  # a signal handler, or a finalizer, has finished it meanwhile

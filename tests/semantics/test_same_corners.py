@@ -242,3 +242,46 @@ def test_nnpack_is_used_where_it_was_allowed():
         torch.backends.mkldnn.set_flags(True)
         torch.backends.nnpack.set_flags(True)
     return results, torch.equal(results[0], results[1])
+
+
+@program
+def test_nnpack_decides_how_a_convolution_s_result_lies():
+    x = torch.ones(16, 2, 8, 8).contiguous(memory_format=torch.channels_last)
+    w, results = torch.ones(3, 2, 3, 3), []
+    with torch.backends.mkldnn.flags(enabled=False):
+        try:
+            for on in (True, False, True, False):
+                torch.backends.nnpack.set_flags(on)
+                results.append(torch.conv2d(x * 1.0, w, padding=1))
+        finally:
+            torch.backends.nnpack.set_flags(True)
+    return results
+
+
+@program
+def test_onednn_s_tensors_beside_pending_ones():
+    x, w, b = torch.randn(8, 16) * 2, torch.randn(16, 16) * 2, torch.randn(16) * 2
+    y = torch.ops.aten.mkldnn_linear(x.to_mkldnn(), w * 1, b * 1).to_dense()
+    image, ones = torch.ones(2, 3, 4, 4) * 3, [torch.ones(3) * i for i in (1, 2, 3, 4)]
+    z = torch.batch_norm(image.to_mkldnn(), *ones, False, 0.1, 1e-5, False).to_dense()
+    return y, z
+
+
+@program
+def test_weights_are_packed_while_they_are_pending():
+    aten = torch.ops.aten
+    x, w, b = torch.randn(8, 16), torch.randn(16, 16), torch.randn(16)
+    packed = aten.fbgemm_pack_gemm_matrix_fp16(w * 1.5)
+    results = [
+        aten.fbgemm_linear_fp16_weight(x * 2, packed, b * 2),
+        aten.fbgemm_linear_fp16_weight_fp32_activation(x * 2, packed, b * 2),
+    ]
+    quantized, offsets, scale, zero = aten.fbgemm_linear_quantize_weight(w * 1.5)
+    matrix = aten.fbgemm_pack_quantized_matrix(quantized)
+    results.append(
+        aten.fbgemm_linear_int8_weight_fp32_activation(
+            x * 2, quantized, matrix, offsets, scale, zero, b * 2
+        )
+    )
+    results += aten._rowwise_prune(x * 2, (x * 2)[:, 0] > 0, torch.int64)
+    return results

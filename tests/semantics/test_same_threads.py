@@ -1,5 +1,6 @@
 """Several threads, with and without sessions, on the same pending tensors; processes too."""
 
+import gc
 import multiprocessing
 import os
 import queue
@@ -358,3 +359,55 @@ def test_a_session_ends_while_another_thread_flushes_it(compile):
                 there.put(x)
             for look in looks:
                 assert look.result() == [2.0 * turn + 1] * 3
+
+
+def test_a_finalizer_looks_at_what_another_thread_flushes_while_both_want_to_compile():
+    import torchy
+    from torchy.run.tiers import Kernels
+
+    ready, inside, shared, seen = threading.Event(), threading.Event(), {}, []
+    compile_kernel = Kernels._compile
+
+    class Holder:
+        def __init__(self, tensor):
+            self.tensor, self.itself = tensor, self
+
+        def __del__(self):
+            seen.append(self.tensor.sum().item())
+
+    def collecting(kernels, *what):
+        if threading.current_thread().name == "first" and shared:
+            inside.set()
+            while not flushing():
+                pass
+            shared.clear()
+            gc.collect()  # as may happen anywhere
+        return compile_kernel(kernels, *what)
+
+    def flushing():
+        return other and torchy.current_session()._runtime.walker.running(other[0].id) is not None
+
+    def first():
+        assert ready.wait(20)
+        with torchy.lazy(compile="always"):
+            seen.append((torch.ones(1000) * 2 + 1).sin().sum().item())
+
+    def second():
+        with torchy.lazy(compile="always") as session:
+            other.append(session)
+            x = (torch.ones(1000) * 3 - 1).cos() * 5
+            shared["holder"] = Holder(x)
+            ready.set()
+            assert inside.wait(20)
+            torchy.flush()
+            seen.append(x.sum().item())
+
+    other = []
+    Kernels._compile = collecting
+    threads = [threading.Thread(target=f, name=f.__name__) for f in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    x, y = (torch.ones(1000) * 3 - 1).cos() * 5, (torch.ones(1000) * 2 + 1).sin()
+    assert sorted(seen) == sorted([x.sum().item()] * 2 + [y.sum().item()])

@@ -29,8 +29,10 @@ inline void see_unclaimed(const c10::OperatorHandle& op, c10::DispatchKeySet key
   See::see(*info_of(op), keys, stack);
 }
 
-// Autograd: the CPU's own kernel takes over, and what it runs comes here again.
+// Autograd: the CPU's own kernel takes over, and what it runs comes here again; not where an
+// operand is oneDNN's, whose key goes before the bit.
 inline void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (keys.has(c10::DispatchKey::MkldnnCPU)) settle_arguments(*info_of(op), *stack);
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
@@ -59,6 +61,14 @@ constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_o
                                             "aten::max_pool1d",
                                             "aten::_saturate_weight_to_fp16",
                                             "aten::fbgemm_linear_quantize_weight",
+                                            "aten::fbgemm_linear_fp16_weight",
+                                            "aten::fbgemm_linear_fp16_weight_fp32_activation",
+                                            "aten::fbgemm_linear_int8_weight",
+                                            "aten::fbgemm_linear_int8_weight_fp32_activation",
+                                            "aten::fbgemm_pack_gemm_matrix_fp16",
+                                            "aten::fbgemm_pack_quantized_matrix",
+                                            "aten::fbgemm_pack_quantized_matrix.KN",
+                                            "aten::_rowwise_prune",
                                             "aten::lstm.data",
                                             "aten::gru.data",
                                             "aten::rnn_tanh.data",
@@ -198,7 +208,11 @@ class Claims {
     for (auto [from, to] : kOthers)
       if (op.hasKernelForDispatchKey(from) && is_new(name, to))
         put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
-    if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
+    // what oneDNN's kernels take beside tensors of their own
+    const bool mixed =
+        op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&
+        (!op.hasKernelForDispatchKey(DispatchKey::CPU) || name.name == "aten::native_batch_norm");
+    if ((mixed || op.hasKernelForDispatchKey(DispatchKey::AutogradCPU)) &&
         is_new(name, DispatchKey::AutogradPrivateUse3))
       put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
     if (!served && has_out(op) &&

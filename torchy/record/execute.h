@@ -216,6 +216,7 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
     if (progress == Progress::kDone) break;
     auto what = progress == Progress::kPause ? Ask::kPause : Ask::kPack;
     ask(what, session.id, script->id);
+    std::lock_guard<std::mutex> lock(registry().mutex);
     if (session.running != trace) return true;  // finished by what ran meanwhile
   }
   const int64_t id = script->id;

@@ -101,7 +101,7 @@ inline void set_threads(int number) {
 struct ProcessState {
   c10::ScalarType default_dtype = c10::ScalarType::Float;
   int threads = 1;
-  bool deterministic = false, warn_only = false, fill_memory = true, mkldnn = true;
+  bool deterministic = false, warn_only = false, fill_memory = true, mkldnn = true, nnpack = true;
   unsigned control_word = 0;
 
   bool operator==(const ProcessState&) const = default;
@@ -115,6 +115,7 @@ struct ProcessState {
     state.warn_only = context.deterministicAlgorithmsWarnOnly();
     state.fill_memory = context.deterministicFillUninitializedMemory();
     state.mkldnn = context.userEnabledMkldnn();
+    state.nnpack = context.userEnabledNNPACK();
 #if defined(__x86_64__)
     state.control_word = _mm_getcsr() & ~0x3fu;  // without the sticky exception flags
 #endif
@@ -128,6 +129,7 @@ struct ProcessState {
     context.setDeterministicAlgorithms(deterministic, warn_only);
     context.setDeterministicFillUninitializedMemory(fill_memory);
     context.setUserEnabledMkldnn(mkldnn);
+    context.setUserEnabledNNPACK(nnpack);
 #if defined(__x86_64__)
     _mm_setcsr(control_word);
 #endif

@@ -257,7 +257,8 @@ inline bool Recorder::read_arguments() {
   // which library runs a call decides how its results lie in memory
   uint64_t setting = info_.pointwise ? 0
                                      : static_cast<uint64_t>(trace_.state.mkldnn) |
-                                           static_cast<uint64_t>(trace_.state.deterministic) << 1;
+                                           static_cast<uint64_t>(trace_.state.deterministic) << 1 |
+                                           static_cast<uint64_t>(trace_.state.nnpack) << 2;
   auto dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());  // shapes results
   scratch_.key.push_back(static_cast<uint64_t>(info_.id) | static_cast<uint64_t>(grad) << 32 |
                          dtype << 40 | setting << 48);

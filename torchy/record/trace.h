@@ -435,6 +435,8 @@ inline void find_live(Trace& trace, size_t allowance) {
   size_t needed = 0, eager = 0;
   trace.weigh(needed, eager);
   const bool heavy = needed > std::max(trace.peak, eager) + allowance;
+  trace.addresses.reserve(trace.slots.size());  // all or nothing
+  trace.flags.reserve(trace.slots.size());
   for (Slot& slot : trace.slots) {
     if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
     slot.live = slot.pending() ? static_cast<bool>(slot.held) : slot.reachable();
@@ -444,21 +446,6 @@ inline void find_live(Trace& trace, size_t allowance) {
                           (slot.live ? kLive : 0));
   }
   if (heavy && !trace.flags.empty()) trace.flags[0] |= kHeavy;
-}
-
-inline int begin_flush(Session& session, bool wait) {
-  int claimed = claim_flush(session, wait);
-  if (claimed != 1) return claimed;
-  Trace& trace = *session.running;
-  if (trace.flags.empty()) find_live(trace, session.allowance(trace));
-  const auto now = ProcessState::now();
-  if (!(now == trace.state)) {
-    session.outer_state = now;
-    trace.state.apply();
-  }
-  if (trace.precision && *trace.precision != float32_precision())
-    session.precision.emplace(*trace.precision);
-  return claimed;
 }
 
 inline void restore_state(Session& session) {
@@ -478,6 +465,26 @@ inline void leave_flush(Session& session) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   session.flusher = std::thread::id();
   registry().flushed->notify_all();
+}
+
+inline int begin_flush(Session& session, bool wait) {
+  int claimed = claim_flush(session, wait);
+  if (claimed != 1) return claimed;
+  try {
+    Trace& trace = *session.running;
+    if (trace.flags.empty()) find_live(trace, session.allowance(trace));
+    const auto now = ProcessState::now();
+    if (!(now == trace.state)) {
+      session.outer_state = now;
+      trace.state.apply();
+    }
+    if (trace.precision && *trace.precision != float32_precision())
+      session.precision.emplace(*trace.precision);
+  } catch (...) {
+    leave_flush(session);
+    throw;
+  }
+  return claimed;
 }
 
 // The memory of a trace's slots becomes that of their storages, which nothing pends on any more

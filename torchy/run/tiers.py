@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torchy.codegen.cpu.kernel import Compiler, Kernel
@@ -22,6 +23,7 @@ EAGER_BANDWIDTH = (
     8e9  # bytes a second that eager moves through memory: measured, 32 ops at 4096 x 4096
 )
 COMPILE_SECONDS = 0.025  # a kernel
+PATIENCE = 0.05  # seconds
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
 
 Tell = Callable[[str, str], None]  # (kind, text) of an event
@@ -115,6 +117,8 @@ class Kernels:
         self._ended = False
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
         self.compiling = threading.RLock()  # a fork takes it first
+        self._compiler_thread: int | None = None
+        self._stalled = False
 
     def settle(self, entry: Compiled, step: int, kernel_id: str) -> bool:
         """Give a step its kernel if that is ready; return False if nothing is known of it yet."""
@@ -125,10 +129,31 @@ class Kernels:
         return True
 
     def compile(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
-        """Compile a kernel now; that it cannot be compiled is told."""
-        with self.compiling:
+        """Compile a kernel now; that it cannot be compiled is told.
+
+        Not if whoever compiles waits for a flush meanwhile: it may be the one that wants the kernel.
+        """
+        while not self.compiling.acquire(timeout=PATIENCE):
+            if self._stalled:
+                return
+        outer, self._compiler_thread = self._compiler_thread, threading.get_ident()
+        try:
             if kernel_id not in self._ready:
                 self._ready.put(kernel_id, self._compile(form, numerics, kernel_id, tell))
+        finally:
+            self._compiler_thread = outer
+            self.compiling.release()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Note that this thread waits for a flush, in case it is compiling: in a finalizer, say."""
+        stalls = self._compiler_thread == threading.get_ident()
+        outer, self._stalled = self._stalled, stalls or self._stalled
+        try:
+            yield
+        finally:
+            if stalls:
+                self._stalled = outer
 
     def _compile(
         self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell
