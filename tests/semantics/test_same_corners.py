@@ -261,10 +261,15 @@ def test_nnpack_decides_how_a_convolution_s_result_lies():
 @program
 def test_onednn_s_tensors_beside_pending_ones():
     x, w, b = torch.randn(8, 16) * 2, torch.randn(16, 16) * 2, torch.randn(16) * 2
-    y = torch.ops.aten.mkldnn_linear(x.to_mkldnn(), w * 1, b * 1).to_dense()
     image, ones = torch.ones(2, 3, 4, 4) * 3, [torch.ones(3) * i for i in (1, 2, 3, 4)]
-    z = torch.batch_norm(image.to_mkldnn(), *ones, False, 0.1, 1e-5, False).to_dense()
-    return y, z
+    results = []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            y = torch.ops.aten.mkldnn_linear(x.to_mkldnn(), w * 1, b * 1).to_dense()
+            scaled = [one * 2 for one in ones]
+            z = torch.batch_norm(image.to_mkldnn(), *scaled, False, 0.1, 1e-5, False).to_dense()
+            results += [y.clone(), z.clone()]
+    return results
 
 
 @program

@@ -29,11 +29,22 @@ inline void see_unclaimed(const c10::OperatorHandle& op, c10::DispatchKeySet key
   See::see(*info_of(op), keys, stack);
 }
 
-// Autograd: the CPU's own kernel takes over, and what it runs comes here again; not where an
-// operand is oneDNN's, whose key goes before the bit.
+// Autograd: the CPU's own kernel takes over, and what it runs comes here again.
 inline void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  if (keys.has(c10::DispatchKey::MkldnnCPU)) settle_arguments(*info_of(op), *stack);
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
+}
+
+// oneDNN's key goes before the bit: what its kernels take beside tensors of their own is seen on
+// the way to them, at the one key that each call passes, without autograd and in inference mode.
+inline void see_beside_onednn(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                              Stack* stack) {
+  constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
+                                      c10::DispatchKey::BackendSelect);
+  if (keys.has(c10::DispatchKey::MkldnnCPU)) {
+    settle_arguments(*info_of(op), *stack);
+    keys = keys.remove_backend(kBit);
+  }
+  op.redispatchBoxed(keys & after, stack);
 }
 
 // Sparse, quantized and nested tensors: nothing inside their kernels is the program's own op.
@@ -208,11 +219,13 @@ class Claims {
     for (auto [from, to] : kOthers)
       if (op.hasKernelForDispatchKey(from) && is_new(name, to))
         put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
-    // what oneDNN's kernels take beside tensors of their own
     const bool mixed =
         op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&
         (!op.hasKernelForDispatchKey(DispatchKey::CPU) || name.name == "aten::native_batch_norm");
-    if ((mixed || op.hasKernelForDispatchKey(DispatchKey::AutogradCPU)) &&
+    if (mixed && is_new(name, DispatchKey::BackendSelect))
+      put(op, DispatchKey::BackendSelect,
+          torch::CppFunction::makeFromBoxedFunction<&see_beside_onednn>());
+    if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
         is_new(name, DispatchKey::AutogradPrivateUse3))
       put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
     if (!served && has_out(op) &&
