@@ -15,17 +15,17 @@ SECONDS = 200.0
 MINUTES = 5
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def servers():
-    """Start processes that fork for every batch, when asked to; end them after the test."""
-    with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(contextlib.closing(start_servers(2)))
+    """Processes that fork for every batch."""
+    with contextlib.closing(start_servers(2)) as started:
+        yield started
 
 
 @pytest.mark.timeout(900)
 def test_random_programs_agree_with_eager(servers):
     programs = 0
-    for coverage, failure in batches(servers(), seed=0, most=SHARE, count=40, shrink=True):
+    for coverage, failure in batches(servers, seed=0, most=SHARE, count=40, shrink=True):
         assert failure is None, str(failure)
         programs += coverage.programs
     assert programs >= SHARE * 30  # hypothesis leaves out what it has drawn before
@@ -33,14 +33,14 @@ def test_random_programs_agree_with_eager(servers):
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_random_programs_agree_where_nothing_is_kept(servers, tier):
-    kind, value, log = servers().call(CACHES, "disagreements", {"tier": tier, "count": 25}, SECONDS)
+    kind, value, log = servers.call(CACHES, "disagreements", {"tier": tier, "count": 25}, SECONDS)
     assert (kind, value) == ("passed", []), log[-3000:]
 
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_footprint_of_random_programs_levels_off(servers, tier):
     arguments = {"tier": tier, "shares": 6, "count": 40}
-    kind, value, log = servers().call(CACHES, "footprints", arguments, SECONDS)
+    kind, value, log = servers.call(CACHES, "footprints", arguments, SECONDS)
     assert kind == "passed", f"{value}\n{log[-3000:]}"
     assert value[5] - value[3] < 12 * MIB, [f"{resident / MIB:.1f} MiB" for resident in value]
 
@@ -48,18 +48,19 @@ def test_the_footprint_of_random_programs_levels_off(servers, tier):
 @pytest.mark.slow
 @pytest.mark.timeout(MINUTES * 60 + 300)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_random_programs_find_a_planted_fault(fault, servers, tmp_path, monkeypatch):
+def test_random_programs_find_a_planted_fault(fault, tmp_path, monkeypatch):
     fault.plant(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # goes before the package's own folder
     monkeypatch.setenv("TORCHY_DEBUG", "")  # values alone must show it
     if fault.file.endswith(".h"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    found = batches(servers(), seed=1, count=100, shrink=False, seconds=MINUTES * 60)
     programs = 0
-    for coverage, failure in found:
-        programs += coverage.programs
-        if failure is not None:
-            print(f"{programs} programs")
-            print(failure)
-            return
+    with contextlib.closing(start_servers(2)) as servers:
+        found = batches(servers, seed=1, count=100, shrink=False, seconds=MINUTES * 60)
+        for coverage, failure in found:
+            programs += coverage.programs
+            if failure is not None:
+                print(f"{programs} programs")
+                print(failure)
+                return
     pytest.fail(f"{programs} programs in {MINUTES} minutes have not found it", pytrace=False)

@@ -61,11 +61,12 @@ def assert_bounded(eager: int, lazily: int) -> None:
 
 
 def bounded(body: Callable) -> Callable:
-    """Turn a program into a test, on both tiers: it peaks no higher than rule 9 allows."""
+    """Turn a program into a test, on both tiers (op by op only on demand): it peaks no higher than rule 9 allows."""
 
     @functools.wraps(body)
     def test(compile: str) -> None:
         assert_bounded(*peaks(body, compile=compile))
 
     del test.__wrapped__  # its signature is what pytest reads
-    return TIERS(test)
+    tiers = ["always", pytest.param("never", marks=pytest.mark.slow)]
+    return pytest.mark.parametrize("compile", tiers)(test)

@@ -1,8 +1,12 @@
-"""Every test here runs in a process of its own, two at a time (see isolation.py); with ``--pdb`` it runs in pytest's."""
+"""Every test here runs in a process of its own (see isolation.py); with ``--pdb`` it runs in pytest's.
+
+One of them runs at a time while pytest is still in other folders, then two.
+"""
 
 import os
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -17,21 +21,37 @@ AT_A_TIME = min(2, os.cpu_count() or 1)
 
 
 class Ahead:
-    """Runs the tests of this folder a little ahead of pytest, which then takes up their outcomes in order."""
+    """Runs the tests of this folder ahead of pytest, which then takes up their outcomes in order."""
 
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(AT_A_TIME)
+    def __init__(self, items: list[pytest.Function]) -> None:
         self.servers = Servers(AT_A_TIME, preload=("preload",))
-        self.started: dict[str, Future] = {}
+        self.outcomes: dict[str, Future] = {item.nodeid: Future() for item in items}
+        self.left = iter(items)
+        self.lock = threading.Lock()
+        self.here = threading.Event()  # pytest has come to this folder
+        self.closed = False
+        self.workers = [threading.Thread(target=self.work, args=(n,)) for n in range(AT_A_TIME)]
+        for worker in self.workers:
+            worker.start()
+
+    def work(self, number: int) -> None:
+        """Run one test after the other."""
+        if number > 0:
+            self.here.wait()
+        while not self.closed:
+            with self.lock:
+                item = next(self.left, None)
+            if item is None:
+                return
+            try:
+                self.outcomes[item.nodeid].set_result(self.run(item))
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the outcome gets it
+                self.outcomes[item.nodeid].set_exception(error)
 
     def outcome(self, item: pytest.Function) -> tuple:
-        """Return a test's outcome; start the next ones."""
-        items = item.session.items
-        here = items.index(item)
-        for other in items[here : here + 2 * AT_A_TIME]:
-            if HERE in other.path.parents and other.nodeid not in self.started:
-                self.started[other.nodeid] = self.pool.submit(self.run, other)
-        return self.started.pop(item.nodeid).result()
+        """Return a test's outcome."""
+        self.here.set()
+        return self.outcomes.pop(item.nodeid).result()
 
     def run(self, item: pytest.Function) -> tuple:
         """Run a test on a server that is idle."""
@@ -41,17 +61,15 @@ class Ahead:
         return self.servers.call(str(item.path), item.originalname, arguments, seconds)
 
     def close(self) -> None:
-        """End the servers."""
-        self.pool.shutdown(cancel_futures=True)
+        """End the servers, when the tests that are running have ended."""
+        self.closed = True
+        self.here.set()
+        for worker in self.workers:
+            worker.join()
         self.servers.close()
 
 
-@pytest.fixture(scope="session")
-def tests_ahead():
-    """The processes that fork for every test."""
-    ahead = Ahead()
-    yield ahead
-    ahead.close()
+AHEAD = pytest.StashKey[Ahead]()
 
 
 def pytest_configure(config):
@@ -59,11 +77,24 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "seconds(n): may take so long")
 
 
+def pytest_collection_finish(session):
+    """Begin, even if the tests of other folders come first."""
+    items = [item for item in session.items if HERE in item.path.parents]
+    options = session.config.option
+    if items and not options.usepdb and not options.collectonly:
+        session.config.stash[AHEAD] = Ahead(items)
+
+
+def pytest_sessionfinish(session):
+    """End the processes."""
+    if AHEAD in session.config.stash:
+        session.config.stash[AHEAD].close()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Run a test function in a process of its own."""
     if pyfuncitem.config.option.usepdb:
         return None
-    ahead = pyfuncitem._request.getfixturevalue("tests_ahead")
-    print(judge(*ahead.outcome(pyfuncitem)), end="")
+    print(judge(*pyfuncitem.config.stash[AHEAD].outcome(pyfuncitem)), end="")
     return True

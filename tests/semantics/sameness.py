@@ -36,7 +36,13 @@ class Outcome:
     counters: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def program(body: Callable | None = None, *, given: Callable | None = None, **options: object):
+def program(
+    body: Callable | None = None,
+    *,
+    given: Callable | None = None,
+    slow: tuple[str, ...] = (),
+    **options: object,
+):
     """Turn a program into a test that runs it on all tiers.
 
     Parameters
@@ -46,11 +52,13 @@ def program(body: Callable | None = None, *, given: Callable | None = None, **op
         after an exception. Parametrized ones are pytest's (``@program`` stands above ``parametrize``).
     given
         Makes the other arguments, eagerly and outside the session; they are compared too.
+    slow
+        Tiers on which the test is one of the slow ones.
     options
         ``times`` (3), ``recorded`` (None; True: something must have been recorded), and settings for ``torchy.lazy``.
     """
     if body is None:
-        return functools.partial(program, given=given, **options)
+        return functools.partial(program, given=given, slow=slow, **options)
     marks = getattr(body, "pytestmark", [])
     names = {
         name.strip()
@@ -60,7 +68,9 @@ def program(body: Callable | None = None, *, given: Callable | None = None, **op
     }
     own = [p for p in inspect.signature(body).parameters.values() if p.name in names]
 
-    @pytest.mark.parametrize("compile", TIERS)
+    marks_of = {tier: [pytest.mark.slow] if tier in slow else [] for tier in TIERS}
+
+    @pytest.mark.parametrize("compile", [pytest.param(t, marks=marks_of[t]) for t in TIERS])
     def test(compile: str, **arguments: object) -> None:
         same(body, given=given, arguments=arguments, compile=compile, **options)
 

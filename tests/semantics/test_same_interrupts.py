@@ -115,7 +115,7 @@ class Alarm(Exception):  # noqa: N818
 
 @TIERS
 @pytest.mark.parametrize("look", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_interrupts_at_any_time_leave_a_state_that_eager_could_have(compile, look, seed):
     """Whatever op or flush a signal falls into, the count and the values agree to within one step."""
     import random
@@ -129,7 +129,7 @@ def test_interrupts_at_any_time_leave_a_state_that_eager_could_have(compile, loo
     sys.unraisablehook = lambda lost: swallowed.append(lost.exc_type)
     generator = random.Random(seed)
     signal.signal(signal.SIGALRM, ring)
-    for _ in range(25):
+    for _ in range(16):
         x, count = torch.zeros(2000, dtype=torch.float64), 0
         total = x + 0
         try:

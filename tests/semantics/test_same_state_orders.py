@@ -156,7 +156,10 @@ def test_a_context_and_a_session_in_every_order(compile, name):
     same_in_every_order([name], compile)
 
 
-PAIRS = ["-".join(pair) for pair in itertools.combinations(CONTEXTS, 2)]
+PAIRS = [
+    pytest.param(f"{a}-{b}", marks=[] if "inference" in (a, b) else pytest.mark.slow)
+    for a, b in itertools.combinations(CONTEXTS, 2)
+]
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -161,14 +161,14 @@ def run_with_a_change(setting, first, last):
     return results
 
 
-@program(recorded=True, times=2)
+@program(recorded=True, times=2, slow=("always",))
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_is_changed_for_good_at_each_position(setting):
     results = [run_with_a_change(setting, i, None) for i in range(len(STEPS))]
     return results, state_of_the_process()
 
 
-@program(recorded=True, times=2)
+@program(recorded=True, times=2, slow=("always",))
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_holds_for_each_op_in_turn(setting):
     results = []
