@@ -80,15 +80,20 @@ constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_o
                                             "aten::fbgemm_pack_quantized_matrix",
                                             "aten::fbgemm_pack_quantized_matrix.KN",
                                             "aten::_rowwise_prune",
+                                            "aten::_reshape_from_tensor",
+                                            "aten::_pack_padded_sequence_backward",
                                             "aten::lstm.data",
                                             "aten::gru.data",
                                             "aten::rnn_tanh.data",
                                             "aten::rnn_relu.data",
                                             "aten::_pad_packed_sequence"};
 // ... and of what the ops inside them have made.
-constexpr const char* kOpaque[] = {
-    "aten::_sobol_engine_draw", "aten::_sobol_engine_ff_", "aten::_sobol_engine_initialize_state_",
-    "aten::_sobol_engine_scramble_", "aten::choose_qparams_optimized"};
+constexpr const char* kOpaque[] = {"aten::_sobol_engine_draw",
+                                   "aten::_sobol_engine_ff_",
+                                   "aten::_sobol_engine_initialize_state_",
+                                   "aten::_sobol_engine_scramble_",
+                                   "aten::choose_qparams_optimized",
+                                   "aten::sparse_coo_tensor.indices"};
 
 // Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
 // they are not recorded.
@@ -216,8 +221,8 @@ class Claims {
         {DispatchKey::SparseCsrCPU, DispatchKey::SparseCsrPrivateUse3},
         {DispatchKey::QuantizedCPU, DispatchKey::QuantizedPrivateUse3},
         {DispatchKey::NestedTensorCPU, DispatchKey::NestedTensorPrivateUse3}};
-    for (auto [from, to] : kOthers)
-      if (op.hasKernelForDispatchKey(from) && is_new(name, to))
+    for (auto [from, to] : kOthers)  // composite kernels take operands of both kinds, and read them
+      if ((composite || op.hasKernelForDispatchKey(from)) && is_new(name, to))
         put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
     const bool mixed =
         op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&

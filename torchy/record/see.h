@@ -113,6 +113,12 @@ inline void make_room() {
   if (much) flush(*session, Reason::kBytes, "");
 }
 
+// Generators read their state from memory, and no op tells: what may be one is not left pending.
+inline bool may_be_random_state(c10::ScalarType dtype, int64_t elements) {
+  static const int64_t kElements = at::detail::getDefaultCPUGenerator().get_state().numel();
+  return dtype == c10::kByte && elements == kElements;
+}
+
 // A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
 inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   if (info.allocates) make_room();
@@ -149,6 +155,12 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
       }
       take_bit(impl);
     });
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto* storage = watched_storage(tensor);
+      if (storage && may_be_random_state(tensor.scalar_type(), tensor.numel()))
+        settle_storage(storage, false, Reason::kOperand, "");
+    });
 }
 
 inline Node* root_of(Session& session) {
@@ -165,6 +177,8 @@ inline Node* root_of(Session& session) {
 
 // Unless its place was forgotten meanwhile.
 inline void learn_from(Recorder& recorder, int64_t epoch, std::vector<Layout> layouts) {
+  for (const auto& layout : layouts)
+    if (may_be_random_state(layout.dtype, c10::multiply_integers(layout.sizes))) return;
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (epoch == registry().epoch) recorder.learn(std::move(layouts));
 }
@@ -242,8 +256,10 @@ inline bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet k
     return true;
   }
   const int argument = info.result_argument[0];
-  if (argument >= 0 && !layout_of(stack->at(stack->size() - info.arguments + argument).toTensor())
-                            .same_as(*layout)) {  // it would be resized
+  const bool resized =
+      argument >= 0 &&
+      !layout_of(stack->at(stack->size() - info.arguments + argument).toTensor()).same_as(*layout);
+  if (resized || may_be_random_state(layout->dtype, c10::multiply_integers(layout->sizes))) {
     run_now(info, keys, stack);
     return true;
   }
