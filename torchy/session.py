@@ -31,6 +31,7 @@ from torchy.record import native, policy
 from torchy.record.native import Record, Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
+from torchy.record.served import Served
 from torchy.record.source import current_source, raised_by_program
 from torchy.record.unseen import uncompiled, untraced
 from torchy.regions import Region, Regions
@@ -119,7 +120,13 @@ class Runtime:
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
         self._switch = threading.RLock()  # while sessions come and go
-        self.readers = Readers(self.settle, self._settle_storage, self._settle_all, self.paused)
+        library = self.walker.library
+        self.served = Served(
+            lambda name: library.torchy_renew(name.encode()), library.torchy_libraries
+        )
+        self.readers = Readers(
+            self.settle, self._settle_storage, self._settle_all, self.paused, self.served.check
+        )
         self.most_places = 40_000  # about 3 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session
         self._origins: dict[Source | None, int] = {}
@@ -143,6 +150,7 @@ class Runtime:
     def enter(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
         """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
         self.walker.library.torchy_claim()
+        self.served.check()
         self._bound_places()
         session = self.regions.session
         if session is not None:
@@ -240,7 +248,7 @@ class Runtime:
                 self.places.sources[argument] = current_source()
                 with self.unseen():
                     return policy.allow(self.places.step(argument))
-            verdict = policy.classify(text)
+            verdict = policy.classify(text, self.served)
         except Exception as error:  # the op runs now; the report says so
             if raised_by_program(error):  # a signal handler, in the midst of it
                 raise

@@ -2,6 +2,7 @@
 // torch ops where an exception of torch must reach Python as what it is.
 #pragma once
 
+#include <link.h>
 #include <torch/library.h>
 
 #include "execute.h"
@@ -82,6 +83,26 @@ void torchy_listen() {
 }
 
 void torchy_claim() { torchy::claim_ops(); }
+
+// An op's kernels have changed.
+void torchy_renew(const char* name) {
+  const std::string full = name;
+  const auto dot = full.find('.');
+  const bool plain = dot == std::string::npos;
+  torchy::claims().renew({full.substr(0, dot), plain ? "" : full.substr(dot + 1)});
+}
+
+// How many shared libraries the process has loaded so far.
+int64_t torchy_libraries() {
+  int64_t loaded = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* into) {
+        *static_cast<int64_t*>(into) = static_cast<int64_t>(info->dlpi_adds);
+        return 1;
+      },
+      &loaded);
+  return loaded;
+}
 
 void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
                    uint64_t unless_one, uint64_t hidden) {

@@ -194,6 +194,19 @@ class Claims {
 
   std::mutex& mutex() { return mutex_; }
 
+  // An op has got another kernel, or lost one: the policy is asked about it again. What autograd's
+  // kernel does with its operands is not known, nor for how long it is there.
+  void renew(const c10::OperatorName& name) {
+    auto op = c10::Dispatcher::singleton().findSchema(name);
+    if (!op) return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    NoteWarnings silent;
+    if (op->hasKernelForDispatchKey(c10::DispatchKey::AutogradCPU) && renewed_.insert(name).second)
+      put(*op, c10::DispatchKey::AutogradPrivateUse3,
+          torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
+    info_of(*op)->op_class = OpClass::kUnknown;
+  }
+
  private:
   static constexpr int kPatience = 64;  // ops seen after an op's registration
 
@@ -290,6 +303,7 @@ class Claims {
   std::vector<std::pair<c10::OperatorName, int>> waiting_;
   std::atomic<bool> any_waiting_{false};
   std::unordered_set<std::string> claimed_;
+  std::unordered_set<c10::OperatorName> renewed_;
   std::unordered_map<std::string, std::unique_ptr<torch::Library>> libraries_;
   c10::RegistrationHandleRAII listening_;
 };

@@ -283,6 +283,8 @@ _POINTER = ctypes.c_void_p
 _FUNCTIONS = (
     ("listen", _VOID),
     ("claim", _VOID),
+    ("renew", _VOID, _TEXT),
+    ("libraries", _INT),
     ("set_op", _VOID, *[_INT] * 4, *[ctypes.c_uint64] * 3),
     ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),

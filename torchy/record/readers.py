@@ -78,6 +78,12 @@ TELLERS: tuple[tuple[Any, str], ...] = (
     (torch._C._verbose, "mkl_set_verbose"),
 )
 
+# what gives ops other kernels
+REGISTRARS: tuple[tuple[Any, str], ...] = (
+    (torch.library.Library, "impl"),
+    (type(torch.ops), "load_library"),
+)
+
 # functions of torch that look at a tensor with many ops of their own: those are not the program's
 PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
     (torch._tensor_str, "_str", "print"),
@@ -100,6 +106,8 @@ class Readers:
         ``settle_all(reason)`` computes all that is pending in any session.
     paused
         Gives a context in which this thread's ops are not recorded.
+    registered
+        Called when kernels may have been registered.
     """
 
     def __init__(
@@ -108,7 +116,9 @@ class Readers:
         settle_storage: Callable[[int, str], None],
         settle_all: Callable[[str], None],
         paused: Callable[[], AbstractContextManager[None]],
+        registered: Callable[[], None],
     ) -> None:
+        self._registered = registered
         self._settle = settle
         self._paused = paused
         self._settle_storage = settle_storage
@@ -130,6 +140,8 @@ class Readers:
             self._replace(owner, name, functools.partial(self._function, name))
         for owner, name in (*WHOLE_READERS, *SETTERS, *TELLERS):
             self._replace(owner, name, functools.partial(self._whole_function, name))
+        for owner, name in REGISTRARS:
+            self._replace(owner, name, functools.partial(self._registrar, name))
         for owner, name, reason in PAUSED_READERS:
             self._replace(owner, name, functools.partial(self._paused_function, reason))
         for name in STORAGE_READERS:
@@ -206,6 +218,20 @@ class Readers:
             return original(*args, **kwargs)
 
         return reader
+
+    def _registrar(self, name: str, original: Any) -> Any:
+        settle, registered = self._settle_all, self._registered
+
+        @uncompiled
+        @functools.wraps(original)
+        def registrar(*args: Any, **kwargs: Any) -> Any:
+            settle(f"{name}()")
+            try:
+                return original(*args, **kwargs)
+            finally:
+                registered()
+
+        return registrar
 
     def _storage_method(self, name: str, original: Any) -> Any:
         settle = self._settle_storage
