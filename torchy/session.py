@@ -248,7 +248,9 @@ class Runtime:
                 self.places.sources[argument] = current_source()
                 with self.unseen():
                     return policy.allow(self.places.step(argument))
-            verdict = policy.classify(text, self.served)
+            verdict = policy.classify(text)
+            if verdict.op_class != policy.OpClass.RUN_NOW and not self.served.by_torch(text):
+                verdict = verdict._replace(op_class=policy.OpClass.RUN_NOW)
         except Exception as error:  # the op runs now; the report says so
             if raised_by_program(error):  # a signal handler, in the midst of it
                 raise

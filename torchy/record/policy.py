@@ -9,7 +9,6 @@ import torch
 
 from torchy.ir.ops import lookup
 from torchy.record.places import DTYPES, Place
-from torchy.record.served import Served
 
 
 class OpClass(enum.IntEnum):
@@ -68,13 +67,13 @@ HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 
-def classify(name: str, served: Served) -> Classification:
+def classify(name: str) -> Classification:
     """Decide about an op by its name, as the dispatcher spells it: ``aten::add.Tensor``."""
     namespace, _, rest = name.partition("::")
     base, _, overload = rest.partition(".")
     if name in HIDDEN_WRITERS:
         return RUN_NOW._replace(hidden=1)
-    if namespace != "aten" or not served.by_torch(name):
+    if namespace != "aten":
         return RUN_NOW
     schema = torch._C._get_schema(name.partition(".")[0], overload)
     if is_view(schema) or base in METADATA_ONLY:
