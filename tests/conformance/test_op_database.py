@@ -36,7 +36,7 @@ def test_operands_that_are_to_be_pending_are(conformance_servers):
 
 def test_passed_through_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
-    arguments = {"settings": PASS_THROUGH, "forms": PASSED_FORMS, "dtypes": 1, "most": 2}
+    arguments = {"settings": PASS_THROUGH, "forms": PASSED_FORMS, "dtypes": 1, "most": 1}
     report(sweep(conformance_servers, "check", names, **arguments))
 
 
@@ -47,8 +47,11 @@ def test_passed_through_sparse_ops_agree(conformance_servers):
 
 def test_recorded_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
-    arguments = {"settings": RECORD, "forms": FORMS}
-    tallies = sweep(conformance_servers, "check", names, dtypes=1, most=2, **arguments)
+    forms = [form for form in FORMS if form != "pending"]  # "views" are views of such operands
+    tallies = sweep(
+        conformance_servers, "check", names, settings=RECORD, forms=forms, dtypes=1, most=2
+    )
+    arguments = {"settings": RECORD[:1], "forms": forms}
     # some ops are deferred for few samples only, or fused for few dtypes: their entries are tried with all
     total = sum_of(tallies)
     rare = entries_of(never_deferred(total), names)

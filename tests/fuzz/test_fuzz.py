@@ -39,7 +39,7 @@ def test_random_programs_agree_where_nothing_is_kept(servers, tier):
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_footprint_of_random_programs_levels_off(servers, tier):
-    arguments = {"tier": tier, "shares": 6, "count": 40}
+    arguments = {"tier": tier, "shares": 6, "count": 25}
     kind, value, log = servers.call(CACHES, "footprints", arguments, SECONDS)
     assert kind == "passed", f"{value}\n{log[-3000:]}"
     assert value[5] - value[3] < 12 * MIB, [f"{resident / MIB:.1f} MiB" for resident in value]

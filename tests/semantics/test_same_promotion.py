@@ -42,7 +42,7 @@ def operands(dtype):
     )
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("name", OPERATORS)
 def test_all_pairs_of_dtypes_and_ranks(name):
     function, results = OPERATORS[name], {}
@@ -55,7 +55,7 @@ def test_all_pairs_of_dtypes_and_ranks(name):
     return results
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("name", OPERATORS)
 def test_all_dtypes_with_all_kinds_of_scalars(name):
     function, results = OPERATORS[name], {}
@@ -70,7 +70,7 @@ def test_all_dtypes_with_all_kinds_of_scalars(name):
     return results
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("name", ["add", "mul", "sub", "div", "floordiv", "mod", "and", "pow"])
 def test_in_place_for_all_pairs_of_dtypes(name):
     results = {}
@@ -89,7 +89,7 @@ def in_place(name, x, y):
                               "pow": "ipow"}.get(name, "i" + name))(x, y)  # fmt: skip
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 def test_out_of_any_dtype():
     results = {}
     for source in ["float32", "int64", "bool"]:
@@ -104,13 +104,13 @@ def test_out_of_any_dtype():
     return results
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 def test_conversions_between_all_dtypes():
     return {f"{a} {b}": (operands(a)[0] if a == "bool" else operands(a)[0] + 1).to(getattr(torch, b))
             for a in DTYPES for b in DTYPES}  # fmt: skip
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 def test_copy_between_all_dtypes():
     results = {}
     for a in DTYPES:
@@ -121,7 +121,7 @@ def test_copy_between_all_dtypes():
     return results
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 def test_ternary_ops_of_mixed_dtypes():
     results = {}
     for a in ["int64", "float32", "float64", "bool"]:
@@ -136,7 +136,7 @@ def test_ternary_ops_of_mixed_dtypes():
     return results
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("default", ["float32", "float64", "float16", "bfloat16"])
 def test_the_default_dtype_decides_for_integers_and_scalars(default):
     torch.set_default_dtype(getattr(torch, default))
