@@ -62,13 +62,13 @@ OPS = {
         w,
     )[0],
     "csr": lambda: torch.sparse_csr_tensor(fresh(CROW), fresh(COL), fresh(VALUES)).to_dense(),
-    "csrs": lambda: torch.sparse_csr_tensor(
+    "csr with sizes": lambda: torch.sparse_csr_tensor(
         fresh(CROW), fresh(COL), fresh(VALUES), (2, 2)
     ).to_dense(),
     "csc": lambda: torch.sparse_csc_tensor(fresh(CROW), fresh(COL), fresh(VALUES)).to_dense(),
     "bsr": lambda: torch.sparse_bsr_tensor(fresh(CROW), fresh(COL), ones(2, 2, 2)).to_dense(),
     "bsc": lambda: torch.sparse_bsc_tensor(fresh(CROW), fresh(COL), ones(2, 2, 2)).to_dense(),
-    "comp": lambda: torch.sparse_compressed_tensor(
+    "compressed": lambda: torch.sparse_compressed_tensor(
         fresh(CROW), fresh(COL), fresh(VALUES), layout=torch.sparse_csr
     ).to_dense(),
     "check coo": lambda: torch._validate_sparse_coo_tensor_args(
@@ -129,48 +129,50 @@ OPS = {
     "fake quantize channels": lambda: torch.fake_quantize_per_channel_affine(
         ones(2, 2), ones(2), fresh(torch.zeros(2).int()), 0, 0, 255
     ),
-    "ebsb": lambda: aten.embedding_sparse_backward(
+    "sparse embedding, backward": lambda: aten.embedding_sparse_backward(
         ones(2, 3), tensor([0, 1]), 4, -1, False
     ).to_dense(),
-    "ebsb2": lambda: aten.embedding_sparse_backward(
+    "sparse embedding, padded, backward": lambda: aten.embedding_sparse_backward(
         ones(2, 3), tensor([0, 1]), 4, 1, False
     ).to_dense(),
-    "ebsb3": lambda: aten.embedding_sparse_backward(
+    "sparse embedding, scaled, backward": lambda: aten.embedding_sparse_backward(
         ones(2, 3), tensor([0, 1]), 4, 1, True
     ).to_dense(),
-    "gsb": lambda: aten._gather_sparse_backward(ones(3), 0, tensor([0, 1]), ones(2)).to_dense(),
-    "ebag": lambda: aten._embedding_bag_sparse_backward(
+    "sparse gather, backward": lambda: aten._gather_sparse_backward(
+        ones(3), 0, tensor([0, 1]), ones(2)
+    ).to_dense(),
+    "sparse embedding bag, backward": lambda: aten._embedding_bag_sparse_backward(
         ones(1, 3), tensor([0, 1]), tensor([0]), tensor([0, 0]), tensor([2]), 4, False, 0, None
     ).to_dense(),
-    "tosp": lambda: fresh(torch.eye(3)).to_sparse().to_dense(),
-    "tocsr": lambda: fresh(torch.eye(3)).to_sparse_csr().to_dense(),
-    "tobsr": lambda: fresh(torch.eye(4)).to_sparse_bsr((2, 2)).to_dense(),
-    "tocsc": lambda: fresh(torch.eye(4)).to_sparse_csc().to_dense(),
+    "to coo": lambda: fresh(torch.eye(3)).to_sparse().to_dense(),
+    "to csr": lambda: fresh(torch.eye(3)).to_sparse_csr().to_dense(),
+    "to bsr": lambda: fresh(torch.eye(4)).to_sparse_bsr((2, 2)).to_dense(),
+    "to csc": lambda: fresh(torch.eye(4)).to_sparse_csc().to_dense(),
     "sspaddmm": lambda: torch.sspaddmm(
         torch.eye(3).to_sparse(), torch.eye(3).to_sparse(), ones(3, 3)
     ).to_dense(),
     "smm": lambda: torch.smm(torch.eye(3).to_sparse(), ones(3, 3)).to_dense(),
-    "smask": lambda: ones(3, 3).sparse_mask(torch.eye(3).to_sparse().coalesce()).to_dense(),
+    "sparse mask": lambda: ones(3, 3).sparse_mask(torch.eye(3).to_sparse().coalesce()).to_dense(),
     "reshape from tensor": lambda: torch._reshape_from_tensor(
         fresh(torch.arange(4.0)), tensor([2, 2])
     ),
-    "sat": lambda: torch._shape_as_tensor(ones(2, 2)),
-    "mp1": lambda: torch.max_pool1d_with_indices(ones(1, 1, 4), 2),
-    "chain": lambda: torch.chain_matmul(
+    "shape as tensor": lambda: torch._shape_as_tensor(ones(2, 2)),
+    "max pool with indices": lambda: torch.max_pool1d_with_indices(ones(1, 1, 4), 2),
+    "chain of products": lambda: torch.chain_matmul(
         fresh(torch.eye(2)), fresh(torch.eye(2)), fresh(torch.eye(2))
     ),
-    "qcopy": lambda: (
+    "copy into quantized": lambda: (
         torch.quantize_per_tensor(torch.arange(4.0), 0.5, 3, torch.qint8)
         .copy_(fresh(torch.arange(4.0)))
         .dequantize()
     ),
-    "qset": lambda: assigned(
+    "assign to quantized": lambda: assigned(
         torch.quantize_per_tensor(torch.arange(4.0), 0.5, 3, torch.qint8), fresh(torch.arange(2.0))
     ),
-    "qpt": lambda: torch.quantize_per_tensor(
+    "quantize by tensors": lambda: torch.quantize_per_tensor(
         fresh(torch.arange(4.0)), tensor(0.5), tensor(3), torch.qint8
     ).dequantize(),
-    "qpts": lambda: [
+    "quantize many": lambda: [
         q.dequantize()
         for q in torch.quantize_per_tensor(
             [fresh(torch.arange(4.0)), fresh(torch.arange(4.0))],
@@ -179,13 +181,13 @@ OPS = {
             torch.qint8,
         )
     ],
-    "qpc": lambda: torch.quantize_per_channel(
+    "quantize channels": lambda: torch.quantize_per_channel(
         ones(2, 2), ones(2), fresh(torch.zeros(2).long()), 0, torch.qint8
     ).dequantize(),
-    "mkq": lambda: torch._make_per_channel_quantized_tensor(
+    "make channels quantized": lambda: torch._make_per_channel_quantized_tensor(
         fresh(torch.ones(2, 2).to(torch.int8)), ones(2), fresh(torch.zeros(2).long()), 0
     ).dequantize(),
-    "mkqt": lambda: torch._make_per_tensor_quantized_tensor(
+    "make quantized": lambda: torch._make_per_tensor_quantized_tensor(
         fresh(torch.ones(2, 2).to(torch.int8)), 0.5, 1
     ).dequantize(),
     "ctc": lambda: torch.nn.functional.ctc_loss(

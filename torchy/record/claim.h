@@ -237,6 +237,7 @@ class Claims {
     for (auto [from, to] : kOthers)  // composite kernels take operands of both kinds, and read them
       if ((composite || op.hasKernelForDispatchKey(from)) && is_new(name, to))
         put(op, to, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
+    // whose oneDNN kernels take plain tensors beside their own
     const bool mixed =
         op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&
         (!op.hasKernelForDispatchKey(DispatchKey::CPU) || name.name == "aten::native_batch_norm");

@@ -220,14 +220,13 @@ class Readers:
         return reader
 
     def _registrar(self, name: str, original: Any) -> Any:
-        settle, registered = self._settle_all, self._registered
+        settled, registered = self._whole_function(name, original), self._registered
 
         @uncompiled
         @functools.wraps(original)
         def registrar(*args: Any, **kwargs: Any) -> Any:
-            settle(f"{name}()")
             try:
-                return original(*args, **kwargs)
+                return settled(*args, **kwargs)
             finally:
                 registered()
 

@@ -155,6 +155,7 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
       }
       take_bit(impl);
     });
+  if (storages.empty()) return;
   for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
     each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
       auto* storage = watched_storage(tensor);
