@@ -13,6 +13,7 @@ import json
 import linecache
 import random
 import re
+import resource
 import sys
 import threading
 import warnings
@@ -32,7 +33,8 @@ from sameness import process_state, reset
 TIERS = ("never", "always")
 NAME = "<random program>"
 MOST_TENSORS = 12
-MOST_ELEMENTS = 1_000_000  # a column plus a row of a large tensor's elements is beyond any memory
+MOST_ELEMENTS = 1_000_000
+MOST_MEMORY = 2 << 30  # bytes for one statement: a large column times a row would take 12 GB
 _WORD = re.compile(r"(\b\w+\b)")
 _PREAMBLE = compile(grammar.PREAMBLE, "<preamble>", "exec")
 _FAMILIES = [family for family, weight in grammar.FAMILIES for _ in range(weight)]
@@ -102,11 +104,12 @@ class Draft:
     def attempt(self, line: str, keep: bool = False) -> None:
         """Run a statement and take it into the program, unless it raises."""
         try:
-            exec(line, self.state)
-            if is_observation(line):
-                self.state["look"]()
-        except Exception:
-            if not keep:
+            with memory_limit(MOST_MEMORY):
+                exec(line, self.state)
+                if is_observation(line):
+                    self.state["look"]()
+        except Exception as error:
+            if not keep or "allocate memory" in str(error):
                 return
         self.lines.append(line)
         found = tensors_in(self.state)
@@ -120,6 +123,18 @@ class Draft:
         del found["ZERO"]
         small = [name for name, value in found.items() if value.numel() <= self.largest]
         self.names = small[-MOST_TENSORS:]
+
+
+@contextlib.contextmanager
+def memory_limit(size: int) -> Iterator[None]:
+    """Let the process have so many bytes of address space more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def is_sound(t: torch.Tensor) -> bool:

@@ -3,10 +3,12 @@
 import contextlib
 from pathlib import Path
 
+import hypothesis
 import pytest
 from drive import batches, start_servers
 from faults import FAULTS
-from programs import TIERS
+from hypothesis import strategies
+from programs import MOST_MEMORY, TIERS, Draft
 
 CACHES = str(Path(__file__).with_name("caches.py"))
 MIB = 1 << 20
@@ -20,6 +22,15 @@ def servers():
     """Processes that fork for every batch."""
     with contextlib.closing(start_servers(2)) as started:
         yield started
+
+
+@hypothesis.settings(max_examples=1, deadline=None)
+@hypothesis.given(strategies.just(Draft))
+def test_statements_that_want_too_much_memory_are_not_drawn(make):
+    draft = make()
+    draft.attempt("a = torch.ones(3)", keep=True)
+    draft.attempt(f"a = torch.empty({2 * MOST_MEMORY}, dtype=torch.uint8)", keep=True)
+    assert draft.lines == ["a = torch.ones(3)"]
 
 
 @pytest.mark.timeout(900)
