@@ -12,7 +12,7 @@ from programs import MOST_MEMORY, TIERS, Draft
 
 CACHES = str(Path(__file__).with_name("caches.py"))
 MIB = 1 << 20
-SHARE = 8  # batches
+SHARE = 6  # batches
 SECONDS = 200.0
 MINUTES = 5
 

@@ -8,9 +8,8 @@ import gc
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from tiers import COMPILED
 
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 MIB = 2**20
 ALLOCATOR = ctypes.CDLL(None)
 M_MMAP_THRESHOLD = -3
@@ -68,5 +67,4 @@ def bounded(body: Callable) -> Callable:
         assert_bounded(*peaks(body, compile=compile))
 
     del test.__wrapped__  # its signature is what pytest reads
-    tiers = ["always", pytest.param("never", marks=pytest.mark.slow)]
-    return pytest.mark.parametrize("compile", tiers)(test)
+    return COMPILED(test)

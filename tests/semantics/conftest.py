@@ -1,6 +1,6 @@
 """Every test here runs in a process of its own (see isolation.py); with ``--pdb`` it runs in pytest's.
 
-One of them runs at a time while pytest is still in other folders, then two.
+They begin in the background, a test on each of two cores, while pytest is still in other folders.
 """
 
 import os
@@ -28,16 +28,13 @@ class Ahead:
         self.outcomes: dict[str, Future] = {item.nodeid: Future() for item in items}
         self.left = iter(items)
         self.lock = threading.Lock()
-        self.here = threading.Event()  # pytest has come to this folder
         self.closed = False
-        self.workers = [threading.Thread(target=self.work, args=(n,)) for n in range(AT_A_TIME)]
+        self.workers = [threading.Thread(target=self.work) for _ in range(AT_A_TIME)]
         for worker in self.workers:
             worker.start()
 
-    def work(self, number: int) -> None:
+    def work(self) -> None:
         """Run one test after the other."""
-        if number > 0:
-            self.here.wait()
         while not self.closed:
             with self.lock:
                 item = next(self.left, None)
@@ -50,7 +47,6 @@ class Ahead:
 
     def outcome(self, item: pytest.Function) -> tuple:
         """Return a test's outcome."""
-        self.here.set()
         return self.outcomes.pop(item.nodeid).result()
 
     def run(self, item: pytest.Function) -> tuple:
@@ -63,7 +59,6 @@ class Ahead:
     def close(self) -> None:
         """End the servers, when the tests that are running have ended."""
         self.closed = True
-        self.here.set()
         for worker in self.workers:
             worker.join()
         self.servers.close()

@@ -4,10 +4,11 @@ import gc
 
 import pytest
 import torch
-from bounds import MIB, TIERS, Peak, assert_bounded, peaks, resident
+from bounds import MIB, Peak, assert_bounded, peaks, resident
+from tiers import COMPILED
 
 
-@TIERS
+@COMPILED
 @pytest.mark.seconds(200)
 def test_a_loop_of_100_000_ops_that_never_looks(compile):
     import torchy
@@ -23,7 +24,7 @@ def test_a_loop_of_100_000_ops_that_never_looks(compile):
     assert peak.bytes < 32 * MIB, f"{peak.bytes / MIB:.1f} MiB"  # with what it compiles
 
 
-@TIERS
+@COMPILED
 def test_a_loop_in_place_that_never_looks(compile):
     def body():
         x, y = torch.zeros(1000), torch.ones(1000)
@@ -35,7 +36,7 @@ def test_a_loop_in_place_that_never_looks(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_large_tensors_that_are_dropped(compile):
     def body():
         x = torch.ones(MIB)
@@ -46,7 +47,7 @@ def test_large_tensors_that_are_dropped(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_large_tensors_made_by_ops_that_run_now(compile):
     def body():
         total = torch.zeros(MIB // 4)
@@ -57,7 +58,7 @@ def test_large_tensors_made_by_ops_that_run_now(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_chains_of_calls_that_never_look(compile):
     def body():
         x = torch.eye(512)
@@ -68,7 +69,7 @@ def test_chains_of_calls_that_never_look(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_results_that_are_kept(compile):
     def body():
         kept = []
@@ -80,7 +81,7 @@ def test_results_that_are_kept(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_a_training_loop_that_never_looks(compile):
     model = torch.nn.Sequential(
         torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 256)
@@ -97,7 +98,7 @@ def test_a_training_loop_that_never_looks(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_programs_that_differ_every_time_do_not_fill_the_memory(compile):
     import torchy
 
@@ -117,7 +118,7 @@ def test_programs_that_differ_every_time_do_not_fill_the_memory(compile):
     assert peak.bytes < 128 * MIB, f"{peak.bytes / MIB:.1f} MiB"
 
 
-@TIERS
+@COMPILED
 def test_max_ops_ends_a_trace(compile):
     import torchy
 
@@ -129,7 +130,7 @@ def test_max_ops_ends_a_trace(compile):
     assert x.tolist() == [100.0] * 3
 
 
-@TIERS
+@COMPILED
 def test_max_bytes_ends_a_trace(compile):
     import torchy
 
@@ -141,7 +142,7 @@ def test_max_bytes_ends_a_trace(compile):
     assert total[7].item() == 12 * 2.0 * MIB
 
 
-@TIERS
+@COMPILED
 def test_what_a_trace_holds_is_let_go_at_the_flush(compile):
     import weakref
 
@@ -158,7 +159,7 @@ def test_what_a_trace_holds_is_let_go_at_the_flush(compile):
     assert storage() is None
 
 
-@TIERS
+@COMPILED
 def test_sessions_do_not_pile_up(compile):
     import torchy
 
@@ -173,7 +174,7 @@ def test_sessions_do_not_pile_up(compile):
     assert peak.bytes < 16 * MIB, f"{peak.bytes / MIB:.1f} MiB"
 
 
-@TIERS
+@COMPILED
 def test_memory_of_large_results_is_used_again_and_given_back(compile):
     import torchy
 
@@ -198,7 +199,7 @@ def test_memory_of_large_results_is_used_again_and_given_back(compile):
     assert resident() < before + 8 * MIB
 
 
-@TIERS
+@COMPILED
 def test_memory_kept_for_the_next_result_counts_against_the_bound(compile):
     def body():
         x = torch.rand(3000, 4000)
@@ -212,7 +213,7 @@ def test_memory_kept_for_the_next_result_counts_against_the_bound(compile):
     assert_bounded(*peaks(body, compile=compile))
 
 
-@TIERS
+@COMPILED
 def test_views_of_a_pending_tensor_that_are_dropped(compile):
     import torchy
 
@@ -224,7 +225,7 @@ def test_views_of_a_pending_tensor_that_are_dropped(compile):
     assert peak.bytes < 16 * MIB, f"{peak.bytes / MIB:.1f} MiB"
 
 
-@TIERS
+@COMPILED
 @pytest.mark.seconds(200)
 def test_the_report_of_many_long_traces(compile):
     import torchy
@@ -254,7 +255,7 @@ def normalize(x):
     return x.view(-1)
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("step", [scale, wave, normalize])
 def test_a_large_tensor_that_a_loop_replaces(step, compile):
     def body():

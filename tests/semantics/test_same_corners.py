@@ -156,7 +156,7 @@ OUTER = {
 }
 
 
-@program(given=lambda: ())
+@program(given=lambda: (), slow=("never",))
 @pytest.mark.parametrize("read", ["pending", "read", "written", "viewed"])
 @pytest.mark.parametrize("size", [0, 1, 2])
 @pytest.mark.parametrize("name", OUTER)

@@ -7,13 +7,11 @@ import gc
 import inspect
 import threading
 
-import pytest
 import torch
 from facts import differences, facts_of
 from injection import require_off
 from sameness import reset
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import TIERS
 
 
 def in_regions(body):

@@ -4,7 +4,8 @@ import gc
 import itertools
 
 import torch
-from bounds import MIB, TIERS, resident
+from bounds import MIB, resident
+from tiers import COMPILED, TIERS
 
 OPS = ["exp", "sin", "cos", "tanh", "abs", "neg", "sigmoid", "square", "floor", "relu"]
 
@@ -182,7 +183,7 @@ def test_kernels_of_traces_that_a_report_has_dropped():
                 assert all(kernel.llvm_ir for kernel in report.kernels.values())
 
 
-@TIERS
+@COMPILED
 def test_tensors_whose_memory_was_seen_outside_are_not_kept(compile):
     import torchy
 

@@ -5,11 +5,10 @@ import time
 
 import pytest
 import torch
+from tiers import TIERS
 
 import torchy
 import torchy.session
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 
 
 def chain(x):

@@ -6,8 +6,8 @@ import itertools
 import pytest
 from injection import in_a_child, in_a_thread, require_off
 from steps import PROGRAMS, facts, require_same
+from tiers import COMPILED, TIERS
 
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 ALL = pytest.mark.parametrize("name", PROGRAMS)
 
 
@@ -121,7 +121,7 @@ def cut(program, expected, position, visits, compile):
     return notes
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("visits", [1, 2])
 @pytest.mark.parametrize("name", ["chain", "calls", "gradients"])
 def test_a_flush_is_cut_off_before_any_of_its_steps(name, compile, visits):

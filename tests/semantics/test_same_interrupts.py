@@ -7,8 +7,7 @@ import threading
 import pytest
 import torch
 from sameness import program
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import COMPILED, TIERS
 
 
 @program
@@ -113,7 +112,7 @@ class Alarm(Exception):  # noqa: N818
     """Raised by a signal handler."""
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("look", [False, True])
 @pytest.mark.parametrize("seed", range(2))
 def test_interrupts_at_any_time_leave_a_state_that_eager_could_have(compile, look, seed):
@@ -156,7 +155,7 @@ def test_interrupts_at_any_time_leave_a_state_that_eager_could_have(compile, loo
         assert (torch.ones(3) * 2).tolist() == [2, 2, 2]
 
 
-@TIERS
+@COMPILED
 def test_an_interrupt_during_a_long_flush(compile):
     import torchy
 

@@ -24,6 +24,9 @@ DTYPES = {
     "halves": lambda t, number: t.half() if number == 0 else t.bfloat16(),
 }
 SHARES = 6
+EACH_SHARE = pytest.mark.parametrize(
+    "share", [0, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 5))]
+)
 
 
 def pointwise_ops():
@@ -71,7 +74,7 @@ def calls(arguments):
         yield (dtype, *layouts), plain, named
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@EACH_SHARE
 def test_results_of_all_pointwise_ops_for_all_layouts_of_operands(share):
     import torchy
 
@@ -110,7 +113,7 @@ def broadcast_operands(names, sizes, length, dtype):
     return made
 
 
-@pytest.mark.parametrize("share", range(SHARES))
+@EACH_SHARE
 def test_results_of_all_pointwise_ops_for_operands_that_are_broadcast(share):
     import torchy
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from injection import in_a_child, in_a_thread, require_off
+from tiers import COMPILED, TIERS
 
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 LARGE = 64 << 20  # bytes of the result that is too large
 ROOM = 40 << 20  # bytes that may be allocated
 
@@ -84,7 +84,7 @@ def check(large, compile, look):
     return note
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("look", [True, False])
 def test_any_step_of_a_flush_may_want_too_much(compile, look):
     line = next(

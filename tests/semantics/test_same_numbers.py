@@ -212,7 +212,7 @@ IN_AND_OUT_OF_RANGE = [1, 2**40, -(2**40), 2**63 - 1, 1.5, 1e300, -1e300, math.i
                        torch.tensor(2**40), torch.tensor(1e300, dtype=torch.float64), torch.tensor(1 + 2j)]  # fmt: skip
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("name", TAKES_A_NUMBER)
 def test_numbers_that_a_dtype_cannot_hold_raise_at_the_line(name):
     results = []

@@ -4,8 +4,7 @@ import threading
 
 import pytest
 import torch
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import COMPILED, TIERS
 
 
 def step(x, factor):
@@ -124,7 +123,7 @@ def test_threads_that_repeat_the_same_flush(compile):
     assert all(result == expected for result in results.values())
 
 
-@TIERS
+@COMPILED
 def test_a_signal_in_a_long_repeated_flush_is_handled_soon(compile):
     import signal
     import time

@@ -6,8 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from sameness import program
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import TIERS
 
 
 @TIERS

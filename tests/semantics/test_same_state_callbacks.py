@@ -13,8 +13,7 @@ import weakref
 import pytest
 import torch
 from sameness import program
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import TIERS
 
 
 def work(turns=12):

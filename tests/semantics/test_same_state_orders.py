@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from facts import differences, facts_of
+from tiers import TIERS
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 
 
 class Counting(TorchDispatchMode):
@@ -156,8 +155,9 @@ def test_a_context_and_a_session_in_every_order(compile, name):
     same_in_every_order([name], compile)
 
 
+ENTANGLED = {"inference", "no inference", "no grad", "enable grad"}  # the others only on demand
 PAIRS = [
-    pytest.param(f"{a}-{b}", marks=[] if "inference" in (a, b) else pytest.mark.slow)
+    pytest.param(f"{a}-{b}", marks=[] if {a, b} <= ENTANGLED else pytest.mark.slow)
     for a, b in itertools.combinations(CONTEXTS, 2)
 ]
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sameness import program
+from tiers import COMPILED, TIERS
 from torch.utils.checkpoint import checkpoint
 
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 ROOT = Path(__file__).parents[2]
 
 
@@ -453,7 +453,7 @@ def python(code):
     )
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_exit_handlers_find_what_is_pending(compile, when):
     code = f"""if True:

@@ -177,7 +177,7 @@ def test_a_setting_holds_for_each_op_in_turn(setting):
     return results
 
 
-@program(recorded=True, times=2)
+@program(recorded=True, times=2, slow=("never",))
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_each_op_is_looked_at_under_the_other_setting(setting):
     results = []
@@ -197,7 +197,7 @@ def test_each_op_is_looked_at_under_the_other_setting(setting):
     return results
 
 
-@program(recorded=True, times=2)
+@program(recorded=True, times=2, slow=("never",))
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_whole_programs_alternate_between_the_settings(setting):
     results = []

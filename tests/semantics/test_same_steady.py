@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tiers import TIERS
 from torch import nn
 
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
 ALL_TIERS = pytest.mark.parametrize("compile", ["always", "never", "auto"])
 WORK = ("places", "policy_calls", "kernels_compiled")
 

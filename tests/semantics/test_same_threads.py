@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from sameness import program
-
-TIERS = pytest.mark.parametrize("compile", ["always", "never"])
+from tiers import TIERS
 
 
 def in_threads(*functions):

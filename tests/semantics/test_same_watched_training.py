@@ -51,7 +51,7 @@ def batch(step):
     return torch.linspace(-1, 1, 24).reshape(4, 6) * (step + 1)
 
 
-@program
+@program(slow=("never",))
 @EACH
 def test_a_thread_reads_all_parameters_after_each_step(optimizer):
     model, helper, seen = network(), Helper(), []
@@ -66,7 +66,7 @@ def test_a_thread_reads_all_parameters_after_each_step(optimizer):
     return seen, model, stepper
 
 
-@program
+@program(slow=("never",))
 @EACH
 def test_a_thread_writes_gradients_between_backward_and_step(optimizer):
     model, helper = network(), Helper()
@@ -86,7 +86,7 @@ def test_a_thread_writes_gradients_between_backward_and_step(optimizer):
     return model, stepper
 
 
-@program
+@program(slow=("never",))
 @EACH
 def test_a_thread_writes_parameters_between_steps(optimizer):
     model, helper = network(), Helper()
@@ -108,7 +108,7 @@ def test_a_thread_writes_parameters_between_steps(optimizer):
     return model, first, stepper
 
 
-@program
+@program(slow=("never",))
 @EACH
 def test_numpy_views_of_parameters_see_each_step(optimizer):
     model = network()
@@ -124,7 +124,7 @@ def test_numpy_views_of_parameters_see_each_step(optimizer):
     return seen, model
 
 
-@program
+@program(slow=("never",))
 @EACH
 def test_forked_children_read_a_shared_model_after_each_step(optimizer):
     model = network().share_memory()

@@ -104,7 +104,10 @@ def test_a_scripted_function_writes_to_pending_operands():
 
 @program(times=2, recorded=True)
 @pytest.mark.seconds(120)
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "aot_eager_decomp_partition"])
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", "aot_eager", pytest.param("aot_eager_decomp_partition", marks=pytest.mark.slow)],
+)
 def test_a_compiled_model_is_trained(backend):
     torch._dynamo.reset()
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2))

@@ -40,7 +40,7 @@ def network():
     )
 
 
-@program(times=2, recorded=True)
+@program(times=2, recorded=True, slow=("never",))
 @pytest.mark.parametrize("schedule", SCHEDULERS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_clipped_accumulated_and_scheduled(name, schedule):

@@ -13,7 +13,7 @@ from examples.probe import facts
 SMALL = {"enlarge": 2, "epochs": 1}
 
 
-@pytest.fixture(scope="module", params=["torchy", "eager"])
+@pytest.fixture(scope="module", params=["torchy", pytest.param("eager", marks=pytest.mark.slow)])
 def executed(request):
     """The notebook's cells by id, executed as they are or as plain PyTorch."""
     notebook = run_demo.with_parameters(nbformat.read(run_demo.NOTEBOOK, as_version=4), SMALL)
