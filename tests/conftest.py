@@ -31,7 +31,7 @@ def _seeded(request: pytest.FixtureRequest, seed: int) -> None:
     request.node.stash[SEED_KEY] = seed
     random.seed(seed)
     numpy.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed formats tracebacks
 
 
 @pytest.hookimpl(wrapper=True)

@@ -101,7 +101,7 @@ def choose(items: list, most: int | None) -> list:
 def samples_of(name: str, dtype: torch.dtype, most: int | None) -> list:
     """Return samples as (arguments, keywords)."""
     entry = entries()[name]
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     with quiet():
         try:
             generated = entry.sample_inputs("cpu", dtype, requires_grad=False)
@@ -238,7 +238,7 @@ def run(
 ) -> Facts:
     """Run a sample on fresh operands and return all facts about it."""
     arguments, keywords = fresh(arguments, keywords)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     result, error, left = None, None, None
     try:
         with quiet(), session:

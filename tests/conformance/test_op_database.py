@@ -51,17 +51,22 @@ def test_passed_through_sparse_ops_agree(conformance_servers):
 def test_recorded_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
     forms = [form for form in FORMS if form != "pending"]  # "views" are views of such operands
-    arguments = {"settings": COMPILED, "forms": forms}
-    tallies = sweep(conformance_servers, "check", names, dtypes=1, most=2, **arguments)
+    tallies = sweep(
+        conformance_servers, "check", names, settings=COMPILED, forms=forms, dtypes=1, most=2
+    )
     called = sweep(
         conformance_servers, "check", names, settings=CALLED, forms=["views"], dtypes=1, most=1
     )
-    # some ops are deferred for few samples only, or fused for few dtypes: their entries are tried with all
+    # some ops are deferred for few samples only, or when they come again; some are fused for few dtypes
     total = sum_of(tallies)
     rare = entries_of(never_deferred(total), names)
-    more = sweep(conformance_servers, "check", rare, dtypes=1, most=None, **arguments)
+    more = sweep(
+        conformance_servers, "check", rare, settings=RECORD, forms=forms, dtypes=1, most=None
+    )
     rare = entries_of(never_fused(total), names)
-    more |= sweep(conformance_servers, "check", rare, dtypes=None, most=12, **arguments)
+    more |= sweep(
+        conformance_servers, "check", rare, settings=COMPILED, forms=forms, dtypes=None, most=12
+    )
     for name, tally in [*called.items(), *more.items()]:
         tallies[name].merge(tally)
     print(table(tallies))

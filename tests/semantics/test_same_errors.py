@@ -330,7 +330,7 @@ def test_error(name, kept):
     ERRORS[name](x)
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("name", ERRORS)
 def test_a_program_goes_on_after_an_error_that_it_catches(name):
     x = torch.arange(10.0)

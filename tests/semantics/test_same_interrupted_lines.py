@@ -74,7 +74,7 @@ def sweep(name, visits, most, settings, raises=KeyboardInterrupt, part=(0, 1), f
     assert not found, f"{len(found)} of {len(positions)}:\n" + "\n".join(found[:5])
 
 
-SOME, MORE, ALL = 12, 30, 10**6
+SOME, MORE, ALL = 8, 24, 10**6
 
 
 @pytest.mark.parametrize("files", ["face.py readers.py", "session.py"])

@@ -3,9 +3,9 @@
 import gc
 import weakref
 
-import pytest
 import torch
 from sameness import program
+from tiers import COMPILED, TIERS
 
 
 @program
@@ -176,7 +176,7 @@ def test_dead_results_are_never_stored():
     assert y[0].item() == torch.tensor(4.0).exp().item()
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 def test_python_objects_of_a_session_are_freed(compile):
     import torchy
 
@@ -192,7 +192,7 @@ def test_python_objects_of_a_session_are_freed(compile):
     assert reference() is None
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@COMPILED
 def test_a_process_may_end_with_pending_tensors(compile):
     import subprocess
     import sys

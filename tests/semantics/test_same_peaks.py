@@ -4,6 +4,7 @@ Sizes are such that one large tensor too many breaks the bound.
 """
 
 import numpy
+import pytest
 import torch
 import torch.nn.functional as F
 from bounds import MIB, bounded
@@ -130,6 +131,7 @@ def test_an_optimizer_of_many_parameters_at_once():
     return parameters
 
 
+@pytest.mark.slow
 @bounded
 def test_an_optimizer_of_one_parameter_after_the_other():
     parameters = [torch.ones(LARGE // 2, requires_grad=True) for _ in range(4)]
@@ -187,6 +189,7 @@ def test_views_of_large_tensors_whose_bases_are_dropped():
     return [view.clone() for view in views]
 
 
+@pytest.mark.slow
 @bounded
 def test_deleting_within_a_loop():
     total = torch.zeros(1024)
@@ -201,6 +204,7 @@ def test_deleting_within_a_loop():
     return total
 
 
+@pytest.mark.slow
 @bounded
 def test_deleting_what_was_made_like_another():
     x, total = torch.ones(LARGE), torch.zeros(1024)
@@ -231,6 +235,7 @@ def test_selecting_with_masks():
     return kept
 
 
+@pytest.mark.slow
 @bounded
 def test_sorting_large_temporaries():
     x = torch.linspace(0, 50, 3 * MIB).sin()
@@ -248,6 +253,7 @@ def test_a_large_array_in_chunks():
     return out
 
 
+@pytest.mark.slow
 @bounded
 def test_exceptions_in_a_loop_that_hold_tensors():
     errors = 0
@@ -261,6 +267,7 @@ def test_exceptions_in_a_loop_that_hold_tensors():
     return errors
 
 
+@pytest.mark.slow
 @bounded
 def test_closures_and_generators_that_hold_tensors():
     def scaled(x):
@@ -276,6 +283,7 @@ def test_closures_and_generators_that_hold_tensors():
     return total
 
 
+@pytest.mark.slow
 @bounded
 def test_evaluating_batches_without_gradients():
     model = nn.Sequential(nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, 10))
@@ -296,6 +304,7 @@ def test_numpy_and_torch_by_turns():
     return float(x.sum())
 
 
+@pytest.mark.slow
 @bounded
 def test_large_results_of_functions_with_two():
     x = torch.linspace(0, 1, LARGE).view(1024, -1)

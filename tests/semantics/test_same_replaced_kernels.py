@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from sameness import program, quiet, same
+from tiers import TIERS
 
 
 @contextlib.contextmanager
@@ -78,7 +79,7 @@ def test_kernels_of_other_keys(key):
     return early, results, x.cos()
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 @pytest.mark.parametrize("key", ["CPU", "AutogradCPU"])
 def test_kernels_are_replaced_between_regions(key, compile):
     same(cosines, compile=compile)

@@ -279,7 +279,7 @@ def test_warnings_once_and_always(always):
     return results
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("room", range(40, 200, 10))
 def test_a_program_at_its_recursion_limit(compile, room):
     """How deep one gets differs; what was computed by then does not."""

@@ -168,7 +168,7 @@ def test_a_setting_is_changed_for_good_at_each_position(setting):
     return results, state_of_the_process()
 
 
-@program(recorded=True, times=2, slow=("always",))
+@program(recorded=True, times=2, slow=("always", "never"))
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_holds_for_each_op_in_turn(setting):
     results = []

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from sameness import program
+from tiers import TIERS
 
 
 class Worker:
@@ -137,7 +138,7 @@ SETTERS = {
 }
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("setter", SETTERS)
 def test_what_is_pending_is_computed_before_the_process_computes_otherwise(

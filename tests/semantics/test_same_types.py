@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sameness import program
+from tiers import TIERS
 from torch import nn
 
 
@@ -336,7 +337,7 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 def test_does_not_flush(question, compile):
     import torchy
 

@@ -19,6 +19,7 @@ import numpy
 import pytest
 import torch
 from sameness import program, quiet
+from tiers import TIERS
 
 from torchy.record.native import compiler
 
@@ -204,7 +205,7 @@ BEFORE = [
 ]
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 @pytest.mark.parametrize("holder", BEFORE)
 def test_what_held_the_memory_before_the_session_writes_within(holder, compile):
     import torchy

@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 from sameness import program
+from tiers import TIERS
 from torch import nn
 
 OPTIMIZERS = {
@@ -166,7 +167,7 @@ def test_a_thread_reads_running_statistics_and_averaged_weights():
     return seen, model, averaged
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 @EACH
 def test_a_thread_that_reads_all_the_time_sees_whole_steps_only(optimizer, compile):
     """A lock keeps eager's reads whole, too: no step is under way while the thread reads."""

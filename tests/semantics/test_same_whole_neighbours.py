@@ -102,7 +102,7 @@ def test_a_scripted_function_writes_to_pending_operands():
     return x, view, seen, len(cache), table["bias"]
 
 
-@program(times=2, recorded=True)
+@program(times=2, recorded=True, slow=("never",))
 @pytest.mark.seconds(120)
 @pytest.mark.parametrize(
     "backend",

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from facts import differences, facts_of
 from sameness import program, quiet
+from tiers import TIERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
@@ -376,7 +377,7 @@ def replicas(settings, hook):
     return [pickle.loads(result) for result in results]
 
 
-@pytest.mark.parametrize("compile", ["always", "never"])
+@TIERS
 @pytest.mark.parametrize("hook", [False, True])
 def test_data_parallel_training_of_two_processes(compile, hook):
     expected = replicas(None, hook)
