@@ -46,6 +46,6 @@ lint: $(READY)
 # Anew whenever one of the two files changes.
 $(READY): pyproject.toml constraints.txt
 	@python=$$(.ci/need python) && { test -x $(BIN)/python || "$$python" -m venv .venv; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[test,demo,bench,lint]'
 	@touch $(READY)

@@ -1,9 +1,9 @@
 """A fixed share of torch's op database, carrying the bit and recorded; all of it: ``make conformance``."""
 
 import pytest
+from database import Tally
 from sweep import (
     FILE,
-    FORMS,
     PASS_THROUGH,
     PASSED_FORMS,
     RECORD,
@@ -16,7 +16,7 @@ from sweep import (
 )
 
 CARRY = PASS_THROUGH[1:]
-COMPILED, CALLED = RECORD[:1], RECORD[1:]
+COMPILED = RECORD[:1]
 
 
 def report(tallies):
@@ -49,26 +49,19 @@ def test_passed_through_sparse_ops_agree(conformance_servers):
 
 
 def test_recorded_ops_agree(conformance_servers):
-    names = all_names(conformance_servers)
-    forms = [form for form in FORMS if form != "pending"]  # "views" are views of such operands
-    tallies = sweep(
-        conformance_servers, "check", names, settings=COMPILED, forms=forms, dtypes=1, most=2
-    )
-    called = sweep(
-        conformance_servers, "check", names, settings=CALLED, forms=["views"], dtypes=1, most=1
-    )
-    # some ops are deferred for few samples only, or when they come again; some are fused for few dtypes
-    total = sum_of(tallies)
-    rare = entries_of(never_deferred(total), names)
-    more = sweep(
-        conformance_servers, "check", rare, settings=RECORD, forms=forms, dtypes=1, most=None
-    )
-    rare = entries_of(never_fused(total), names)
-    more |= sweep(
-        conformance_servers, "check", rare, settings=COMPILED, forms=forms, dtypes=None, most=12
-    )
-    for name, tally in [*called.items(), *more.items()]:
-        tallies[name].merge(tally)
+    names, tallies = all_names(conformance_servers), {}
+
+    def check(names, **arguments):
+        for name, tally in sweep(conformance_servers, "check", names, **arguments).items():
+            tallies.setdefault(name, Tally()).merge(tally)
+
+    check(names, settings=COMPILED, forms=["plain", "views"], dtypes=1, most=2)
+    # some ops are deferred when they come again, or for few samples only; some are fused for few dtypes
+    check(names, settings=RECORD, forms=["backward"], dtypes=1, most=1)
+    rare = entries_of(never_deferred(sum_of(tallies)), names)
+    check(rare, settings=RECORD, forms=["backward", "views"], dtypes=1, most=None)
+    rare = entries_of(never_fused(sum_of(tallies)), names)
+    check(rare, settings=COMPILED, forms=["plain", "backward", "views"], dtypes=None, most=12)
     print(table(tallies))
     assert_all_deferred(report(tallies))
 
