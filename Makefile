@@ -12,6 +12,8 @@
 .PHONY: demo test lint bench conformance fuzz
 
 export PYTHON
+# Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
 MINUTES := 5
@@ -46,6 +48,6 @@ lint: $(READY)
 # Anew whenever one of the two files changes.
 $(READY): pyproject.toml constraints.txt
 	@python=$$(.ci/need python) && { test -x $(BIN)/python || "$$python" -m venv .venv; }
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[test,demo,bench,lint]'
 	@touch $(READY)
