@@ -55,7 +55,7 @@ def test_recorded_ops_agree(conformance_servers):
         for name, tally in sweep(conformance_servers, "check", names, **arguments).items():
             tallies.setdefault(name, Tally()).merge(tally)
 
-    check(names, settings=COMPILED, forms=["views"], dtypes=1, most=2)
+    check(names, settings=COMPILED, forms=["plain", "views"], dtypes=1, most=2)
     # some ops are deferred when they come again, or for few samples only; some are fused for few dtypes
     check(names, settings=RECORD, forms=["backward"], dtypes=1, most=1)
     rare = entries_of(never_deferred(sum_of(tallies)), names)

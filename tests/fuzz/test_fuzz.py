@@ -48,7 +48,7 @@ def test_random_programs_agree_where_nothing_is_kept(servers, tier):
     assert (kind, value) == ("passed", []), log[-3000:]
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", [pytest.param("never", marks=pytest.mark.slow), "always"])
 def test_the_footprint_of_random_programs_levels_off(servers, tier):
     arguments = {"tier": tier, "shares": 6, "count": 25}
     kind, value, log = servers.call(CACHES, "footprints", arguments, SECONDS)

@@ -321,7 +321,7 @@ ERRORS = {function.__name__: function for function in list(globals().values())
           if callable(function) and getattr(function, "__module__", "") == __name__}  # fmt: skip
 
 
-@program
+@program(slow=("always",))
 @pytest.mark.parametrize("name", ERRORS)
 def test_error(name, kept):
     x = torch.arange(10.0)

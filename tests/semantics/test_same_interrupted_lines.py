@@ -82,7 +82,7 @@ def test_interrupts_while_a_session_is_opened_and_closed(files):
     sweep("one", 2, MORE, {"compile": "never"}, files=files)
 
 
-@TIERS
+@COMPILED
 def test_interrupts_while_all_is_new(compile):
     sweep("chain", 1, SOME, {"compile": compile})
 
@@ -97,7 +97,7 @@ def test_interrupts_while_the_walker_repeats_flushes(compile):
     sweep("chain", 3, SOME, {"compile": compile})
 
 
-@TIERS
+@COMPILED
 def test_interrupts_of_a_program_with_calls(compile):
     sweep("calls", 1, SOME, {"compile": compile})
 

@@ -196,7 +196,7 @@ def test_reader(name):
     )
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("name", SCALAR_READERS)
 def test_reader_of_one_value(name):
     x = torch.ones(3)

@@ -85,7 +85,7 @@ PROFILERS = {
 }
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("profiler", PROFILERS)
 def test_profilers_see_regions_and_change_nothing(profiler):
     w = torch.linspace(0, 1, 20).reshape(4, 5).requires_grad_()

@@ -33,7 +33,7 @@ def regression():
     )
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer(name, foreach):
