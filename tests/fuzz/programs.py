@@ -27,6 +27,7 @@ from hypothesis import strategies
 sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 
 import grammar
+from bounds import ALLOCATOR
 from facts import END, Facts, differences, facts_of
 from sameness import process_state, reset
 
@@ -35,6 +36,7 @@ NAME = "<random program>"
 MOST_TENSORS = 12
 MOST_ELEMENTS = 1_000_000
 MOST_MEMORY = 2 << 30  # bytes for one statement: a large column times a row would take 12 GB
+M_PERTURB = -6  # glibc's option of malloc
 _WORD = re.compile(r"(\b\w+\b)")
 _PREAMBLE = compile(grammar.PREAMBLE, "<preamble>", "exec")
 _FAMILIES = [family for family, weight in grammar.FAMILIES for _ in range(weight)]
@@ -281,5 +283,11 @@ def disagreement(
 
 def is_steady(program: Program) -> bool:
     """Tell whether eager gives the same outcomes each time (it does not where it reads unwritten memory)."""
-    outcomes = [run(program, contextlib.nullcontext())[0] for _ in range(4)]
+    outcomes = []
+    for byte in (0, 1, 0x55, 0xAA):
+        ALLOCATOR.mallopt(
+            M_PERTURB, byte
+        )  # what memory holds before it is written to; 0: as it comes
+        outcomes.append(run(program, contextlib.nullcontext())[0])
+    ALLOCATOR.mallopt(M_PERTURB, 0)
     return not any(compare(outcomes[0], other) for other in outcomes[1:])

@@ -8,9 +8,12 @@ import pytest
 from drive import batches, start_servers
 from faults import FAULTS
 from hypothesis import strategies
-from programs import MOST_MEMORY, TIERS, Draft
+from programs import MOST_MEMORY, TIERS, Draft, Program
 
 CACHES = str(Path(__file__).with_name("caches.py"))
+PROGRAMS = str(Path(__file__).with_name("programs.py"))
+# eager's result has room for the differences that it averages
+UNWRITTEN = "b = F.mse_loss(a, a + 1).as_strided((3,), (1,))"
 MIB = 1 << 20
 SHARE = 6  # batches
 SECONDS = 200.0
@@ -31,6 +34,15 @@ def test_statements_that_want_too_much_memory_are_not_drawn(make):
     draft.attempt("a = torch.ones(3)", keep=True)
     draft.attempt(f"a = torch.empty({2 * MOST_MEMORY}, dtype=torch.uint8)", keep=True)
     assert draft.lines == ["a = torch.ones(3)"]
+
+
+@pytest.mark.parametrize(("line", "steady"), [("b = a.sum()", True), (UNWRITTEN, False)])
+def test_programs_that_read_unwritten_memory_are_told(servers, line, steady):
+    program = Program(("a = torch.linspace(0, 1, 12)", line), 2, {})
+    assert servers.call(PROGRAMS, "is_steady", {"program": program}, SECONDS)[:2] == (
+        "passed",
+        steady,
+    )
 
 
 @pytest.mark.timeout(900)
