@@ -284,7 +284,7 @@ def disagreement(
 def is_steady(program: Program) -> bool:
     """Tell whether eager gives the same outcomes each time (it does not where it reads unwritten memory)."""
     outcomes = []
-    for byte in (0, 1, 0x55, 0xAA):  # memory that malloc gives out is filled so; 0: it is as it comes
+    for byte in (0, 1, 0x55, 0xAA):  # what malloc fills memory with; 0: with nothing
         ALLOCATOR.mallopt(M_PERTURB, byte)
         outcomes.append(run(program, contextlib.nullcontext())[0])
     ALLOCATOR.mallopt(M_PERTURB, 0)
