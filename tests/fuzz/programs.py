@@ -27,7 +27,7 @@ from hypothesis import strategies
 sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 
 import grammar
-from bounds import ALLOCATOR
+from bounds import ALLOCATOR, M_PERTURB
 from facts import END, Facts, differences, facts_of
 from sameness import process_state, reset
 
@@ -36,7 +36,6 @@ NAME = "<random program>"
 MOST_TENSORS = 12
 MOST_ELEMENTS = 1_000_000
 MOST_MEMORY = 2 << 30  # bytes for one statement: a large column times a row would take 12 GB
-M_PERTURB = -6  # glibc's option of malloc
 _WORD = re.compile(r"(\b\w+\b)")
 _PREAMBLE = compile(grammar.PREAMBLE, "<preamble>", "exec")
 _FAMILIES = [family for family, weight in grammar.FAMILIES for _ in range(weight)]

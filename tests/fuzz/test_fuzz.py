@@ -9,6 +9,7 @@ from drive import batches, start_servers
 from faults import FAULTS
 from hypothesis import strategies
 from programs import MOST_MEMORY, TIERS, Draft, Program
+from tiers import COMPILED
 
 CACHES = str(Path(__file__).with_name("caches.py"))
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
@@ -60,9 +61,9 @@ def test_random_programs_agree_where_nothing_is_kept(servers, tier):
     assert (kind, value) == ("passed", []), log[-3000:]
 
 
-@pytest.mark.parametrize("tier", [pytest.param("never", marks=pytest.mark.slow), "always"])
-def test_the_footprint_of_random_programs_levels_off(servers, tier):
-    arguments = {"tier": tier, "shares": 6, "count": 25}
+@COMPILED
+def test_the_footprint_of_random_programs_levels_off(servers, compile):
+    arguments = {"tier": compile, "shares": 6, "count": 25}
     kind, value, log = servers.call(CACHES, "footprints", arguments, SECONDS)
     assert kind == "passed", f"{value}\n{log[-3000:]}"
     assert value[5] - value[3] < 12 * MIB, [f"{resident / MIB:.1f} MiB" for resident in value]

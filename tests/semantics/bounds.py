@@ -12,7 +12,7 @@ from tiers import COMPILED
 
 MIB = 2**20
 ALLOCATOR = ctypes.CDLL(None)
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD, M_PERTURB = -3, -6  # glibc's options of malloc
 
 
 def resident() -> int:

@@ -68,13 +68,14 @@ def sweep(name, visits, most, settings, raises=KeyboardInterrupt, part=(0, 1), f
         firsts = {line: at for line, at in firsts.items() if line[0].endswith(tuple(files.split()))}
         lasts = {}
     positions = sorted({*firsts.values(), *lasts.values()})[part[0] :: part[1]]
+    assert len(positions) >= FEWEST
     positions = positions[:: math.ceil(len(positions) / most)]
-    assert len(positions) > SOME // 2
     found = failures(one, positions, raises=raises)
     assert not found, f"{len(found)} of {len(positions)}:\n" + "\n".join(found[:5])
 
 
 SOME, MORE, ALL = 8, 24, 10**6
+FEWEST = 12  # lines that a sweep must have come by
 
 
 @pytest.mark.parametrize("files", ["face.py readers.py", "session.py"])
