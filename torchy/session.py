@@ -125,7 +125,12 @@ class Runtime:
             lambda name: library.torchy_renew(name.encode()), library.torchy_libraries
         )
         self.readers = Readers(
-            self.settle, self._settle_storage, self._settle_all, self.paused, self.served.check
+            self.settle,
+            self._settle_storage,
+            self._settle_all,
+            self.paused,
+            self.served.check,
+            self.walker.hook,
         )
         self.most_places = 40_000  # about 3 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session

@@ -1,5 +1,6 @@
 """Rule 2, errors and warnings: the same exception, type and message, from the same line of the program."""
 
+import traceback
 import warnings
 
 import pytest
@@ -420,3 +421,31 @@ def test_out_of_memory_raises_where_eager_does_or_names_its_line(kept):
     x = torch.ones(10)
     kept.append(x * 2)
     torch.empty(2**50)
+
+
+@program
+def test_a_method_that_looks_warns_of_the_programs_line():
+    x = torch.ones(3) * 2
+    torch.storage._reset_warn_typed_storage_removal()
+    storage = x.storage()
+    copies = [x.new_tensor(x), x.new_tensor(x + 1)]
+    torch.set_float32_matmul_precision("neither high nor low")
+    return storage.tolist(), copies
+
+
+@program
+def test_a_filter_by_module_raises_what_a_method_that_looks_warns_of(kept):
+    kept.append(x := torch.ones(3) * 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module=__name__)
+        x.new_tensor(x)
+
+
+@program
+def test_a_method_that_looks_leaves_no_frame(kept):
+    x = (torch.ones(3) * 2).requires_grad_()
+    for look in (x.numpy, x.__dlpack__, lambda: torch.Tensor.tolist(3)):
+        try:
+            look()
+        except Exception as error:
+            kept.append(traceback.extract_tb(error.__traceback__)[-1][:3])

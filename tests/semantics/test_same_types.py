@@ -1,5 +1,7 @@
 """Rule 3, tensors: types, sizes, strides and everything that autograd hangs on them; and that these do not flush."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -350,3 +352,31 @@ def test_does_not_flush(question, compile):
         assert session.counters["flushes"] == before
         assert torchy.is_pending(x)
     assert not torchy.is_pending(x)
+
+
+LOOKING = {
+    **{name: getattr(torch.Tensor, name) for name in ("tolist", "numpy", "type", "new_tensor")},
+    "deepcopy": torch.Tensor.__deepcopy__,
+    "resize_": torch.UntypedStorage.resize_,
+}
+
+
+@program
+@pytest.mark.parametrize("name", LOOKING)
+def test_what_a_method_that_looks_is_called(name):
+    x = torch.ones(3) * 2
+    owner = torch.UntypedStorage if name == "resize_" else torch.Tensor
+    method = getattr(owner, LOOKING[name].__name__)
+    described = [
+        method.__name__,
+        method.__qualname__,
+        repr(method).split(" at ")[0],
+        method.__doc__,
+    ]
+    return x, type(method), described, pickle.dumps(method)
+
+
+@program
+def test_a_function_that_looks_is_pickled():
+    assert torch.utils.dlpack.to_dlpack is torch.to_dlpack
+    return pickle.dumps(torch.to_dlpack), repr(torch.to_dlpack), torch.to_dlpack.__module__

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from sameness import program
+from torch.utils import swap_tensors
 
 
 @program
@@ -229,6 +230,17 @@ def test_swapped_and_reassigned_tensors():
     torch.utils.swap_tensors(z := x + 1, w := y * 2)
     x.add_(1)
     return x, y, view, z, w
+
+
+@program
+def test_swapped_by_a_function_that_was_imported_before():
+    x, y = torch.ones(3), torch.zeros(2)
+    doubled, more = x * 2, y + 1
+    swap_tensors(doubled, more)
+    x.add_(1)
+    kept = y + 1
+    swap_tensors(x, y)
+    return x, y, doubled, more, kept
 
 
 @program

@@ -7,6 +7,7 @@
 
 #include "execute.h"
 #include "fork.h"
+#include "hooks.h"
 #include "meta.h"
 
 namespace torchy {
@@ -302,6 +303,12 @@ int64_t torchy_owes(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   return session && (session->running || !session->trace.path.empty());
+}
+
+// Called with the GIL, unlike the others. See hooks.h.
+PyObject* torchy_hook(const char* name, const char* doc, PyObject* before, PyObject* original,
+                      int64_t is_method, PyObject* owner, PyObject* module) {
+  return torchy::make_hook(name, doc, before, original, is_method != 0, owner, module);
 }
 
 }  // extern "C"

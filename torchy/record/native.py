@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -216,12 +217,25 @@ class Walker:
         for name, result, *arguments in _FUNCTIONS:
             function = getattr(self.library, f"torchy_{name}")
             function.restype, function.argtypes = result, arguments
+        self._hook = ctypes.PyDLL(str(library)).torchy_hook  # the only one that needs the GIL
+        self._hook.restype, self._hook.argtypes = _HOOK
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.library.torchy_listen()
         self.execute = torch.ops.torchy.execute.default
         self.describe_node = torch.ops.torchy.describe_node.default
         self.describe_step = torch.ops.torchy.describe_step.default
+
+    def hook(self, before: Callable[..., None], original: Any) -> Any:
+        """Return what calls ``before(*args)``, then a function or method written in C, and looks like that.
+
+        It leaves no frame, so what torch warns of is the program's line. It is kept for ever.
+        """
+        is_method = isinstance(original, types.MethodDescriptorType)
+        owner = original.__objclass__ if is_method else original.__self__
+        name, doc = original.__name__.encode(), (original.__doc__ or "").encode()
+        module = getattr(original, "__module__", None)
+        return self._hook(name, doc, before, original, is_method, owner, module)
 
     def storage_owing(self, storage: int, written: bool) -> list[int]:
         """Return the sessions that must flush before a storage is read, or written, from outside."""
@@ -280,6 +294,8 @@ def address_of(tensor: torch.Tensor) -> int:
 
 _INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
 _POINTER = ctypes.c_void_p
+_OBJECT = ctypes.py_object
+_HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
 _FUNCTIONS = (
     ("listen", _VOID),
     ("claim", _VOID),

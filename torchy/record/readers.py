@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -32,8 +32,6 @@ TENSOR_READERS: dict[str, bool] = {
     "mutable_data_ptr": True,
     "__dlpack__": True,
     "untyped_storage": False,  # writing through it asks for a mutable pointer
-    "storage": False,
-    "_typed_storage": False,
     "share_memory_": True,
     "is_shared": False,
     "__reduce_ex__": False,
@@ -43,7 +41,8 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
     (torch, "to_dlpack"),
     (torch.utils.dlpack, "to_dlpack"),
     (torch._C, "_to_dlpack"),
-    (torch.utils, "swap_tensors"),  # minds weak references: the walker has some to pending tensors
+    # minds weak references: the walker has some to pending tensors
+    (torch._C, "_swap_tensor_impl"),
 )
 
 # methods of torch.UntypedStorage that replace memory or hand it out
@@ -90,7 +89,10 @@ PAUSED_READERS: tuple[tuple[Any, str, str], ...] = (
     (torch.distributed, "_verify_params_across_processes", "DistributedDataParallel"),
 )
 
+HOOK = types.FunctionType | types.MethodDescriptorType | types.BuiltinFunctionType
+
 Settle = Callable[[torch.Tensor, bool, str], None]
+Before = Callable[..., None]
 
 
 class Readers:
@@ -108,6 +110,8 @@ class Readers:
         Gives a context in which this thread's ops are not recorded.
     registered
         Called when kernels may have been registered.
+    hook
+        ``hook(before, original)`` returns what calls the one, then the other, which is written in C.
     """
 
     def __init__(
@@ -117,16 +121,20 @@ class Readers:
         settle_all: Callable[[str], None],
         paused: Callable[[], AbstractContextManager[None]],
         registered: Callable[[], None],
+        hook: Callable[[Before, Any], Any],
     ) -> None:
         self._registered = registered
         self._settle = settle
         self._paused = paused
         self._settle_storage = settle_storage
         self._settle_all = settle_all
+        self._hook = hook
         self._replaced: list[
             tuple[Any, str, Any, Any]
         ] = []  # the hook; what was there, None: inherited
         self._hooks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # the same
+        self._native: dict[Any, Any] = {}  # functions of torch's in C: their hooks, for good
+        self._native_hooks: dict[Any, Any] = {}  # as _hooks: these cannot be held weakly
         self._installed = False
 
     def install(self) -> None:
@@ -135,17 +143,17 @@ class Readers:
             return
         self.uninstall()  # what an interrupt may have left
         for name, escapes in TENSOR_READERS.items():
-            self._replace(torch.Tensor, name, functools.partial(self._method, name, escapes))
+            self._precede(torch.Tensor, name, self._before_method(name, escapes))
         for owner, name in FUNCTION_READERS:
-            self._replace(owner, name, functools.partial(self._function, name))
+            self._precede(owner, name, self._before_function(name))
         for owner, name in (*WHOLE_READERS, *SETTERS, *TELLERS):
-            self._replace(owner, name, functools.partial(self._whole_function, name))
+            self._precede(owner, name, self._before_change(name))
+        for name in STORAGE_READERS:
+            self._precede(torch.UntypedStorage, name, self._before_storage_method(name))
         for owner, name in REGISTRARS:
             self._replace(owner, name, functools.partial(self._registrar, name))
         for owner, name, reason in PAUSED_READERS:
             self._replace(owner, name, functools.partial(self._paused_function, reason))
-        for name in STORAGE_READERS:
-            self._replace(torch.UntypedStorage, name, functools.partial(self._storage_method, name))
         self._installed = True
 
     def uninstall(self) -> None:
@@ -157,43 +165,80 @@ class Readers:
                 _put_back(owner, name, own)
             self._replaced.pop()
 
+    def _precede(self, owner: Any, name: str, before: Before) -> None:
+        """Have ``before(*args)`` called before a function."""
+        self._replace(owner, name, functools.partial(self._preceded, before))
+
     def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Have a hook, made of what is there, stand for a function, if there is one."""
         own = vars(owner).get(name)
-        if isinstance(own, types.FunctionType) and own in self._hooks:
+        if isinstance(own, HOOK) and own in (known := self._known(own)):
             # the program had put something in place of an earlier hook, and took it off again later
-            own = self._hooks[own]
+            own = known[own]
             _put_back(owner, name, own)
         if hasattr(owner, name):
             hook = make(getattr(owner, name))
-            self._hooks[hook] = own
+            self._known(hook)[hook] = own
             self._replaced.append((owner, name, hook, own))
             setattr(owner, name, hook)
 
-    def _method(self, name: str, escapes: bool, original: Any) -> Any:
-        settle = self._settle
+    def _known(self, hook: Any) -> MutableMapping[Any, Any]:
+        """Return the hooks of this one's kind, with what was there before."""
+        return self._hooks if isinstance(hook, types.FunctionType) else self._native_hooks
+
+    def _preceded(self, before: Before, original: Any) -> Any:
+        if _is_native(original):  # leaves no frame: neither must the hook
+            if original not in self._native:
+                self._native[original] = self._hook(before, original)
+            return self._native[original]
 
         @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
-            if args and isinstance(args[0], torch.Tensor):  # else torch itself raises
-                settle(args[0], escapes, name)
+            before(*args)
             return original(*args, **kwargs)
 
         return reader
 
-    def _function(self, name: str, original: Any) -> Any:
+    def _before_method(self, name: str, escapes: bool) -> Before:
+        settle = self._settle
+
+        @uncompiled
+        def before(*args: Any) -> None:
+            if args and isinstance(args[0], torch.Tensor):  # else torch itself raises
+                settle(args[0], escapes, name)
+
+        return before
+
+    def _before_function(self, name: str) -> Before:
         settle = self._settle
         escapes = "dlpack" in name
 
         @uncompiled
-        @functools.wraps(original)
-        def reader(*args: Any, **kwargs: Any) -> Any:
+        def before(*args: Any) -> None:
             for tensor in _tensors(args):
                 settle(tensor, escapes, name)
-            return original(*args, **kwargs)
 
-        return reader
+        return before
+
+    def _before_change(self, name: str) -> Before:
+        settle = self._settle_all
+
+        @uncompiled
+        def before(*_args: Any) -> None:
+            settle(f"{name}()")
+
+        return before
+
+    def _before_storage_method(self, name: str) -> Before:
+        settle = self._settle_storage
+
+        @uncompiled
+        def before(*args: Any) -> None:
+            if args and isinstance(args[0], torch.UntypedStorage):
+                settle(args[0]._cdata, f"UntypedStorage.{name}")
+
+        return before
 
     def _paused_function(self, reason: str, original: Any) -> Any:
         settle, paused = self._settle, self._paused
@@ -208,41 +253,25 @@ class Readers:
 
         return reader
 
-    def _whole_function(self, name: str, original: Any) -> Any:
-        settle = self._settle_all
-
-        @uncompiled
-        @functools.wraps(original)
-        def reader(*args: Any, **kwargs: Any) -> Any:
-            settle(f"{name}()")
-            return original(*args, **kwargs)
-
-        return reader
-
     def _registrar(self, name: str, original: Any) -> Any:
-        settled, registered = self._whole_function(name, original), self._registered
+        preceded, registered = self._preceded(self._before_change(name), original), self._registered
 
         @uncompiled
         @functools.wraps(original)
         def registrar(*args: Any, **kwargs: Any) -> Any:
             try:
-                return settled(*args, **kwargs)
+                return preceded(*args, **kwargs)
             finally:
                 registered()
 
         return registrar
 
-    def _storage_method(self, name: str, original: Any) -> Any:
-        settle = self._settle_storage
 
-        @uncompiled
-        @functools.wraps(original)
-        def reader(*args: Any, **kwargs: Any) -> Any:
-            if args and isinstance(args[0], torch.UntypedStorage):
-                settle(args[0]._cdata, f"UntypedStorage.{name}")
-            return original(*args, **kwargs)
-
-        return reader
+def _is_native(function: Any) -> bool:
+    """Tell whether a function is one of torch's own that are written in C."""
+    owner = function.__objclass__ if isinstance(function, types.MethodDescriptorType) else function
+    native = owner is not function or isinstance(function, types.BuiltinFunctionType)
+    return native and (owner.__module__ or "").partition(".")[0] == "torch"
 
 
 def _put_back(owner: Any, name: str, own: Any) -> None:

@@ -5,8 +5,8 @@
 // looks up a name.
 //
 // How ops get here: keys.h, claim.h. What becomes of them: see.h. What is recorded, and how: trie.h
-// (places), trace.h (traces), recorder.h. How a flush runs: execute.h. What Python calls: api.h.
-// Built on first use by native.py, without Python's headers.
+// (places), trace.h (traces), recorder.h. How a flush runs: execute.h. What Python calls: api.h,
+// hooks.h. Built on first use by native.py, without Python's headers.
 #include "api.h"
 
 TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {

@@ -1,0 +1,100 @@
+// Functions that Python calls in the place of torch's own in C: first one of Torchy's, then
+// torch's. These have no frame in Python: what torch's function warns of is the program's line
+// still.
+#pragma once
+
+#include <c10/util/python_stub.h>
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <utility>
+
+// Of Python's stable interface, whose headers need not be installed.
+extern "C" {
+struct PyMethodDef {
+  const char* name;
+  PyObject* (*function)(PyObject* self, PyObject* args, PyObject* kwargs);
+  int flags;
+  const char* doc;
+};
+extern PyObject* PyExc_RuntimeError;
+PyObject* PyCFunction_NewEx(PyMethodDef* definition, PyObject* self, PyObject* module);
+PyObject* PyDescr_NewMethod(PyObject* owner, PyMethodDef* definition);
+PyObject* PyObject_Call(PyObject* function, PyObject* args, PyObject* kwargs);
+PyObject* PySequence_Concat(PyObject* left, PyObject* right);
+PyObject* PyTuple_Pack(std::ptrdiff_t size, ...);
+void PyErr_SetString(PyObject* type, const char* message);
+void Py_DecRef(PyObject* object);
+void Py_IncRef(PyObject* object);
+}
+
+namespace torchy {
+
+// Kept for ever, as what it stands for is.
+struct Hook {
+  std::string name, doc;
+  PyMethodDef definition = {};
+  PyObject *before = nullptr, *original = nullptr;
+  bool is_method = false;
+
+  PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) const {
+    if (!is_method) return call_both(args, kwargs);
+    PyObject* bound = PyTuple_Pack(1, self);
+    PyObject* all = bound ? PySequence_Concat(bound, args) : nullptr;
+    PyObject* result = all ? call_both(all, kwargs) : nullptr;
+    for (PyObject* object : {bound, all})
+      if (object) Py_DecRef(object);
+    return result;
+  }
+
+  PyObject* call_both(PyObject* args, PyObject* kwargs) const {
+    PyObject* done = PyObject_Call(before, args, nullptr);
+    if (!done) return nullptr;
+    Py_DecRef(done);
+    return PyObject_Call(original, args, kwargs);
+  }
+};
+
+// A C function learns nothing of the object that it was called as: each hook has one of its own.
+inline std::array<Hook, 64> hooks;
+inline size_t hook_count = 0;
+
+template <size_t n>
+PyObject* enter_hook(PyObject* self, PyObject* args, PyObject* kwargs) {
+  return hooks[n].call(self, args, kwargs);
+}
+
+template <size_t... n>
+constexpr auto hook_entries(std::index_sequence<n...> /*numbers*/) {
+  return std::array{&enter_hook<n>...};
+}
+
+// A method of `owner`, if `is_method`; else a function whose __self__ that is. Null, with an
+// exception set, if it cannot be made. Call with the GIL held.
+inline PyObject* make_hook(const char* name, const char* doc, PyObject* before, PyObject* original,
+                           bool is_method, PyObject* owner, PyObject* module) {
+  static constexpr auto kEntries = hook_entries(std::make_index_sequence<hooks.size()>());
+  constexpr int kVarargs = 1, kKeywords = 2;
+  if (hook_count == hooks.size()) {
+    PyErr_SetString(PyExc_RuntimeError, "too many functions of torch are replaced");
+    return nullptr;
+  }
+  Hook& hook = hooks[hook_count];
+  hook.name = name;
+  hook.doc = doc;
+  hook.before = before;
+  hook.original = original;
+  hook.is_method = is_method;
+  hook.definition = {hook.name.c_str(), kEntries[hook_count], kVarargs | kKeywords,
+                     hook.doc.c_str()};
+  PyObject* made = is_method ? PyDescr_NewMethod(owner, &hook.definition)
+                             : PyCFunction_NewEx(&hook.definition, owner, module);
+  if (!made) return nullptr;
+  Py_IncRef(before);
+  Py_IncRef(original);
+  ++hook_count;
+  return made;
+}
+
+}  // namespace torchy
