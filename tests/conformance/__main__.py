@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument(
         "--only", choices=[title for title, _, _ in CHECKS], help="one of the checks"
     )
+    parser.add_argument("--form", choices=FORMS, help="one of the ways to call (default: all)")
     parser.add_argument("ops", nargs="*", help="names of the database's entries (default: all)")
     arguments = parser.parse_args()
     servers = start_servers(arguments.jobs)
@@ -57,6 +58,8 @@ def main() -> int:
                 what["most"] = arguments.samples
             if function == "check":
                 what["dtypes"] = arguments.dtypes
+                if arguments.form is not None:
+                    what["forms"] = [arguments.form]
             with tqdm(total=len(names), unit=" ops", desc=title) as bar:
                 tallies = sweep(servers, function, names, 7200, bar.update, **what)
             failures += failures_of(tallies)

@@ -145,6 +145,11 @@ def backward(function: Callable, arguments: tuple, keywords: dict) -> object:
     return results, torch.autograd.grad(roots, leaves, weights, allow_unused=True)
 
 
+def overlaps(t: torch.Tensor) -> bool:
+    """Tell whether a tensor is expanded."""
+    return any(stride == 0 and size > 1 for size, stride in zip(t.shape, t.stride(), strict=True))
+
+
 def pend(t: torch.Tensor) -> torch.Tensor:
     """Return a copy that is written to: both are deferred, so it is pending.
 
@@ -152,10 +157,11 @@ def pend(t: torch.Tensor) -> torch.Tensor:
     """
     if t.layout is not torch.strided or t.is_quantized:
         return t
-    overlaps = any(
-        stride == 0 and size > 1 for size, stride in zip(t.shape, t.stride(), strict=True)
-    )
-    if overlaps or t.dtype.itemsize == 1 and t.dtype not in (torch.bool, torch.int8, torch.uint8):
+    if (
+        overlaps(t)
+        or t.dtype.itemsize == 1
+        and t.dtype not in (torch.bool, torch.int8, torch.uint8)
+    ):
         return t
     t = t.clone()
     return t.logical_or_(torch.zeros_like(t)) if t.dtype is torch.bool else t.mul_(1)
@@ -206,11 +212,28 @@ def with_pending_views(function: Callable, arguments: tuple, keywords: dict) -> 
     return result, consumed, bases
 
 
+def with_strided_operands(function: Callable, arguments: tuple, keywords: dict) -> object:
+    """Call the op on operands of the same values that lie otherwise: transposed, or with gaps."""
+
+    def lay(t: torch.Tensor) -> torch.Tensor:
+        if t.layout is not torch.strided or t.is_quantized or t.dim() == 0 or overlaps(t):
+            return t
+        if t.dim() == 1:
+            return t.repeat_interleave(2)[::2]
+        return t.transpose(0, -1).clone(memory_format=torch.contiguous_format).transpose(0, -1)
+
+    arguments, keywords = torch.utils._pytree.tree_map_only(
+        torch.Tensor, lay, (arguments, keywords)
+    )
+    return function(*arguments, **keywords)
+
+
 FORMS = {
     "plain": forward,
     "backward": backward,
     "pending": with_pending_operands,
     "views": with_pending_views,
+    "strided": with_strided_operands,
 }
 
 

@@ -15,7 +15,7 @@ FILE = str(FOLDER / "database.py")
 PASS_THROUGH = [{"mode": "pass_through"}, {"mode": "carry"}]
 RECORD = [{"compile": "always"}, {"compile": "never"}]
 PASSED_FORMS = ["plain", "backward"]
-FORMS = [*PASSED_FORMS, "pending", "views"]
+FORMS = [*PASSED_FORMS, "pending", "views", "strided"]
 BATCH = 12  # ops for one process; where it dies, each gets its own
 TITLES = ["samples", "agreed", "unsteady", "deferred", "fused", "called", "run now"]
 

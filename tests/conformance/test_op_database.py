@@ -56,6 +56,7 @@ def test_recorded_ops_agree(conformance_servers):
             tallies.setdefault(name, Tally()).merge(tally)
 
     check(names, settings=COMPILED, forms=["plain", "views"], dtypes=1, most=2)
+    check(names, settings=RECORD[1:], forms=["strided"], dtypes=1, most=1)
     # some ops are deferred when they come again, or for few samples only; some are fused for few dtypes
     check(names, settings=RECORD, forms=["backward"], dtypes=1, most=1)
     rare = entries_of(never_deferred(sum_of(tallies)), names)

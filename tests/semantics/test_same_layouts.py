@@ -22,6 +22,9 @@ DTYPES = {
     "wider": lambda t, number: t if number == 0 else t.double(),
     "narrower": lambda t, number: t.double() if number == 0 else t,
     "halves": lambda t, number: t.half() if number == 0 else t.bfloat16(),
+    "complex": lambda t, number: torch.complex(t, t - 0.7),
+    "complex first": lambda t, number: torch.complex(t, t - 0.7) if number == 0 else t,
+    "complex last": lambda t, number: t if number == 0 else torch.complex(t, t - 0.7),
 }
 SHARES = 6
 EACH_SHARE = pytest.mark.parametrize(

@@ -380,3 +380,9 @@ def test_what_a_method_that_looks_is_called(name):
 def test_a_function_that_looks_is_pickled():
     assert torch.utils.dlpack.to_dlpack is torch.to_dlpack
     return pickle.dumps(torch.to_dlpack), repr(torch.to_dlpack), torch.to_dlpack.__module__
+
+
+@program
+def test_the_angles_of_transposed_complex_numbers_are_not_transposed():
+    x = torch.complex(torch.linspace(-1, 1, 12).reshape(4, 3).t(), torch.ones(3, 4))
+    return x, x.angle(), x.real.angle(), (x * 2).abs(), x.sgn()

@@ -58,6 +58,8 @@ OTHER_LAYOUT = {
     "clone": LayoutRule.PRESERVE,
     "_to_copy": LayoutRule.PRESERVE,
 }
+# of complex operands: computed as complex numbers, whose real parts are copied
+COMPLEX_LAYOUT = {"angle": LayoutRule.CONTIGUOUS}
 # functional forms that first copy what they then write over: their lines are the in-place forms'
 COPIES_FIRST = frozenset({"copy", "zero", "fill"})
 # with a zero-dimensional tensor for a number: their kernels read it
@@ -136,6 +138,8 @@ def allow(place: Place) -> int:
             if argument == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT
                 return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
+    if base in COMPLEX_LAYOUT and DTYPES[place.operands[0].dtype].is_complex:
+        return 2 + COMPLEX_LAYOUT[base]
     spec = lookup(place.name)
     if spec is not None and spec.raises_on_data and not _floating(place):
         return 0
