@@ -283,8 +283,12 @@ def test_composite_functions_and_backend_select(settings):
 
 CPP = r"""
 #include <torch/library.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <ATen/ATen.h>
 namespace {
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
 at::Tensor pointers(const at::Tensor& x, const at::Tensor& y) {  // looks through const and plain pointers
   auto result = at::empty_like(x);
   const float* a = x.const_data_ptr<float>();
@@ -296,8 +300,30 @@ at::Tensor pointers(const at::Tensor& x, const at::Tensor& y) {  // looks throug
 at::Tensor ops(const at::Tensor& x) { return at::mul(x, 2).add_(1); }
 void write_(at::Tensor& x) { x.mutable_data_ptr<float>()[0] = 42; }
 double look(const at::Tensor& x) { return x.sum().item<double>() + x.const_data_ptr<float>()[1]; }
+at::Tensor of_copies(const at::Tensor& x) {  // looks at what it has made
+  auto doubled = x.mul(2).t().contiguous();
+  auto result = at::empty_like(doubled);
+  const float* a = doubled.const_data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) result.mutable_data_ptr<float>()[i] = a[i] + 10;
+  return result;
+}
+struct Scaled : Function<Scaled> {
+  static at::Tensor scaled(const at::Tensor& x) {
+    auto result = at::empty_like(x);
+    for (int64_t i = 0; i < x.numel(); ++i)
+      result.mutable_data_ptr<float>()[i] = 3 * x.const_data_ptr<float>()[i];
+    return result;
+  }
+  static at::Tensor forward(AutogradContext*, const at::Tensor& x) { return scaled(x); }
+  static variable_list backward(AutogradContext*, const variable_list& gradients) {
+    return {scaled(gradients[0].contiguous())};
+  }
+};
 }  // namespace
 TORCH_LIBRARY(torchy_pointers, m) {
+  m.def("anywhere", &pointers);  // for all devices, as far as torch knows
+  m.def("of_copies", &of_copies);
+  m.def("scaled", [](const at::Tensor& x) { return Scaled::apply(Scaled::apply(x)) * 2; });
   m.def("pointers(Tensor x, Tensor y) -> Tensor");
   m.def("ops(Tensor x) -> Tensor");
   m.def("look(Tensor x) -> float");
@@ -364,7 +390,11 @@ def test_custom_ops_of_cpp_that_use_raw_pointers(settings, when, cpp_library):
         view = x[2:]
         ops.write_(view)
         d = x * 2
-        return x, y, a, b, c, view, d, ops.look(x * 1), ops.look(a)
+        e = ops.anywhere(x * 3, y)
+        f = ops.of_copies(torch.outer(x, y)) + ops.of_copies(torch.eye(4))
+        w = torch.linspace(-1, 1, 4, requires_grad=True)
+        (ops.scaled(w * 2) * x * 3).sum().backward()
+        return x, y, a, b, c, view, d, e, f, w.grad, ops.look(x * 1), ops.look(a)
 
     same(program, **settings)
 

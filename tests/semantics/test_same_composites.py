@@ -13,9 +13,17 @@ INDICES, VALUES = torch.tensor([[0, 2], [1, 0]]), torch.ones(2)
 CROW, COL, SIZES = torch.tensor([0, 1, 2]), torch.tensor([0, 1]), torch.tensor([3, 2, 1])
 
 
-def fresh(t):
+def dense(t):
     """Return a copy that is pending."""
     return t.logical_or(torch.zeros_like(t)) if t.dtype is torch.bool else t * 1
+
+
+def with_gaps(t):
+    """Return a copy that is pending, and of which ops that want it dense make one of their own."""
+    return dense(torch.stack([t, t], -1))[..., 0]
+
+
+fresh = dense
 
 
 def ones(*sizes):
@@ -193,6 +201,20 @@ OPS = {
     "ctc": lambda: torch.nn.functional.ctc_loss(
         fresh(torch.randn(5, 1, 4).log_softmax(-1)), tensor([[1, 2]]), tensor([5]), tensor([2])
     ),
+    "ctc of narrow lengths": lambda: torch.nn.functional.ctc_loss(
+        fresh(torch.randn(5, 1, 4).log_softmax(-1)),
+        tensor([[1, 2]]),
+        tensor([5]).int(),
+        tensor([2]).short(),
+    ),
+    "max pool of one dimension": lambda: torch.max_pool1d(fresh(torch.randn(2, 3, 9)), 2),
+    "max pool of rows": lambda: torch.max_pool1d(fresh(torch.randn(2, 9, 3)).transpose(1, 2), 2),
+    "max pool, backward": lambda: torch.autograd.grad(
+        torch.max_pool1d((x := torch.randn(1, 2, 9).requires_grad_()) * 2, 3).sum(), x
+    ),
+    "padded sequence": lambda: torch._VF._pad_packed_sequence(
+        ones(5, 2), tensor([2, 2, 1]), True, 0.5, 4
+    ),
     "narrowT": lambda: torch.narrow(fresh(torch.arange(4.0)), 0, tensor(1), 2),
     "tsplit": lambda: torch.tensor_split(fresh(torch.arange(4.0)), tensor([1, 2])),
     "repint": lambda: torch.repeat_interleave(tensor([1, 2])),
@@ -270,8 +292,11 @@ OPS = {
 
 
 @program(times=2)
+@pytest.mark.parametrize("lay", [dense, with_gaps])
 @pytest.mark.parametrize("part", range(4))
-def test_ops_beside_the_database(part):
+def test_ops_beside_the_database(part, lay):
+    global fresh
+    fresh = lay  # the process is the test's own
     results = {}
     for name in list(OPS)[part::4]:
         try:

@@ -1,12 +1,14 @@
 // Which ops arrive: those that the CPU serves, of every namespace, also those registered later.
 #pragma once
 
+#include <ATen/SequenceNumber.h>
 #include <c10/core/TensorOptions.h>
 #include <torch/library.h>
 
 #include <atomic>
 #include <unordered_set>
 
+#include "gradients.h"
 #include "see.h"
 
 namespace torchy {
@@ -54,6 +56,14 @@ inline void pass_whole(const c10::OperatorHandle& op, c10::DispatchKeySet keys, 
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
 }
 
+// An op of another library that is no kernel, but a function for all devices: it may read by
+// pointers, also what the ops inside it have made.
+inline void pass_foreign(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const uint64_t since = at::sequence_number::peek();
+  pass_whole(op, keys, stack);
+  hook_gradients(*info_of(op), *stack, since);
+}
+
 inline void settle_and_pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   settle_arguments(*info_of(op), *stack);
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
@@ -68,32 +78,32 @@ inline void settle_written_and_pass(const c10::OperatorHandle& op, c10::Dispatch
 
 // Ops that are made of others, but read memory through const pointers: of their operands ...
 constexpr const char* kImplicitReaders[] = {"aten::tensor_split.tensor_indices_or_sections",
-                                            "aten::ctc_loss.Tensor",
-                                            "aten::max_pool1d",
-                                            "aten::_saturate_weight_to_fp16",
-                                            "aten::fbgemm_linear_quantize_weight",
-                                            "aten::fbgemm_linear_fp16_weight",
-                                            "aten::fbgemm_linear_fp16_weight_fp32_activation",
-                                            "aten::fbgemm_linear_int8_weight",
-                                            "aten::fbgemm_linear_int8_weight_fp32_activation",
-                                            "aten::fbgemm_pack_gemm_matrix_fp16",
-                                            "aten::fbgemm_pack_quantized_matrix",
-                                            "aten::fbgemm_pack_quantized_matrix.KN",
-                                            "aten::_rowwise_prune",
                                             "aten::_reshape_from_tensor",
-                                            "aten::_pack_padded_sequence_backward",
                                             "aten::lstm.data",
                                             "aten::gru.data",
                                             "aten::rnn_tanh.data",
-                                            "aten::rnn_relu.data",
-                                            "aten::_pad_packed_sequence"};
-// ... and of what the ops inside them have made.
+                                            "aten::rnn_relu.data"};
+// ... and of what the ops inside them have made: copies that are dense, or of another dtype.
 constexpr const char* kOpaque[] = {"aten::_sobol_engine_draw",
                                    "aten::_sobol_engine_ff_",
                                    "aten::_sobol_engine_initialize_state_",
                                    "aten::_sobol_engine_scramble_",
                                    "aten::choose_qparams_optimized",
-                                   "aten::sparse_coo_tensor.indices"};
+                                   "aten::sparse_coo_tensor.indices",
+                                   "aten::ctc_loss.Tensor",
+                                   "aten::max_pool1d",
+                                   "aten::_saturate_weight_to_fp16",
+                                   "aten::fbgemm_linear_quantize_weight",
+                                   "aten::fbgemm_linear_fp16_weight",
+                                   "aten::fbgemm_linear_fp16_weight_fp32_activation",
+                                   "aten::fbgemm_linear_int8_weight",
+                                   "aten::fbgemm_linear_int8_weight_fp32_activation",
+                                   "aten::fbgemm_pack_gemm_matrix_fp16",
+                                   "aten::fbgemm_pack_quantized_matrix",
+                                   "aten::fbgemm_pack_quantized_matrix.KN",
+                                   "aten::_rowwise_prune",
+                                   "aten::_pack_padded_sequence_backward",
+                                   "aten::_pad_packed_sequence"};
 
 // Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
 // they are not recorded.
@@ -247,11 +257,13 @@ class Claims {
     if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
         is_new(name, DispatchKey::AutogradPrivateUse3))
       put(op, DispatchKey::AutogradPrivateUse3, torch::CppFunction::makeFromBoxedFunction<&pass>());
-    if (!served && has_out(op) &&
-        op.hasKernelForDispatchKey(DispatchKey::CompositeImplicitAutograd))
-      for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3})
-        if (is_new(name, key))
-          put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_written_and_pass>());
+    const bool made = !served && op.hasKernelForDispatchKey(DispatchKey::CompositeImplicitAutograd);
+    for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3}) {
+      if (made && *name.getNamespace() != "aten" && is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&pass_foreign>());
+      if (made && has_out(op) && is_new(name, key))
+        put(op, key, torch::CppFunction::makeFromBoxedFunction<&settle_written_and_pass>());
+    }
     const auto full = c10::toString(name);
     for (auto key : {DispatchKey::PrivateUse3, DispatchKey::AutogradPrivateUse3}) {
       const auto is_op = [&](const char* other) { return full == other; };
@@ -261,7 +273,7 @@ class Claims {
       if (std::any_of(std::begin(kOpaque), std::end(kOpaque), is_op) && is_new(name, key))
         put(op, key, torch::CppFunction::makeFromBoxedFunction<&pass_whole>());
     }
-    return served;
+    return served || made;
   }
 
   static bool has_tensors(const c10::OperatorHandle& op) {
