@@ -291,7 +291,7 @@ OPS = {
 }
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("lay", [dense, with_gaps])
 @pytest.mark.parametrize("part", range(4))
 def test_ops_beside_the_database(part, lay):
