@@ -1,11 +1,13 @@
 """Rules 4, 6 and 7 for whole programs of several processes: pending tensors cross their borders in both directions."""
 
 import contextlib
+import faulthandler
 import os
 import pickle
 import signal
 import tempfile
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -359,19 +361,26 @@ def replica(rank, store, settings, hook):
 def replicas(settings, hook):
     """Return what both replicas have after their training."""
     with tempfile.TemporaryDirectory() as folder:
-        queues = [FORK.SimpleQueue() for _ in range(2)]
+        pipes = [FORK.Pipe(duplex=False) for _ in range(2)]
 
         def work(rank):
+            faulthandler.register(signal.SIGUSR1)  # prints what its threads are at
             result = pickle.dumps(None)
             try:
                 result = replica(rank, folder + "/store", settings, hook)
             finally:
-                queues[rank].put(result)
+                pipes[rank][1].send_bytes(result)
 
         processes = [FORK.Process(target=work, args=(rank,)) for rank in range(2)]
         for process in processes:
             process.start()
-        results = [queue.get() for queue in queues]
+        for reader, _ in pipes:
+            if not reader.poll(25):
+                for process in processes:
+                    os.kill(process.pid, signal.SIGUSR1)
+                    time.sleep(1)
+                raise TimeoutError("a replica hangs")
+        results = [reader.recv_bytes() for reader, _ in pipes]
         for process in processes:
             process.join()
     return [pickle.loads(result) for result in results]
