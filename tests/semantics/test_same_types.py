@@ -355,9 +355,8 @@ def test_does_not_flush(question, compile):
 
 
 LOOKING = {
-    **{name: getattr(torch.Tensor, name) for name in ("tolist", "numpy", "type", "new_tensor")},
-    "deepcopy": torch.Tensor.__deepcopy__,
-    "resize_": torch.UntypedStorage.resize_,
+    **dict.fromkeys(["tolist", "numpy", "type", "new_tensor", "__deepcopy__"], torch.Tensor),
+    "resize_": torch.UntypedStorage,
 }
 
 
@@ -365,8 +364,7 @@ LOOKING = {
 @pytest.mark.parametrize("name", LOOKING)
 def test_what_a_method_that_looks_is_called(name):
     x = torch.ones(3) * 2
-    owner = torch.UntypedStorage if name == "resize_" else torch.Tensor
-    method = getattr(owner, LOOKING[name].__name__)
+    method = getattr(LOOKING[name], name)
     described = [
         method.__name__,
         method.__qualname__,
