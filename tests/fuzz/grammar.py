@@ -6,6 +6,8 @@ number and ``M`` a small integer. A statement that is an expression is assigned 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # What a program begins with. R and C are the numbers of rows and columns that its tensors share.
 MATRICES = """
 torch.linspace(-1, 1, R * C).reshape(R, C)
@@ -65,6 +67,7 @@ torch.fmod(x, y)
 torch.atan2(x, y)
 torch.hypot(x, y)
 x.masked_fill(y > 0, N)
+x.t().masked_fill(y.t() > 0, N)
 x & y
 x | y
 x ^ y
@@ -146,6 +149,8 @@ torch.bernoulli(x.sigmoid())
 F.dropout(x, 0.5)
 x.mul(N).add(N)
 x.nan_to_num(0.5)
+x.masked_fill(x > N, N)
+x.mT.masked_fill(x.mT > 0, N)
 torch.polar(x.abs(), x)
 torch.view_as_real(torch.complex(x, x)).clone()
 """.strip().split("\n")
@@ -512,53 +517,4 @@ EXPRESSIONS = (BINARY, UNARY, REDUCTIONS, VIEWS, SELECTIONS)
 NUMBERS = "2 -1 0.5 3.7 0 1 -0.0 1.5 True 0.1 7 -3 1e-3 0.25".split()
 
 # What every program begins with.
-PREAMBLE = '''
-import copy
-import gc
-import io
-import pickle
-import threading
-
-import numpy
-import torch
-import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
-
-log, arrays, ZERO = [], [], torch.tensor([0])
-
-
-class Twice(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, t):
-        ctx.save_for_backward(t)
-        return t * 2
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (t,) = ctx.saved_tensors
-        return gradient * 2 + t * 0
-
-
-def in_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
-
-
-def as_integers(t):
-    """View integers as narrower ones; not floats: which NaN one is, is nobody's business."""
-    return t.view({torch.int64: torch.int32, torch.int32: torch.int16, torch.bool: torch.uint8}[t.dtype])
-
-
-def saved(t):
-    file = io.BytesIO()
-    torch.save(t, file)
-    file.seek(0)
-    return torch.load(file)
-
-
-def look():
-    """Note copies of all that there is."""
-    there = {k: v for k, v in sorted(globals().items()) if type(v) is torch.Tensor and k != "ZERO"}
-    log.append({k: v.detach().clone() for k, v in there.items()})
-'''.lstrip()
+PREAMBLE = Path(__file__).with_name("preamble.py").read_text()
