@@ -469,6 +469,9 @@ COMPOUND = """
 for i in range(3): x = x * 0.9 + y
 for i in range(4): x.mul_(0.5).add_(i)
 for i in (2, 3, 1): log.append((x ** i).sum().item())
+for i in (0, 1, -1): log.append(x.cumsum(i).tolist())
+for i in (0, -1): log.append((x + y).softmax(i).tolist())
+for i in (1, 2, 0.5): log.append(F.elu(x, i).tolist())
 for k in (x, x.double(), x.int()): log.append((k * N + 1).sum().item())
 for i in range(5): x = (x + i).tanh()
 for i in range(3): x[0] = x[0] * 0.5 + i
@@ -478,6 +481,9 @@ x[1:].add_(N); y = x[:-1] - x[1:]
 v = x[1:] * N; x[:-1].add_(v); v.mul_(x[1:])
 v = x[..., :-1]; x[..., 1:].mul_(N); y = v + N
 v = x.view(-1)[::2]; x.mul_(N); y = v * 2; v.add_(N)
+v = x.sin() + N; x.mul_(N)
+v = (x + N).exp() * y; x.relu_(); y = v - x
+x = x + N; v = x.tanh(); x.copy_(y); y = x * v
 x, y = y, x
 x = y
 for r in x[:5]: r.add_(y.sum())
@@ -511,7 +517,7 @@ FAMILIES = (
     (READS, 2),
     (DROPS, 1),
     (GRADIENTS, 3),
-    (COMPOUND, 2),
+    (COMPOUND, 3),
 )
 EXPRESSIONS = (BINARY, UNARY, REDUCTIONS, VIEWS, SELECTIONS)
 NUMBERS = "2 -1 0.5 3.7 0 1 -0.0 1.5 True 0.1 7 -3 1e-3 0.25".split()
