@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -358,6 +359,14 @@ def replica(rank, store, settings, hook):
     return result
 
 
+def tell_threads(pid):
+    """Print what the kernel knows of a process's threads: their states, and what they wait for."""
+    for folder in sorted(Path(f"/proc/{pid}/task").iterdir()):
+        state = [line for line in (folder / "status").read_text().splitlines() if "State" in line]
+        print(pid, (folder / "comm").read_text().strip(), *state, (folder / "wchan").read_text())
+        print("   ", (folder / "syscall").read_text().strip(), flush=True)
+
+
 def replicas(settings, hook):
     """Return what both replicas have after their training."""
     with tempfile.TemporaryDirectory() as folder:
@@ -377,6 +386,7 @@ def replicas(settings, hook):
         for reader, _ in pipes:
             if not reader.poll(25):
                 for process in processes:
+                    tell_threads(process.pid)
                     os.kill(process.pid, signal.SIGUSR1)
                     time.sleep(1)
                 raise TimeoutError("a replica hangs")
