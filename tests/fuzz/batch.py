@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import gc
+import traceback
 from collections.abc import Callable
 
 import hypothesis
@@ -75,6 +76,7 @@ class Failure:
     program: Program
     tier: str
     found: list[str]
+    whole: bool = False  # it has not been cut down
 
     def __str__(self) -> str:
         facts = "".join(f"\n# {line}" for line in self.found[:8])
@@ -83,6 +85,10 @@ class Failure:
 
 class Differs(Exception):  # noqa: N818
     """Under Torchy a program did something else."""
+
+
+class Broken(BaseException):  # noqa: N818 - hypothesis shall not go on
+    """A session cannot compute what it owes: in this process nothing works any more."""
 
 
 def run_batch(
@@ -98,10 +104,18 @@ def run_batch(
         coverage.programs += 1
         print(MARK, program.to_json(), sep="\n", flush=True)
         for tier in TIERS:
-            found = disagreement(program, tier, visits, coverage.watch)
+            found = []
+            try:
+                found = disagreement(program, tier, visits, coverage.watch)
+                steady = not found or is_steady(program)
+            except Exception as error:
+                text = "".join(traceback.format_exception_only(error))
+                found += text.splitlines()
+                failures.append(Failure(program, tier, found, whole=True))
+                raise Broken from error
             if not found:
                 continue
-            if not is_steady(program):
+            if not steady:
                 coverage.unsteady += 1
                 return
             failures.append(Failure(program, tier, found))
@@ -109,7 +123,7 @@ def run_batch(
 
     try:
         check()
-    except (Differs, hypothesis.errors.FlakyFailure, hypothesis.errors.Flaky):
+    except (Differs, Broken, hypothesis.errors.FlakyFailure, hypothesis.errors.Flaky):
         return coverage, failures[-1]  # hypothesis runs the shortest last
     return coverage, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
 import time
@@ -52,25 +53,28 @@ def batches(
 def run_batch(
     servers: Servers, seed: int, count: int, shrink: bool
 ) -> tuple[Coverage, Failure | None]:
-    """Run one batch; where its process dies, find out of which program."""
+    """Run one batch; where its process dies or breaks, find out of which program, and of how much of it."""
     kind, value, log = servers.call(
         FILE, "run_batch", {"seed": seed, "count": count, "shrink": shrink}, SECONDS
     )
     if kind == "passed":
-        return value
-    programs = log.split(MARK + "\n")[1:]
-    coverage = Coverage(programs=len(programs))
-    if kind == "failed" or not programs:
-        raise RuntimeError(f"the batch of seed {seed} {kind}: {value}\n{log[-3000:]}")
-    program = Program.from_json(programs[-1].splitlines()[0])
-    if dies(servers, program) and shrink:
-        program = shortest(program, lambda shorter: dies(servers, shorter))
-    return coverage, Failure(program, TIERS[-1], [f"the process {value} (seed {seed})"])
+        coverage, failure = value
+    else:
+        programs = log.split(MARK + "\n")[1:]
+        coverage = Coverage(programs=len(programs))
+        if kind == "failed" or not programs:
+            raise RuntimeError(f"the batch of seed {seed} {kind}: {value}\n{log[-3000:]}")
+        program = Program.from_json(programs[-1].splitlines()[0])
+        failure = Failure(program, TIERS[-1], [f"the process {value} (seed {seed})"], whole=True)
+    if failure is not None and failure.whole and shrink and fails(servers, failure.program):
+        failure.program = shortest(failure.program, functools.partial(fails, servers))
+    return coverage, failure
 
 
-def dies(servers: Servers, program: Program) -> bool:
-    """Tell whether a process dies of a program, or hangs."""
-    return servers.call(FILE, "judge", {"program": program}, ONE)[0] == "died"
+def fails(servers: Servers, program: Program) -> bool:
+    """Tell whether a program differs from eager in a process of its own, or that process dies or hangs."""
+    kind, found, _ = servers.call(FILE, "judge", {"program": program}, ONE)
+    return kind != "passed" or bool(found)
 
 
 def shortest(program: Program, fails: Callable[[Program], bool]) -> Program:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from broken import MESSAGE
 from drive import batches, start_servers
 from faults import FAULTS
 from hypothesis import strategies
 from programs import MOST_MEMORY, TIERS, Draft, Program
 from tiers import COMPILED
 
+BROKEN = str(Path(__file__).with_name("broken.py"))
 CACHES = str(Path(__file__).with_name("caches.py"))
 PROGRAMS = str(Path(__file__).with_name("programs.py"))
 # eager's result has room for the differences that it averages
@@ -44,6 +46,13 @@ def test_programs_that_read_unwritten_memory_are_told(servers, line, steady):
         "passed",
         steady,
     )
+
+
+def test_a_program_after_which_nothing_can_be_computed_is_told(servers):
+    kind, value, log = servers.call(BROKEN, "broken_batch", {"seed": 3}, SECONDS)
+    assert kind == "passed", f"{value}\n{log[-3000:]}"
+    _, failure = value
+    assert failure.whole and any(MESSAGE in line for line in failure.found)
 
 
 @pytest.mark.timeout(900)
