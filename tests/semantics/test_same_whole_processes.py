@@ -389,7 +389,8 @@ def replicas(settings, hook):
                     tell_threads(process.pid)
                     os.kill(process.pid, signal.SIGUSR1)
                     time.sleep(1)
-                raise TimeoutError("a replica hangs")
+                codes = [process.exitcode for process in processes]
+                raise TimeoutError(f"a replica hangs; exit codes so far: {codes}")
         results = [reader.recv_bytes() for reader, _ in pipes]
         for process in processes:
             process.join()
