@@ -353,6 +353,9 @@ def replica(rank, store, settings, hook):
     dist.all_gather_object(everything, pending)
     dist.barrier()
     result = pickle.dumps([losses, bare.state_dict(), gathered, everything])
+    # If the model were the last to let go of the group, that would wait for the group's threads with the GIL held, and
+    # one of those may want it to drop a tensor: torch's own deadlock, without Torchy too.
+    del model
     dist.destroy_process_group()
     if settings is not None:
         torchy.disable()
