@@ -1,23 +1,15 @@
 """Rules 4, 6 and 7 for whole programs of several processes: pending tensors cross their borders in both directions."""
 
-import contextlib
-import faulthandler
 import os
 import pickle
 import signal
-import tempfile
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
-import torch.nn.functional as F
-from facts import differences, facts_of
-from sameness import program, quiet
-from tiers import TIERS
+from sameness import program
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
@@ -296,117 +288,6 @@ def spawned(x, results, done):
         results.put((y, x.sum()))
         results.put(session.counters["recorded"] > 0)
         done.wait()
-
-
-class Net(nn.Module):
-    """A network with statistics of its batches, and a layer that is used now and then."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.norm = nn.Linear(4, 8), nn.BatchNorm1d(8)
-        self.sometimes, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
-
-    def forward(self, x, more):
-        x = self.norm(self.first(x)).relu()
-        if more:
-            x = x + self.sometimes(x)
-        return self.last(x)
-
-
-def replica(rank, store, settings, hook):
-    """Train one replica of two; return what it has then."""
-    import torch.distributed as dist
-
-    if settings is not None:
-        import torchy
-
-        torchy.enable(**settings)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.manual_seed(5)
-    bare = Net()
-    with quiet():
-        model = nn.parallel.DistributedDataParallel(
-            bare, find_unused_parameters=True, bucket_cap_mb=0.0002
-        )
-    if hook:
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-
-        model.register_comm_hook(None, default_hooks.fp16_compress_hook)
-    optimizer, losses = torch.optim.AdamW(model.parameters(), 0.01), []
-    torch.manual_seed(10 + rank)
-    for step in range(6):
-        with model.no_sync() if step % 2 == 0 else contextlib.nullcontext():
-            x, y = torch.randn(6, 4) * 2, torch.randint(2, (6,))
-            loss = F.cross_entropy(model(x, more=step != 3), y)
-            loss.backward()
-        if step % 2:
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
-            optimizer.zero_grad()
-            mean = loss.detach().clone()
-            dist.all_reduce(mean, dist.ReduceOp.SUM)
-            losses.append((loss.detach(), mean, norm))
-    pending = torch.arange(3.0) * rank
-    gathered = [torch.empty(3) for _ in range(2)]
-    dist.all_gather(gathered, pending + 1)
-    everything = [None, None]
-    dist.all_gather_object(everything, pending)
-    dist.barrier()
-    result = pickle.dumps([losses, bare.state_dict(), gathered, everything])
-    # If the model were the last to let go of the group, that would wait for the group's threads with the GIL held, and
-    # one of those may want it to drop a tensor: torch's own deadlock, without Torchy too.
-    del model
-    dist.destroy_process_group()
-    if settings is not None:
-        torchy.disable()
-    return result
-
-
-def tell_threads(pid):
-    """Print what the kernel knows of a process's threads: their states, and what they wait for."""
-    for folder in sorted(Path(f"/proc/{pid}/task").iterdir()):
-        state = [line for line in (folder / "status").read_text().splitlines() if "State" in line]
-        print(pid, (folder / "comm").read_text().strip(), *state, (folder / "wchan").read_text())
-        print("   ", (folder / "syscall").read_text().strip(), flush=True)
-
-
-def replicas(settings, hook):
-    """Return what both replicas have after their training."""
-    with tempfile.TemporaryDirectory() as folder:
-        pipes = [FORK.Pipe(duplex=False) for _ in range(2)]
-
-        def work(rank):
-            faulthandler.register(signal.SIGUSR1)  # prints what its threads are at
-            result = pickle.dumps(None)
-            try:
-                result = replica(rank, folder + "/store", settings, hook)
-            finally:
-                pipes[rank][1].send_bytes(result)
-
-        processes = [FORK.Process(target=work, args=(rank,)) for rank in range(2)]
-        for process in processes:
-            process.start()
-        for reader, _ in pipes:
-            if not reader.poll(25):
-                for process in processes:
-                    tell_threads(process.pid)
-                    os.kill(process.pid, signal.SIGUSR1)
-                    time.sleep(1)
-                codes = [process.exitcode for process in processes]
-                raise TimeoutError(f"a replica hangs; exit codes so far: {codes}")
-        results = [reader.recv_bytes() for reader, _ in pipes]
-        for process in processes:
-            process.join()
-    return [pickle.loads(result) for result in results]
-
-
-@TIERS
-@pytest.mark.parametrize("hook", [False, True])
-def test_data_parallel_training_of_two_processes(compile, hook):
-    expected = replicas(None, hook)
-    assert torch.equal(expected[0][1]["first.weight"], expected[1][1]["first.weight"])
-    found = replicas({"compile": compile}, hook)
-    assert not differences(facts_of(expected, look=True), facts_of(found, look=True))
 
 
 @pytest.mark.seconds(20)

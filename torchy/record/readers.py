@@ -48,11 +48,27 @@ FUNCTION_READERS: tuple[tuple[Any, str], ...] = (
 # methods of torch.UntypedStorage that replace memory or hand it out
 STORAGE_READERS = ("resize_", "data_ptr")
 
-# what writes tensors to a file that only C++ knows: everything is computed first
-WHOLE_READERS: tuple[tuple[Any, str], ...] = tuple(
-    (owner, name)
-    for owner in (torch._C.ScriptModule, torch._C.ScriptFunction)
-    for name in ("save", "save_to_buffer", "_save_for_mobile", "_save_to_buffer_for_mobile")
+# what calls a function in another process, or answers such a call; none if this torch is built without
+REMOTE_CALLS: tuple[tuple[Any, str], ...] = (
+    (
+        (torch.distributed.rpc.internal._InternalRPCPickler, "serialize"),
+        (torch.distributed.rpc.api, "_invoke_rpc_builtin"),
+        (torch.distributed.rpc.api, "_invoke_rpc_torchscript"),
+        (torch.distributed.rpc.api, "_invoke_remote_builtin"),
+        (torch.distributed.rpc.api, "_invoke_remote_torchscript"),
+    )
+    if torch.distributed.is_available() and torch.distributed.rpc.is_available()
+    else ()
+)
+
+# what writes tensors to a file, or sends them, as only C++ knows: everything is computed first
+WHOLE_READERS: tuple[tuple[Any, str], ...] = (
+    *(
+        (owner, name)
+        for owner in (torch._C.ScriptModule, torch._C.ScriptFunction)
+        for name in ("save", "save_to_buffer", "_save_for_mobile", "_save_to_buffer_for_mobile")
+    ),
+    *REMOTE_CALLS,
 )
 
 # what changes how the process computes: ops that are recorded already are to be computed as before
