@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from facts import differences, facts_of
 from replicas import replicas
 from sameness import quiet
-from tiers import COMPILED, TIERS
+from tiers import COMPILED
 from torch import nn
 from torch.distributed import rpc
 
@@ -83,7 +83,7 @@ def data_parallel(rank, store, hook):
     return losses, bare.state_dict()
 
 
-@TIERS
+@COMPILED
 @pytest.mark.parametrize("hook", [False, True])
 def test_data_parallel_training_of_two_processes(compile, hook):
     assert not unlike_eager(compile, data_parallel, hook)
@@ -189,7 +189,7 @@ def remote_calls(rank, store):
     return found
 
 
-@TIERS
+@COMPILED
 def test_calls_in_another_process(compile):
     assert not unlike_eager(compile, remote_calls)
 
