@@ -126,7 +126,7 @@ FAULTS = (
     ),
     Fault(
         "an alias is lost", "record/see.h",
-        "          give_bit(impl);\n          trace->bearers", "          trace->bearers",
+        "          give_bit(impl);\n          trace->bearers", "          take_bit(impl);\n          trace->bearers",
     ),
     Fault(
         "a write that runs now does not wait for pending reads", "record/see.h",

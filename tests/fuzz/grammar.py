@@ -484,9 +484,10 @@ v = x.view(-1)[::2]; x.mul_(N); y = v * 2; v.add_(N)
 v = x.sin() + N; x.mul_(N)
 v = (x + N).exp() * y; x.relu_(); y = v - x
 x = x + N; v = x.tanh(); x.copy_(y); y = x * v
-arrays.append(x.numpy()); y = x * N; arrays[-1][...] = M
+arrays.append(numpy.from_dlpack(x)); y = x * N; arrays[-1][...] = M
 arrays.append(x.numpy()); x.add_(N); log.append(arrays[-1].sum())
 v = x[1:]; x.mul_(N); in_thread(lambda: log.append(v + 1))
+v = (x + N).view(-1); in_thread(lambda: log.append(v * 2))
 v = x.view(-1); v.add_(y.sum()); in_thread(lambda: log.append(x * 2))
 x, y = y, x
 x = y
