@@ -129,8 +129,9 @@ FAULTS = (
         "          give_bit(impl);\n          trace->bearers", "          take_bit(impl);\n          trace->bearers",
     ),
     Fault(
-        "a write that runs now does not wait for pending reads", "record/see.h",
-        "settle_storage(storage, written, written", "settle_storage(storage, false, written",
+        "a write on another thread does not wait for pending reads", "record/trace.h",
+        'settle_storage(storage, /*written=*/true, Reason::kMemory, "");',
+        'settle_storage(storage, /*written=*/false, Reason::kMemory, "");',
     ),
     Fault(
         "an input that was written counts as dead", "record/trace.h",
