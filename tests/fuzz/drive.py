@@ -67,7 +67,8 @@ def run_batch(
         program = Program.from_json(programs[-1].splitlines()[0])
         failure = Failure(program, TIERS[-1], [f"the process {value} (seed {seed})"], whole=True)
     if failure is not None and failure.whole and shrink and fails(servers, failure.program):
-        failure.program = shortest(failure.program, functools.partial(fails, servers))
+        program = shortest(failure.program, functools.partial(fails, servers))
+        failure = dataclasses.replace(failure, program=program, whole=False)
     return coverage, failure
 
 

@@ -24,17 +24,20 @@ def tell_threads(pid):
 
 
 def replicas(function, *arguments):
-    """Return what ``function(rank, store, *arguments)`` returns in two processes; they meet at the file ``store``."""
+    """Return what ``function(rank, store, *arguments)`` returns in two processes; they meet at the file ``store``.
+
+    Raises
+    ------
+    TimeoutError
+        If one of them hangs, or has ended without a result.
+    """
     with tempfile.TemporaryDirectory() as folder:
         pipes = [FORK.Pipe(duplex=False) for _ in range(2)]
 
         def work(rank):
             faulthandler.register(signal.SIGUSR1)  # prints what its threads are at
-            result = None
-            try:
-                result = function(rank, folder + "/store", *arguments)
-            finally:
-                pipes[rank][1].send_bytes(pickle.dumps(result))
+            result = function(rank, folder + "/store", *arguments)
+            pipes[rank][1].send_bytes(pickle.dumps(result))  # if it raises, nothing comes
 
         processes = [FORK.Process(target=work, args=(rank,)) for rank in range(2)]
         for process in processes:

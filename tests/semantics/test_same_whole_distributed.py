@@ -80,6 +80,9 @@ def data_parallel(rank, store, hook):
             mean = loss.detach().clone()
             dist.all_reduce(mean, dist.ReduceOp.SUM)
             losses.append((loss.detach(), mean, norm))
+    both = [torch.empty(8, 4) for _ in range(2)]
+    dist.all_gather(both, bare.first.weight.detach())
+    assert torch.equal(*both)
     return losses, bare.state_dict()
 
 
@@ -166,12 +169,17 @@ def tripled(x):
     return x * 3
 
 
-def remote_calls(rank, store):
-    """Return what comes of calls in another process, whose arguments are pending."""
+def begin_calls(rank, store):
+    """Let the processes call each other, until ``rpc.shutdown()``."""
     options = rpc.TensorPipeRpcBackendOptions(
         init_method=f"file://{store}.rpc", num_worker_threads=4
     )
     rpc.init_rpc(str(rank), rank=rank, world_size=2, rpc_backend_options=options)
+
+
+def remote_calls(rank, store):
+    """Return what comes of calls in another process, whose arguments are pending."""
+    begin_calls(rank, store)
     found = []
     if rank == 0:
         for i in range(3):
@@ -196,10 +204,7 @@ def test_calls_in_another_process(compile):
 
 def gradients_across_processes(rank, store):
     """Return the gradients of a computation that goes through another process."""
-    options = rpc.TensorPipeRpcBackendOptions(
-        init_method=f"file://{store}.rpc", num_worker_threads=4
-    )
-    rpc.init_rpc(str(rank), rank=rank, world_size=2, rpc_backend_options=options)
+    begin_calls(rank, store)
     found = []
     if rank == 0:
         w = torch.ones(3, requires_grad=True)
