@@ -17,6 +17,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 
+from allocator import is_steady
 from facts import END, Facts, differences, facts_of
 
 with warnings.catch_warnings():
@@ -366,7 +367,8 @@ def compare(
     tally: Tally,
 ) -> None:
     """Compare a sample under each of the settings with eager."""
-    eager = run(form, function, arguments, keywords, contextlib.nullcontext())
+    eagerly = functools.partial(run, form, function, arguments, keywords, contextlib.nullcontext())
+    eager = eagerly()
     if eager["error"] and form is not FORMS["plain"]:
         return  # such as an in-place form for an operand that is too small: the plain form compares errors
     for setting in settings:
@@ -377,10 +379,7 @@ def compare(
             found = [line for line in found if ".values: " not in line]
         if not found:
             tally.agreed += 1
-        elif any(
-            differences(eager, run(form, function, arguments, keywords, contextlib.nullcontext()))
-            for _ in range(2)
-        ):
+        elif not is_steady(eagerly, differences):
             tally.unsteady += 1
         elif len(tally.failures) < 20:
             operands = [describe(t) for t in tensors_in((arguments, keywords))]

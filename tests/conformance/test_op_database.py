@@ -1,7 +1,9 @@
 """A fixed share of torch's op database, carrying the bit and recorded; all of it: ``make conformance``."""
 
 import pytest
-from database import Tally
+import torch
+from allocator import ALLOCATOR, M_MMAP_THRESHOLD
+from database import Tally, compare, forward
 from sweep import (
     FILE,
     PASS_THROUGH,
@@ -35,6 +37,20 @@ def test_operands_that_are_to_be_pending_are(conformance_servers):
     kind, kinds, log = conformance_servers.call(FILE, "pending_kinds", {}, 60)
     assert kind == "passed", f"{kinds}\n{log}"
     assert {"torch.float32", "torch.int64", "torch.bool", "torch.complex64"} <= kinds
+
+
+def test_unwritten_memory_that_happens_to_be_the_same_is_told():
+    import torchy
+
+    ALLOCATOR.mallopt(M_MMAP_THRESHOLD, 1 << 16)  # large blocks are fresh pages, which are zero
+
+    def told_apart(t):
+        """Differ under Torchy, but not from one eager run to the next."""
+        return torch.empty(1 << 20) + torchy.is_pending(t * 2)
+
+    tally = Tally()
+    compare("unwritten", forward, told_apart, (torch.ones(3),), {}, COMPILED, tally)
+    assert (tally.samples, tally.agreed, tally.unsteady, tally.failures) == (1, 0, 1, [])
 
 
 def test_passed_through_ops_agree(conformance_servers):

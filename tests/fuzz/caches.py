@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 
+from allocator import ALLOCATOR
 from batch import drawing
-from bounds import ALLOCATOR, resident
+from bounds import resident
 from programs import Program, disagreement, run
 
 import torchy

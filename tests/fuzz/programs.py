@@ -26,8 +26,8 @@ from hypothesis import strategies
 
 sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 
+import allocator
 import grammar
-from bounds import ALLOCATOR, M_PERTURB
 from facts import END, Facts, differences, facts_of
 from sameness import process_state, reset
 
@@ -282,9 +282,4 @@ def disagreement(
 
 def is_steady(program: Program) -> bool:
     """Tell whether eager gives the same outcomes each time (it does not where it reads unwritten memory)."""
-    outcomes = []
-    for byte in (0, 1, 0x55, 0xAA):  # what malloc fills memory with; 0: with nothing
-        ALLOCATOR.mallopt(M_PERTURB, byte)
-        outcomes.append(run(program, contextlib.nullcontext())[0])
-    ALLOCATOR.mallopt(M_PERTURB, 0)
-    return not any(compare(outcomes[0], other) for other in outcomes[1:])
+    return allocator.is_steady(lambda: run(program, contextlib.nullcontext())[0], compare)

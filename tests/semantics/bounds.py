@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import gc
 from collections.abc import Callable
 from pathlib import Path
 
+from allocator import ALLOCATOR, M_MMAP_THRESHOLD
 from tiers import COMPILED
 
 MIB = 2**20
-ALLOCATOR = ctypes.CDLL(None)
-M_MMAP_THRESHOLD, M_PERTURB = -3, -6  # glibc's options of malloc
 
 
 def resident() -> int:

@@ -11,7 +11,8 @@ import threading
 
 import pytest
 import torch
-from bounds import ALLOCATOR, MIB, resident
+from allocator import ALLOCATOR
+from bounds import MIB, resident
 
 OPS = ["exp", "sin", "tanh", "abs", "neg", "sigmoid", "square", "cos"]
 EXPLORERS, TEXTS = 4, 50
