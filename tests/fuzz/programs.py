@@ -104,17 +104,19 @@ class Draft:
 
     def attempt(self, line: str, keep: bool = False) -> None:
         """Run a statement and take it into the program, unless it raises."""
+        failed = None
         try:
             with memory_limit(MOST_MEMORY):
                 exec(line, self.state)
                 if is_observation(line):
                     self.state["look"]()
         except Exception as error:
-            if not keep or "allocate memory" in str(error):
-                return
-        self.lines.append(line)
+            failed = error
         found = tensors_in(self.state)
-        hypothesis.assume(all(map(is_sound, found.values())))
+        hypothesis.assume(all(map(is_sound, found.values())))  # also after what has raised
+        if failed is not None and (not keep or "allocate memory" in str(failed)):
+            return
+        self.lines.append(line)
         # eager frees what NumPy has by DLPack, when an out= is resized
         hypothesis.assume(all(storage.data_ptr() == at for storage, at in self.lent))
         lent = [array.ctypes.data for array in self.state["arrays"]]

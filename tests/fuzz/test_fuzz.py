@@ -39,6 +39,15 @@ def test_statements_that_want_too_much_memory_are_not_drawn(make):
     assert draft.lines == ["a = torch.ones(3)"]
 
 
+@hypothesis.settings(max_examples=1, deadline=None)
+@hypothesis.given(strategies.just(Draft))
+def test_programs_are_given_up_where_a_failed_resize_leaves_a_tensor_beyond_its_storage(make):
+    draft = make()
+    draft.attempt("a = torch.ones(2, 3); arrays.append(a.numpy())")
+    with pytest.raises(hypothesis.errors.UnsatisfiedAssumption):  # eager would write beyond it next
+        draft.attempt("torch.add(torch.ones(4, 9), 1, out=a)")
+
+
 @pytest.mark.parametrize(("line", "steady"), [("b = a.sum()", True), (UNWRITTEN, False)])
 def test_programs_that_read_unwritten_memory_are_told(servers, line, steady):
     program = Program(("a = torch.linspace(0, 1, 12)", line), 2, {})

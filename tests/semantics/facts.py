@@ -73,7 +73,7 @@ def reach(path: str, value: object, seen: Seen) -> Iterator[tuple[str, object]]:
     seen[id(value)] = (path, value)
     if isinstance(value, torch.Tensor):
         yield path, value
-        if value.is_leaf or value.retains_grad:
+        if answer(value, "is_leaf") is True or value.retains_grad:
             yield from reach(path + ".grad", value.grad, seen)
     elif isinstance(value, numpy.ndarray):
         yield path, value
@@ -118,7 +118,7 @@ def seen_metadata(t: torch.Tensor, seen: Seen) -> dict[str, object]:
         "layout": t.layout,
         "device": t.device,
         "requires_grad": t.requires_grad,
-        "is_leaf": t.is_leaf,
+        "is_leaf": answer(t, "is_leaf"),
         "grad_fn": history(t),
         "output_nr": t.output_nr,
         "is_inference": t.is_inference(),
@@ -148,9 +148,20 @@ def seen_metadata(t: torch.Tensor, seen: Seen) -> dict[str, object]:
     return facts
 
 
-def history(t: torch.Tensor) -> tuple:
+def answer(t: torch.Tensor, name: str) -> object:
+    """Return an attribute, or what torch raises: it may have to give up the history of one of several views."""
+    try:
+        return getattr(t, name)
+    except RuntimeError as error:
+        return str(error)
+
+
+def history(t: torch.Tensor) -> tuple | str:
     """Return the names of the autograd nodes behind a tensor, breadth first."""
-    queue, names, known = [t.grad_fn], [], set()
+    last = answer(t, "grad_fn")
+    if isinstance(last, str):
+        return last
+    queue, names, known = [last], [], set()
     while queue and len(names) < 40:
         node = queue.pop(0)
         names.append(type(node).__name__ if node is not None else None)

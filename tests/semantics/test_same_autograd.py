@@ -323,3 +323,13 @@ def test_sparse_gradients():
     loss = (embedding(torch.tensor([1, 4, 1])) * 2).sum()
     loss.backward()
     return embedding.weight.grad.coalesce(), embedding.weight.detach() + 1
+
+
+@program
+def test_the_history_of_one_of_several_views_that_is_lost():
+    """Eager raises when it is asked for the ``grad_fn`` of the first."""
+    x = torch.ones(3, 4) * 1
+    first, *rest = x[1:].split(1)
+    first.cumsum_(0)
+    x.requires_grad_()
+    return x, first, rest
