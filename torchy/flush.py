@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 from torchy.codegen.loops import lower
 from torchy.ir.kernel import KernelForm
@@ -160,7 +160,7 @@ class Flush:
 
     def advance(self) -> None:
         """Run what has not been run; may raise, and may be called again."""
-        begin = time.perf_counter()
+        begin = perf_counter()
         try:
             self.execution.run(self.script.program)
         except Exception as error:
@@ -170,7 +170,7 @@ class Flush:
                 error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
             raise
         finally:
-            self.seconds += time.perf_counter() - begin
+            self.seconds += perf_counter() - begin
 
 
 def _loop_nest(form: KernelForm, numerics: Numerics) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable
 from threading import RLock
+from time import sleep
 from typing import Final
 
 PATIENCE: Final = 0.05  # seconds
@@ -48,7 +48,7 @@ class Forks:
             self._compute()
         finally:  # Python forks, and calls the other hooks, whatever is raised here
             while not self._take():
-                time.sleep(PATIENCE)
+                sleep(PATIENCE)
 
     def _take(self) -> bool:
         self._taken.callback(self._hold, False)

@@ -13,9 +13,9 @@ import functools
 import itertools
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -395,14 +395,14 @@ class Runtime:
 
     def read_log(self, session: Session) -> None:
         """Tell the report of the flushes that the walker has run by itself."""
-        begin = time.perf_counter()
+        begin = perf_counter()
         for record in self.walker.log(session.id):
             script = self._scripts[record.script]
             trace = script.entry.trace
             recording = Recording(trace, record.words, record.numbers, record.times)
             script.tell(session.builder, recording, record.seconds)
             script.weigh(session.pace, recording, record.seconds - record.call_seconds)
-        session.pace.ours += time.perf_counter() - begin
+        session.pace.ours += perf_counter() - begin
 
     def _mind_pace(self, number: int) -> None:
         """Put a session to sleep that does not pay."""

@@ -13,11 +13,11 @@ import dataclasses
 import linecache
 import re
 import sys
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -214,7 +214,7 @@ class Cells:
         except torchy.WalkerUnavailable as unavailable:
             self._tell_why_eager(unavailable)
             return
-        self.running = Running(session, options, self._info, time.perf_counter(), marked, marked)
+        self.running = Running(session, options, self._info, perf_counter(), marked, marked)
 
     def _measure(self) -> None:
         if self.running is None:
@@ -232,13 +232,13 @@ class Cells:
             Notice(f"Torchy: building the walker for torch {release} (once, ~15 s)…"),
             display_id=True,
         )
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             session = torchy.enable(**options.settings)
         except BaseException:
             notice.update(Notice(f"Torchy: the walker for torch {release} could not be built"))
             raise
-        took = time.perf_counter() - began
+        took = perf_counter() - began
         notice.update(Notice(f"Torchy: built the walker for torch {release} ({took:.0f} s, once)"))
         return session
 
@@ -270,7 +270,7 @@ class Cells:
         explorer = Explorer(
             report.with_file_names({file: cell.name for file, cell in cells.items()}),
             cells,
-            seconds=time.perf_counter() - running.began,
+            seconds=perf_counter() - running.began,
             hints=(hint,) if running.kept >= LARGE else (),
         )
         if report.traces or running.marked:

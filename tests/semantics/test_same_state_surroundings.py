@@ -279,43 +279,6 @@ def test_warnings_once_and_always(always):
     return results
 
 
-@COMPILED
-@pytest.mark.parametrize("room", range(40, 200, 10))
-def test_a_program_at_its_recursion_limit(compile, room):
-    """How deep one gets differs; what was computed by then does not."""
-    import torchy
-
-    def deepen(x, steps):
-        steps.append(x * 2 + len(steps))
-        return deepen(steps[-1], steps)
-
-    before, steps = sys.getrecursionlimit(), []
-    with torchy.lazy(compile=compile):
-        depth = len(_frames())
-        sys.setrecursionlimit(depth + room)
-        try:
-            deepen(torch.arange(3.0), steps)
-        except RecursionError:
-            pass
-        finally:
-            sys.setrecursionlimit(before)
-        after = steps[-1] + 1
-    x = torch.arange(3.0)
-    for index, step in enumerate(steps):
-        x = x * 2 + index
-        assert step.tolist() == x.tolist()
-    assert after.tolist() == (x + 1).tolist()
-    assert len(steps) > 5
-
-
-def _frames():
-    frame, found = sys._getframe(), []
-    while frame is not None:
-        found.append(frame)
-        frame = frame.f_back
-    return found
-
-
 @program
 def test_tracers_of_memory_and_of_faults():
     with open(os.devnull, "w") as nowhere:

@@ -213,10 +213,12 @@ class Walker:
                 f"Torchy cannot load its walker: {error}. Delete {library} to have it built anew, or "
                 "name another folder with torchy.enable(cache_dir=...) or $XDG_CACHE_HOME."
             ) from error
-        self.library = ctypes.CDLL(str(library))
+        loaded = ctypes.CDLL(str(library))
+        self.library = types.SimpleNamespace()
         for name, result, *arguments in _FUNCTIONS:
-            function = getattr(self.library, f"torchy_{name}")
+            function: Any = loaded[f"torchy_{name}"]
             function.restype, function.argtypes = result, arguments
+            setattr(self.library, f"torchy_{name}", _recursing(function))
         self._hook = ctypes.PyDLL(str(library)).torchy_hook  # the only one that needs the GIL
         self._hook.restype, self._hook.argtypes = _HOOK
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
@@ -269,11 +271,13 @@ class Walker:
         if not record:
             return None
         script, serial, at, nanoseconds, called, *arrays = out
-        path, words, numbers, times, flags = (
-            ctypes.string_at(address, size)
-            for address, size in zip(arrays[::2], arrays[1::2], strict=True)
-        )
-        self.library.torchy_free_record(record)
+        try:
+            path, words, numbers, times, flags = (
+                _bytes_at(address, size)
+                for address, size in zip(arrays[::2], arrays[1::2], strict=True)
+            )
+        finally:
+            self.library.torchy_free_record(record)
         return Record(
             script, serial, at, nanoseconds * 1e-9, called * 1e-9,
             memoryview(path).cast("q").tolist(), words, numbers, times, flags,
@@ -284,6 +288,24 @@ class Walker:
         out = (ctypes.c_int64 * 8)()
         self.library.torchy_counters(session, out)
         return Counters(*out)
+
+
+def _recursing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a C function raise ``RecursionError`` at the limit, which ctypes makes an error of arguments."""
+
+    def call(*arguments: object) -> Any:
+        try:
+            return function(*arguments)
+        except ctypes.ArgumentError as error:
+            kind, _, message = str(error).rpartition("RecursionError: ")
+            if not kind:
+                raise
+            raise RecursionError(message) from None
+
+    return call
+
+
+_bytes_at = _recursing(ctypes.string_at)
 
 
 def address_of(tensor: torch.Tensor) -> int:

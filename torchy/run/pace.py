@@ -7,8 +7,8 @@ count: they are paid once.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 
@@ -21,13 +21,14 @@ RUN_NOW_SHARE = 0.97  # of ops that are not recorded, from which on walking them
 
 def tiny_op_seconds(rounds: int = 5, ops: int = 50) -> float:
     """Return what eager takes for an op on a few elements: the best of some rounds."""
-    x = torch.ones(16)
+    x = torch._C._VariableFunctions.ones(16)
+    add = torch._C.TensorBase.__add__  # torch's own, whatever the program has put in its place
     best = float("inf")
     for _ in range(rounds):
-        begin = time.perf_counter()
+        begin = perf_counter()
         for _ in range(ops):
-            x + x
-        best = min(best, (time.perf_counter() - begin) / ops)
+            add(x, x)
+        best = min(best, (perf_counter() - begin) / ops)
     return best
 
 

@@ -15,6 +15,7 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.source import raised_by_program
+from torchy.run.background import Background
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.interpret import interpretation
 from torchy.run.program import Program
@@ -113,7 +114,7 @@ class Kernels:
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
         self._wanted: set[str] = set()
         self._queue: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
-        self._worker: threading.Thread | None = None
+        self._worker: Background | None = None
         self._ended = False
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
         self.compiling = threading.RLock()  # a fork takes it first
@@ -176,13 +177,15 @@ class Kernels:
         with self._lock:
             if self._ended or kernel_id in self._wanted or kernel_id in self._ready:
                 return
+            if self._worker is None or not self._worker.is_alive:
+                self._worker = Background(self._work)
+                try:
+                    self._worker.start()
+                except RuntimeError as error:  # no thread is to be had: asked for again next time
+                    tell("no thread to compile on", f"{kernel_id} is interpreted: {error}")
+                    return
             self._wanted.add(kernel_id)
             self._queue.put((form, numerics, kernel_id, tell))
-            if self._worker is None or not self._worker.is_alive():
-                self._worker = threading.Thread(
-                    target=self._work, name="torchy-compiler", daemon=True
-                )
-                self._worker.start()
 
     def end(self) -> None:
         """Before the process ends: a thread that Python stops in the midst of LLVM takes the process with it."""

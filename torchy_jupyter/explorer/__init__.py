@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from IPython.display import display
@@ -70,9 +70,9 @@ class Explorer:
     def svgs(self) -> dict[int, str]:
         """The graphs that could be laid out here, in time, by their trace's position."""
         found: dict[int, str] = {}
-        until = time.perf_counter() + LAYOUT_SECONDS
+        until = perf_counter() + LAYOUT_SECONDS
         for index, source in enumerate(self.dots):
-            picture = svg(source) if time.perf_counter() < until else None
+            picture = svg(source) if perf_counter() < until else None
             if picture is None:  # no `dot`, or no time left
                 break
             found[index] = picture

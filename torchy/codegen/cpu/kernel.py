@@ -6,8 +6,8 @@ import ctypes
 import hashlib
 import math
 import struct
-import time
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final
 
 import llvmlite.binding as llvm
@@ -228,9 +228,9 @@ class Compiler:
         """
         if not form.accesses or not form.stores:
             raise CompileError("a kernel without accesses or stores")
-        start = time.perf_counter()
+        start = perf_counter()
         nest = lower(form, numerics)
-        lowered = time.perf_counter() - start
+        lowered = perf_counter() - start
         if numerics == "exact":
             self.verifier.check(form)
         return self._compile(nest, numerics, lowered)
@@ -243,12 +243,12 @@ class Compiler:
         kernel.launch(kernel.pack([out.numel()], operands, numbers))
 
     def _compile(self, nest: LoopNest, numerics: Numerics, lowered: float = 0.0) -> Kernel:
-        start = time.perf_counter() - lowered
+        start = perf_counter() - lowered
         module = write_module(nest, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
         engine = self._engine(module.text, {driver.SYMBOL: self.entry, **symbols})
         identity = self.identity(nest.form, numerics)
-        seconds = time.perf_counter() - start
+        seconds = perf_counter() - start
         return Kernel(nest.form, identity, nest, module.text, self, engine, seconds)
 
     def assembly(self, llvm_ir: str) -> str:

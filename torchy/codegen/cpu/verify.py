@@ -21,6 +21,8 @@ from torchy.ir.ops import OpSpec, dtype_kind, lookup, spec_of
 from torchy.ir.ops.spec import FUSED_DTYPES
 from torchy.ir.trace import Mode
 
+_own: Final = torch._C._VariableFunctions  # torch's, whatever the program has put in their place
+
 _FLOATS: Final = (
     0.0, -0.0, float("nan"), 1.0, -1.0, -3.0, 3.0, float("inf"), 0.5, -0.5, 2.5, -float("inf"), 1e-40, -1e-310, 3e38,
     1.7, -0.999, 88.9, 0.9999999, -104.0, 6.0,
@@ -41,20 +43,21 @@ def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     kind = dtype_kind(dtype)
     special = _special(dtype)
-    pairs = torch.tensor(sorted(itertools.product(range(len(special)), repeat=2), key=max))
+    pairs = _own.tensor(sorted(itertools.product(range(len(special)), repeat=2), key=max))
     columns = [pairs[:, 0], pairs[:, 1]]
     while len(columns) < count:
-        columns.append(torch.randint(len(special), (len(pairs),), generator=generator))
+        columns.append(_own.randint(len(special), (len(pairs),), generator=generator))
     found = []
     for column in columns[:count]:
         if kind == "b":
-            random = torch.rand(_RANDOM, generator=generator) < 0.5
+            random = _own.lt(_own.rand(_RANDOM, generator=generator), 0.5)
         elif kind == "i":
-            random = torch.randint(-100, 100, (_RANDOM,), generator=generator).to(dtype)
+            random = _own.randint(-100, 100, (_RANDOM,), generator=generator).to(dtype)
         else:
-            random = torch.randn(_RANDOM, generator=generator, dtype=dtype)
-            random *= torch.pow(10.0, torch.randint(-3, 3, (_RANDOM,), generator=generator))
-        both = torch.cat([special[column], random])
+            random = _own.randn(_RANDOM, generator=generator, dtype=dtype)
+            powers = _own.pow(10.0, _own.randint(-3, 3, (_RANDOM,), generator=generator))
+            random = _own.mul(random, powers).to(dtype)
+        both = _own.cat([special[column], random])
         found.append(both[: len(both) // 8 * 8 - 1])
     return found
 
@@ -62,10 +65,10 @@ def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
 def _special(dtype: torch.dtype) -> torch.Tensor:
     kind = dtype_kind(dtype)
     if kind == "b":
-        return torch.tensor([False, True])
+        return _own.tensor([False, True])
     if kind == "f":
-        return torch.tensor(_FLOATS, dtype=torch.float64).to(dtype)
-    return torch.tensor(_INTEGERS + (_WIDE if dtype is torch.int64 else ()), dtype=dtype)
+        return _own.tensor(_FLOATS, dtype=torch.float64).to(dtype)
+    return _own.tensor(_INTEGERS + (_WIDE if dtype is torch.int64 else ()), dtype=dtype)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -73,10 +76,10 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.dtype is not b.dtype or a.shape != b.shape:
         return False
     if not a.dtype.is_floating_point:
-        return torch.equal(a, b)
+        return _own.equal(a, b)
     word = torch.int32 if a.dtype is torch.float32 else torch.int64
-    equal = (a.view(word) == b.view(word)) | (a.isnan() & b.isnan())
-    return bool(equal.all())
+    equal = _own.eq(a.view(word), b.view(word))
+    return bool(_own.all(_own.logical_or(equal, _own.logical_and(_own.isnan(a), _own.isnan(b)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Trial:
         named.update(zip(self.tensors, tensors, strict=True))
         named.update(zip(self.scalars, scalars, strict=True))
         if "self" not in named:  # what is only written, or gives its sizes
-            named["self"] = torch.empty(
+            named["self"] = _own.empty(
                 tensors[0].shape if tensors else (511,), dtype=self.statement.dtype
             )
         if self.statement.op == "_to_copy":
@@ -174,7 +177,7 @@ def _trials_of(
         if not converted:
             bare = ir.Statement(spec.name, (), compute, compute)
             fake = Trial(name, bare, tuple(tensors), tuple(scalars), operands, literals)
-            example = [torch.ones(2, dtype=dtype) for dtype in operands]
+            example = [_own.ones(2, dtype=dtype) for dtype in operands]
             try:
                 result = fake.eager(
                     example, list(_SCALARS[dtype_kind(compute)][: len(scalars)])
@@ -275,7 +278,7 @@ class Verifier:
         shortest = min((len(tensor) for tensor in tensors), default=511)
         tensors = [tensor[:shortest] for tensor in tensors]
         scalars = list(itertools.islice(itertools.cycle(_SCALARS[kind]), len(trial.scalars)))
-        out = torch.empty(shortest, dtype=trial.statement.dtype)
+        out = _own.empty(shortest, dtype=trial.statement.dtype)
         self.run(trial.form(tuple(type(s) for s in scalars)), tensors, scalars, out)
         whole = trial.eager(tensors, scalars)
         if not same_bits(whole, out):
@@ -284,7 +287,7 @@ class Verifier:
             return ""
         short = min(shortest, PIECES * PIECE)
         parts = [[tensor[at : at + PIECE] for tensor in tensors] for at in range(0, short, PIECE)]
-        pieces = torch.cat([trial.eager(part, scalars) for part in parts])
+        pieces = _own.cat([trial.eager(part, scalars) for part in parts])
         if not same_bits(pieces, out[: len(pieces)]):
             return "in a short tensor, " + self._where(trial, tensors, pieces, out)
         return ""
