@@ -219,8 +219,9 @@ class Walker:
             function: Any = loaded[f"torchy_{name}"]
             function.restype, function.argtypes = result, arguments
             setattr(self.library, f"torchy_{name}", _recursing(function))
-        self._hook = ctypes.PyDLL(str(library)).torchy_hook  # the only one that needs the GIL
-        self._hook.restype, self._hook.argtypes = _HOOK
+        hook: Any = ctypes.PyDLL(str(library)).torchy_hook  # the only one that needs the GIL
+        hook.restype, hook.argtypes = _HOOK
+        self._hook = _recursing(hook)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.library.torchy_listen()

@@ -15,7 +15,7 @@ _OWN_FAULTS: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGIL
 class Background:
     """A thread that ``threading`` does not list, and that leaves all signals to the program's threads.
 
-    A signal of which the program blocks itself stays pending then, as in eager.
+    A signal that the program blocks stays pending then, as in eager.
 
     Parameters
     ----------

@@ -181,7 +181,10 @@ class Kernels:
                 self._worker = Background(self._work)
                 try:
                     self._worker.start()
-                except RuntimeError as error:  # no thread is to be had: asked for again next time
+                except RuntimeError as error:
+                    if raised_by_program(error):  # a signal handler, in the midst of it
+                        raise
+                    # no thread is to be had: asked for again next time
                     tell("no thread to compile on", f"{kernel_id} is interpreted: {error}")
                     return
             self._wanted.add(kernel_id)
