@@ -7,7 +7,6 @@ from database import Tally, compare, forward
 from sweep import (
     FILE,
     PASS_THROUGH,
-    PASSED_FORMS,
     RECORD,
     all_names,
     failures_of,
@@ -55,7 +54,7 @@ def test_unwritten_memory_that_happens_to_be_the_same_is_told():
 
 def test_passed_through_ops_agree(conformance_servers):
     names = all_names(conformance_servers)
-    arguments = {"settings": CARRY, "forms": PASSED_FORMS, "dtypes": 1, "most": 1}
+    arguments = {"settings": CARRY, "forms": ["plain"], "dtypes": 1, "most": 1}
     report(sweep(conformance_servers, "check", names, **arguments))
 
 
@@ -85,7 +84,7 @@ def test_recorded_ops_agree(conformance_servers):
 
 def test_errors_agree(conformance_servers):
     names = all_names(conformance_servers)
-    report(sweep(conformance_servers, "check_errors", names, settings=[*COMPILED, *CARRY]))
+    report(sweep(conformance_servers, "check_errors", names, settings=COMPILED))
 
 
 def test_recorded_sparse_ops_agree(conformance_servers):

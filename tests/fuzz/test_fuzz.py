@@ -18,7 +18,7 @@ PROGRAMS = str(Path(__file__).with_name("programs.py"))
 # eager's result has room for the differences that it averages
 UNWRITTEN = "b = F.mse_loss(a, a + 1).as_strided((3,), (1,))"
 MIB = 1 << 20
-SHARE = 6  # batches
+SHARE = 4  # batches
 SECONDS = 200.0
 MINUTES = 5
 

@@ -216,7 +216,7 @@ def first_tensor(result):
     return first_tensor(result[0]) if isinstance(result, tuple) else result
 
 
-@program(times=2)
+@program(times=2, slow=("never",))
 @pytest.mark.parametrize("name", MODELS)
 def test_model_in_training_and_evaluation(name):
     model, x = MODELS[name]()
