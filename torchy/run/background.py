@@ -27,6 +27,7 @@ class Background:
         self._work = work
         self._running = allocate_lock()
         self._deaf = allocate_lock()
+        self._deaf.acquire()  # until the thread lets go of it
 
     def start(self) -> None:
         """Start it; return once it hears no signals.
@@ -36,18 +37,12 @@ class Background:
         RuntimeError
             If the system has no thread to give.
         """
-        self._running.acquire()
-        self._deaf.acquire()
-        try:
-            start_new_thread(self._run, ())
-        except BaseException:
-            self._running.release()
-            raise
+        start_new_thread(self._run, ())
         self._deaf.acquire()
 
     @property
     def is_alive(self) -> bool:
-        """True from its start to the end of its work."""
+        """True once it has begun, to the end of its work."""
         return self._running.locked()
 
     def join(self) -> None:
@@ -56,11 +51,9 @@ class Background:
             return
 
     def _run(self) -> None:
-        try:
+        with self._running:
             try:
                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OWN_FAULTS)
             finally:
                 self._deaf.release()
             self._work()
-        finally:
-            self._running.release()
