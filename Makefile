@@ -7,9 +7,10 @@
 #   make fuzz    random programs against eager, MINUTES=5 of them: what differs as runnable code, and what was covered
 #   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
 #   make lint    ruff, mypy, clang-format
+#   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench conformance fuzz
+.PHONY: demo test tools walker lint bench conformance fuzz
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -23,9 +24,18 @@ demo: $(READY)
 	@.ci/need g++ dot
 	$(BIN)/python examples/run_demo.py
 
-test: lint
-	@.ci/need g++ dot chromium
+# What leaves a core idle runs side by side: pip and apt, then lint and the compiler.
+test:
+	@.ci/need python >/dev/null
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target tools lint walker
 	$(BIN)/python -m pytest -m "not slow"
+
+tools:
+	@.ci/need g++ dot chromium
+
+walker: $(READY)
+	@.ci/need g++
+	$(BIN)/python -m torchy build
 
 conformance: $(READY)
 	@.ci/need g++
