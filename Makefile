@@ -58,6 +58,8 @@ lint: $(READY)
 # Anew whenever one of the two files changes.
 $(READY): pyproject.toml constraints.txt
 	@python=$$(.ci/need python) && { test -x $(BIN)/python || "$$python" -m venv .venv; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint constraints.txt --editable '.[test,demo,bench,lint]'
+	@# On all cores; pip would use one. Like pip, it passes over files that are for other Pythons.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib >/dev/null || true
 	@touch $(READY)
