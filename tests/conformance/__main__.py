@@ -61,7 +61,7 @@ def main() -> int:
                 if arguments.form is not None:
                     what["forms"] = [arguments.form]
             with tqdm(total=len(names), unit=" ops", desc=title) as bar:
-                tallies = sweep(servers, function, names, 7200, bar.update, **what)
+                tallies = sweep(servers, function, names, 7200, bar.update, batch=12, **what)
             failures += failures_of(tallies)
             texts += section(title, tallies)
             TABLE.parent.mkdir(exist_ok=True)

@@ -16,7 +16,6 @@ PASS_THROUGH = [{"mode": "pass_through"}, {"mode": "carry"}]
 RECORD = [{"compile": "always"}, {"compile": "never"}]
 PASSED_FORMS = ["plain", "backward"]
 FORMS = [*PASSED_FORMS, "pending", "views", "strided"]
-BATCH = 12  # ops for one process; where it dies, each gets its own
 TITLES = ["samples", "agreed", "unsteady", "deferred", "fused", "called", "run now"]
 
 
@@ -39,6 +38,7 @@ def sweep(
     names: list[str],
     seconds: float = 300,
     done: Callable[[int], object] = lambda ops: None,
+    batch: int = 30,
     **arguments: object,
 ) -> dict[str, Tally]:
     """Run a check over some ops, a batch for each process at a time.
@@ -49,21 +49,23 @@ def sweep(
         A batch that takes longer hangs.
     done
         Called with the number of ops that have just been checked.
+    batch
+        Ops for one process; where it dies, each gets its own.
     """
 
-    def work(batch: list[str]) -> dict[str, Tally]:
-        kind, value, log = servers.call(FILE, function, {"names": batch, **arguments}, seconds)
+    def work(some: list[str]) -> dict[str, Tally]:
+        kind, value, log = servers.call(FILE, function, {"names": some, **arguments}, seconds)
         if kind == "passed":
             return value
-        if len(batch) > 1:
+        if len(some) > 1:
             tallies = {}
-            for name in batch:
+            for name in some:
                 tallies |= work([name])
             return tallies
-        why = f"{batch[0]}: {kind}: {value}\n{log[-3000:]}"
-        return {batch[0]: Tally(samples=1, failures=[why])}
+        why = f"{some[0]}: {kind}: {value}\n{log[-3000:]}"
+        return {some[0]: Tally(samples=1, failures=[why])}
 
-    batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+    batches = [names[start : start + batch] for start in range(0, len(names), batch)]
     tallies = {}
     with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
         for running in concurrent.futures.as_completed([pool.submit(work, b) for b in batches]):

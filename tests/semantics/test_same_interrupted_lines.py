@@ -74,7 +74,7 @@ def sweep(name, visits, most, settings, raises=KeyboardInterrupt, part=(0, 1), f
     assert not found, f"{len(found)} of {len(positions)}:\n" + "\n".join(found[:5])
 
 
-SOME, MORE, ALL = 8, 24, 10**6
+SOME, MORE, ALL = 6, 16, 10**6
 FEWEST = 12  # lines that a sweep must have come by
 
 

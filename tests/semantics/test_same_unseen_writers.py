@@ -85,7 +85,7 @@ def test_an_input_is_overwritten(writer):
     return y, y + 1, x + 0, x
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("writer", WRITERS)
 def test_an_input_is_overwritten_by_another_thread(writer):
     x = torch.arange(4.0)
@@ -106,7 +106,7 @@ def test_a_result_is_overwritten(writer):
     return y, z, x
 
 
-@program
+@program(slow=("never",))
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_result_that_was_written_in_place_is_overwritten_by_another_thread(writer):
     x = torch.arange(4.0)
