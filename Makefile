@@ -3,7 +3,7 @@
 #
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
-#   make conformance    all of torch's op database against eager, an hour or more: a table in build/conformance.txt
+#   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt
 #   make fuzz    random programs against eager, MINUTES=5 of them: what differs as runnable code, and what was covered
 #   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
 #   make lint    ruff, mypy, clang-format
