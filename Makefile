@@ -24,14 +24,14 @@ demo: $(READY)
 	@.ci/need g++ dot
 	$(BIN)/python examples/run_demo.py
 
-# What leaves a core idle runs side by side: pip and apt, then lint and the compiler.
+# What leaves a core idle runs side by side: pip and apt, then lint and the compiler. Only one of them may call apt.
 test:
-	@.ci/need python >/dev/null
+	@.ci/need python g++ >/dev/null
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target tools lint walker
 	$(BIN)/python -m pytest -m "not slow"
 
 tools:
-	@.ci/need g++ dot chromium
+	@.ci/need dot chromium
 
 walker: $(READY)
 	@.ci/need g++

@@ -61,6 +61,7 @@ def main() -> int:
                 if arguments.form is not None:
                     what["forms"] = [arguments.form]
             with tqdm(total=len(names), unit=" ops", desc=title) as bar:
+                # small batches: the samples of a few ops take minutes, and the last batch should be short
                 tallies = sweep(servers, function, names, 7200, bar.update, batch=12, **what)
             failures += failures_of(tallies)
             texts += section(title, tallies)

@@ -50,7 +50,7 @@ def sweep(
     done
         Called with the number of ops that have just been checked.
     batch
-        Ops for one process; where it dies, each gets its own.
+        Ops for one process; where it dies, each gets its own. Starting it takes longer than a few samples do.
     """
 
     def work(some: list[str]) -> dict[str, Tally]:
