@@ -7,6 +7,7 @@ from torchy.face import (
     flush,
     is_pending,
     lazy,
+    release_memory,
     walker_ready,
 )
 from torchy.record.native import WalkerUnavailable
@@ -25,5 +26,6 @@ __all__ = [
     "flush",
     "is_pending",
     "lazy",
+    "release_memory",
     "walker_ready",
 ]

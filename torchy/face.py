@@ -13,7 +13,8 @@ import torch
 
 from torchy.record import native
 from torchy.regions import Region, Regions
-from torchy.session import Runtime, Session
+from torchy.runtime import Runtime
+from torchy.session import Session
 from torchy.settings import Settings
 
 P = ParamSpec("P")
@@ -40,9 +41,8 @@ class _Process:
         """The regions of all threads, once there has been one."""
         return self.runtime.regions if self.runtime is not None else None
 
-    def begin(self, owner: object, given: dict[str, Any]) -> Session:
-        """Begin a region."""
-        settings = Settings.of(**given)
+    def begin(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
+        """Begin a region; the settings are the given ones, and defaults."""
         return self.get(settings.cache_dir).enter(owner, settings, given)
 
     def undo(self, owner: object, before: Region[Session] | None) -> None:
@@ -62,6 +62,7 @@ class _Process:
 
 
 _process = _Process()
+_DEFAULTS = Settings()
 
 
 def walker_ready(cache_dir: str | os.PathLike[str] | None = None) -> bool:
@@ -91,7 +92,7 @@ def enable(**settings: Any) -> Session:
     """
     before = _process.last(None)
     try:
-        return _process.begin(None, settings)
+        return _process.begin(None, Settings.of(**settings), settings)
     except BaseException:
         _process.undo(None, before)
         raise
@@ -111,9 +112,16 @@ def flush(reason: str = "flush()") -> None:
     reason
         What the report says of it.
     """
-    session = current_session()
-    if session is not None and _process.runtime is not None:
-        _process.runtime.flush(session.id, reason)
+    if _process.runtime is not None:
+        _process.runtime.compute_here(reason)
+
+
+def release_memory() -> int:
+    """Give the memory that is kept for tensors to come back to the system; return how many bytes that were.
+
+    Tensors that exist are not concerned.
+    """
+    return _process.runtime.walker.release_memory() if _process.runtime is not None else 0
 
 
 def is_pending(tensor: torch.Tensor) -> bool:
@@ -149,13 +157,13 @@ class lazy:  # noqa: N801  (reads as a function)
                 "torchy.lazy takes settings by name: `with torchy.lazy():`, or `@torchy.lazy()` "
                 "(with parentheses) above a function"
             )
-        Settings.of(**settings)
-        self._settings = settings
+        self._given = settings
+        self._settings = Settings.of(**settings) if settings else _DEFAULTS
 
     def __enter__(self) -> Session:
         before = _process.last(self)
         try:
-            return _process.begin(self, self._settings)
+            return _process.begin(self, self._settings, self._given)
         except BaseException:  # nobody would call `__exit__`
             _process.undo(self, before)
             raise
@@ -180,7 +188,7 @@ class lazy:  # noqa: N801  (reads as a function)
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-            with lazy(**self._settings):
+            with lazy(**self._given):
                 return function(*args, **kwargs)
 
         return wrapped

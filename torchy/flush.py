@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -10,12 +11,12 @@ from torchy.codegen.loops import lower
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
-from torchy.plan.memory import bytes_saved
+from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
-from torchy.record.native import Walker
+from torchy.record.native import Repeat, Walker
 from torchy.report import ReportBuilder
-from torchy.run.execute import Execution, bytes_moved, layouts
-from torchy.run.pace import Pace
+from torchy.report.records import Tier
+from torchy.run.execute import Execution, bytes_moved, fused_views, layouts
 from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Sizes
 
@@ -57,7 +58,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a flush runs, and why: enough for the walker to do the same again without Python."""
+    """What a flush runs, and why: enough for the walker to do the same again without Python.
+
+    ``line`` is the number by which the walker knows ``where``.
+    """
 
     entry: Compiled
     program: Program
@@ -65,10 +69,24 @@ class Script:
     numerics: Numerics
     reason: str
     where: Source | None
+    line: int
+
+    @property
+    def tier(self) -> Tier:
+        """What runs it."""
+        return "compiled" if self.compiled else "interpreted"
+
+    def lists(self) -> ctypes.Array[ctypes.c_int64]:
+        """Return what the walker reckons with: the buffers never stored, the views that fused ops touch."""
+        trace, plan = self.entry.trace, self.entry.plan
+        unstored = never_stored(plan, trace) if self.compiled else ()
+        moved = fused_views(trace, plan)
+        words = (len(unstored), *unstored, len(moved), *moved)
+        return (ctypes.c_int64 * len(words))(*words)
 
     def tell(self, builder: ReportBuilder, recording: Recording, seconds: float) -> None:
         """Write the report's record of a flush."""
-        entry, last = self.entry, self.entry.sizes.words
+        last = self.entry.sizes.words
         sizes = self._sizes(recording)
         recording = replace(recording, words=sizes.words)
         held = (
@@ -76,14 +94,32 @@ class Script:
             + len(recording.times)
             + (0 if sizes.words is last else len(sizes.words))
         )
+        saved = sizes.bytes_saved if self.compiled else 0
+        self._tell(builder, recording, seconds, saved, held)
+
+    def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
+        """Write the report's record of a flush that the walker has run by itself."""
+        recording = Recording(self.entry.trace, repeat.words, repeat.numbers, repeat.times)
+        seconds = repeat.nanoseconds * 1e-9
+        self._tell(builder, recording, seconds, repeat.bytes_saved, repeat.held_bytes)
+
+    def _tell(
+        self,
+        builder: ReportBuilder,
+        recording: Recording,
+        seconds: float,
+        saved: int,
+        held: int,
+    ) -> None:
+        entry = self.entry
         if not builder.told.issuperset(entry.kernel_ids):
             self._tell_kernels(builder)
         builder.trace(
             reason=self.reason,
             where=self.where,
-            tier="compiled" if self.compiled else "interpreted",
+            tier=self.tier,
             seconds=seconds,
-            bytes_saved=sizes.bytes_saved if self.compiled else 0,
+            bytes_saved=saved,
             trace=recording.trace,
             plan=entry.plan,
             kernels=entry.kernel_ids,
@@ -122,9 +158,9 @@ class Script:
             seconds[step_of[op]] += nanoseconds * 1e-9
         return tuple(seconds)
 
-    def weigh(self, pace: Pace, recording: Recording, seconds: float) -> None:
-        """Add to a session's pace what this took but for calls, and what eager would have taken."""
-        pace.add(len(recording.trace.ops), self._sizes(recording).bytes_moved, seconds)
+    def bytes_moved(self, recording: Recording) -> int:
+        """Return the bytes that eager would have moved for the ops that are fused."""
+        return self._sizes(recording).bytes_moved
 
     def _sizes(self, recording: Recording) -> Sizes:
         """Return what is reckoned from a recording's sizes: what is known, if they are as last time."""
@@ -155,7 +191,7 @@ class Flush:
         self.kept = kept
         self.script = script
         self.recording = recording
-        self.execution = Execution(walker, session, memoryview(recording.words).cast("q"))
+        self.execution = Execution(walker, session)
         self.seconds = 0.0
 
     def advance(self) -> None:

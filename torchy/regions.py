@@ -43,29 +43,37 @@ class Region(Generic[S]):
     settings: Settings
 
 
+class _Thread(threading.local, Generic[S]):
+    """What each thread has of its own."""
+
+    def __init__(self) -> None:
+        self.here: list[Region[S]] = []  # innermost last
+
+
 class Regions(Generic[S]):
     """The regions of each thread."""
 
     def __init__(self, host: Host[S]) -> None:
         self._host = host
-        self._threads = threading.local()
+        self._thread: _Thread[S] = _Thread()
 
     @property
     def here(self) -> list[Region[S]]:
         """Those of the calling thread, innermost last."""
-        here: list[Region[S]] | None = getattr(self._threads, "here", None)
-        if here is None:
-            here = self._threads.here = []
-        return here
+        return self._thread.here
 
     @property
     def session(self) -> S | None:
         """The session of the calling thread."""
-        return self.here[-1].session if self.here else None
+        here = self._thread.here
+        return here[-1].session if here else None
 
     def last(self, owner: object) -> Region[S] | None:
         """Return the region that an owner began last on this thread, if it has not ended."""
-        return next((region for region in reversed(self.here) if region.owner is owner), None)
+        for region in reversed(self.here):
+            if region.owner is owner:
+                return region
+        return None
 
     def join(self, region: Region[S], given: dict[str, Any]) -> None:
         """Begin a region within this thread's innermost: what it is given itself goes before that one's settings."""
@@ -85,10 +93,11 @@ class Regions(Generic[S]):
     def leave(self, region: Region[S], reason: str) -> None:
         """Flush if a region is the last of its session, or had settings of its own; end it."""
         try:
-            others = [other for other in self.here if other is not region]
+            here = self.here
+            others = [other for other in here if other is not region]
             if not others:
                 self._host.compute(region.session, reason)
-            elif others[-1].settings != self.here[-1].settings:
+            elif others[-1].settings != here[-1].settings:
                 self._host.compute(region.session, "settings changed")
             self.end(region)
         except BaseException:
@@ -97,11 +106,12 @@ class Regions(Generic[S]):
 
     def end(self, region: Region[S]) -> None:
         """End a region, unless it has ended; flushes nothing."""
-        if region not in self.here:
+        here = self.here
+        if region not in here:
             return
-        others = [other for other in self.here if other is not region]
+        others = [other for other in here if other is not region]
         if others:
             self._host.use(region.session, others[-1].settings)
         else:
             self._host.close(region.session)
-        self.here.remove(region)
+        here.remove(region)

@@ -32,6 +32,10 @@ class Settings:
     skip_dead
         False: ops run all the same whose results the program has dropped unread, as in eager. For
         measuring: a stopwatch around them would show nothing otherwise.
+    memory_pool
+        Have torch take the memory of large tensors, from the first session on and eager's too, from
+        blocks that are kept for the next ones when tensors drop them; :func:`torchy.release_memory`
+        gives them back. False: leave torch's allocator alone, unless another session has not.
     cache_dir
         Where the walker is kept; default ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
     mode
@@ -44,6 +48,7 @@ class Settings:
     max_ops: int = 1024
     max_bytes: int = 16 << 20
     skip_dead: bool = True
+    memory_pool: bool = True
     cache_dir: str | os.PathLike[str] | None = None
     mode: Mode = "record"
 
@@ -72,8 +77,9 @@ class Settings:
             value = getattr(settings, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-        if not isinstance(settings.skip_dead, bool):
-            raise ValueError(f"skip_dead must be True or False, not {settings.skip_dead!r}")
+        for name in ("skip_dead", "memory_pool"):
+            if not isinstance(value := getattr(settings, name), bool):
+                raise ValueError(f"{name} must be True or False, not {value!r}")
         if settings.max_ops > 1_000_000:
             raise ValueError(f"max_ops must be at most 1000000, not {settings.max_ops}")
         if settings.cache_dir is not None and not isinstance(settings.cache_dir, str | os.PathLike):

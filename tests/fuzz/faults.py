@@ -67,7 +67,7 @@ FAULTS = (
         '    "masked_fill": LayoutRule.CONTIGUOUS,\n', "",
     ),
     Fault(
-        "a kernel takes its first number for all", "record/execute.h",
+        "a kernel takes its first number for all", "record/pack.h",
         "*number++ = trace.numbers[index];", "*number++ = trace.numbers[numbers.front() + 0 * index];",
     ),
     Fault(
@@ -75,17 +75,17 @@ FAULTS = (
         "when.append(max(ready, loaded.get(access, 0)))", "when.append(ready)",
     ),
     Fault(
-        "a kernel ignores storage offsets", "record/execute.h",
-        "trace.addresses[views[i + 2]] + trace.words[views[i]] * views[i + 3];",
-        "trace.addresses[views[i + 2]];",
+        "a kernel ignores storage offsets", "record/pack.h",
+        "trace.addresses[views[i].slot] + trace.words[views[i].at] * views[i].itemsize;",
+        "trace.addresses[views[i].slot];",
     ),
     Fault(
-        "a kernel is launched with the layouts of last time", "record/execute.h",
-        "if (!std::equal(layout, layout + words, known)) return false;", "(void)layout;",
+        "a kernel is launched with the layouts of last time", "record/pack.h",
+        "same = std::equal(layout, layout + 2 * views[i].rank, at);", "(void)layout;",
     ),
     Fault(
         "a flush is repeated though other buffers are live", "record/execute.h",
-        "known->flags != trace->flags ||", "",
+        "known->flags != trace.flags ||", "",
     ),
     Fault(
         "a number is stale", "record/recorder.h",
@@ -106,7 +106,8 @@ FAULTS = (
     ),
     Fault(
         "layouts of other sizes are taken", "record/recorder.h",
-        "if (memo->operands == scratch_.layouts) return", "return",
+        "return found == memos.end() ? nullptr : &found->second;",
+        "return memos.empty() ? nullptr : &memos.begin()->second;",
     ),
     Fault(
         "memory that NumPy shares is written later", "record/recorder.h",

@@ -193,10 +193,38 @@ def test_memory_of_large_results_is_used_again_and_given_back(compile):
             addresses.add(y.data_ptr())
             del y
         assert torch.equal(kept, results[0])
-    if compile == "always":  # the interpreter's memory is torch's own
-        assert len(addresses) == 1
+    assert len(addresses) == 1
     del kept
+    assert resident() < before + 250 * MIB  # what is kept is no more than what was in use
+    assert torchy.release_memory() > 40 * MIB
     assert resident() < before + 8 * MIB
+
+
+def test_memory_that_a_session_did_not_use_goes_when_it_ends():
+    import torchy
+
+    with torchy.lazy():
+        x = torch.rand(3000, 4000)
+        y = x * 2
+        y[0, 0].item()
+    del x, y
+    kept = resident()
+    with torchy.lazy():
+        (torch.ones(4) * 2).sum().item()
+    assert resident() < kept - 80 * MIB
+    assert torchy.release_memory() == 0
+
+
+def test_another_allocator_goes_before_the_pool():
+    """Who is told not to keep memory leaves torch's allocator alone."""
+    import torchy
+
+    with torchy.lazy(memory_pool=False):
+        for _ in range(3):
+            y = torch.ones(3000, 4000) * 2
+            assert y[0, 0].item() == 2
+            del y
+    assert torchy.release_memory() == 0
 
 
 @COMPILED

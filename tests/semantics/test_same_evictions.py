@@ -103,7 +103,7 @@ def test_places_are_forgotten_and_learned_again(compile):
         for names in itertools.islice(itertools.permutations(OPS, 3), 40):
             with torchy.lazy(compile=compile):
                 y = chain(names)
-                most = max(most, len(runtime.places.sources))
+                most = max(most, len(runtime.places))
             assert torch.equal(y, chain(names))
     assert 40 < most <= 80  # reached, and kept within a trace's length
     assert len(runtime.places._traces) <= most
@@ -123,7 +123,7 @@ def test_places_are_forgotten_within_one_long_session(compile):
         for _ in range(3):
             for names, total in zip(programs, expected, strict=True):
                 assert chain(names).sum().item() == total
-                most = max(most, len(runtime.places.sources))
+                most = max(most, len(runtime.places))
     assert 30 < most <= 80  # between flushes
 
 
@@ -159,11 +159,16 @@ def test_more_layouts_than_a_place_remembers(compile):
         x = torch.linspace(0, 1, 4 * n).reshape(4, n)
         return (x.t() * 2 + 1).sin() + x.t().amax(1, keepdim=True)
 
-    expected = {n: once(n) for n in range(1, 10)}
+    few, many = range(1, 10), range(1, 600)
+    expected = {n: once(n) for n in many}
     with torchy.lazy(compile=compile) as session:
-        for n in [*range(1, 10)] * 4:
+        for n in [*few] * 4:
             assert torch.equal(once(n), expected[n])
-    assert session.counters["layouts"] > 9 * 4  # forgotten, and found anew
+        layouts = session.counters["layouts"]
+        assert layouts < 9 * 8  # each found once, for each of the ops
+        for n in [*many, *few]:
+            assert torch.equal(once(n), expected[n])
+    assert session.counters["layouts"] > layouts + 599 * 4  # forgotten, and found anew
 
 
 def test_kernels_of_traces_that_a_report_has_dropped():

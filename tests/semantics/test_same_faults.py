@@ -8,7 +8,7 @@ import torch
 from tiers import TIERS
 
 import torchy
-import torchy.session
+import torchy.runtime
 
 
 def chain(x):
@@ -16,8 +16,8 @@ def chain(x):
 
 
 def in_the_midst(name, happening):
-    """Have something happen when a function of the session module is called for the first time."""
-    original, calls = getattr(torchy.session, name), []
+    """Have something happen when a function of the runtime module is called for the first time."""
+    original, calls = getattr(torchy.runtime, name), []
 
     def replaced(*args, **kwargs):
         calls.append(name)
@@ -25,7 +25,7 @@ def in_the_midst(name, happening):
             happening()
         return original(*args, **kwargs)
 
-    setattr(torchy.session, name, replaced)  # for good: the process is the test's own
+    setattr(torchy.runtime, name, replaced)  # for good: the process is the test's own
 
 
 def interrupt():
@@ -52,7 +52,7 @@ def test_an_interrupt_of_the_last_flush(where):
 def test_a_plan_that_cannot_be_made(compile):
     x = torch.linspace(0, 1, 7)
     expected = chain(x)
-    torchy.session.build_plan = FAILS
+    torchy.runtime.build_plan = FAILS
     with torchy.lazy(compile=compile) as session:
         for _ in range(5):
             x.add_(0)
@@ -82,8 +82,8 @@ def test_a_compiler_that_raises_what_it_should_not(compile):
         ("build_plan", "always"),
         ("build_plan", "never"),
         ("prepare", "always"),
-        ("current_source", "always"),
-        ("current_source", "never"),
+        ("Script", "always"),
+        ("Script", "never"),
     ],
 )
 def test_a_trace_is_looked_at_while_it_is_planned(where, compile):

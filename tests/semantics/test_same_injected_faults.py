@@ -78,21 +78,10 @@ class Stopper:
             end += words[end]  # a step's first word tells how long it is
             self.steps += 1
         progress = self.original(session, address, end)
-        if progress > 1:  # a kernel's arguments are packed first; then from there on again
-            self.steps -= len(steps_between(words, progress - 2, end))
         if progress or (end == size and begin < size and self.steps < self.position):
             return progress
         self.stopped = True
         raise Fault
-
-
-def steps_between(words, begin, end):
-    """Return where the steps of a program begin, from one of them on."""
-    found = []
-    while begin < end:
-        found.append(begin)
-        begin += words[begin]
-    return found
 
 
 def cut(program, expected, position, visits, compile):

@@ -78,7 +78,7 @@ SOME, MORE, ALL = 6, 16, 10**6
 FEWEST = 12  # lines that a sweep must have come by
 
 
-@pytest.mark.parametrize("files", ["face.py readers.py", "session.py"])
+@pytest.mark.parametrize("files", ["face.py readers.py regions.py", "session.py runtime.py"])
 def test_interrupts_while_a_session_is_opened_and_closed(files):
     sweep("one", 2, MORE, {"compile": "never"}, files=files)
 

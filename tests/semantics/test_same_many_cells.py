@@ -105,7 +105,7 @@ def leaks(count):
         most = [0, 0, 0]
         for start in range(numbers.start, numbers.stop, 50):
             notebook.cells(range(start, min(start + 50, numbers.stop)), lazily=True)
-            sizes = len(runtime.places.sources), len(runtime.plans), len(runtime.kernels._ready)
+            sizes = len(runtime.places), len(runtime.plans), len(runtime.kernels._ready)
             most = [max(pair) for pair in zip(most, sizes, strict=True)]
             assert not runtime.sessions
         assert most[0] >= places / 2 and most[1:] == [plans, kernels], most  # they were full
@@ -113,7 +113,7 @@ def leaks(count):
         runtime.most_places = 0  # what is left of them is forgotten before all is counted
         with torchy.lazy():
             pass
-        assert not runtime._scripts and not runtime._origins and not runtime.places.sources
+        assert not runtime._scripts and not len(runtime.places)
         return notebook.count()
 
     first, own_before = counted(range(1000, 1000 + half))

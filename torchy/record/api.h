@@ -1,21 +1,15 @@
-// What Python calls: plain functions through ctypes (which gives up the GIL meanwhile), and two
-// torch ops where an exception of torch must reach Python as what it is.
+// What Python calls now and then: plain functions through ctypes (which gives up the GIL
+// meanwhile), and torch ops where an exception of torch must reach Python as what it is. What it
+// calls all the time is in calls.h.
 #pragma once
 
-#include <link.h>
 #include <torch/library.h>
 
-#include "execute.h"
+#include "calls.h"
 #include "fork.h"
-#include "hooks.h"
 #include "meta.h"
 
 namespace torchy {
-
-inline std::shared_ptr<Session> session_of(int64_t id) {
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  return registry().find(id);
-}
 
 // For the policy and the planner: an op at a place, with its pattern if the node is known. See
 // `Place` in places.py.
@@ -35,15 +29,14 @@ inline c10::IValue describe(const Step& step, const Node* node) {
   if (!node) node = &unknown;
   return c10::ivalue::Tuple::create(
       {step.id, c10::toString(info.op.operator_name()), info.pointwise, runtime,
-       static_cast<int64_t>(info.writes | info.hidden_writes), arguments, operands,
+       static_cast<int64_t>(info.writes | info.hidden_writes), step.line, arguments, operands,
        ints(node->pattern), ints(node->result_views), ints(node->result_slots)});
 }
 
 // Hands a record over: its numbers, then address and bytes of each of its arrays.
-inline Flushed* tell(Flushed&& record, int64_t* out) {
-  auto moved = std::make_unique<Flushed>(std::move(record));
-  for (int64_t value : {moved->script, moved->serial, moved->at, moved->nanoseconds, moved->called})
-    *out++ = value;
+inline Running* tell(Running&& record, int64_t* out) {
+  auto moved = std::make_unique<Running>(std::move(record));
+  for (int64_t value : {moved->script, moved->serial, moved->at}) *out++ = value;
   auto array = [&out](const auto& items) {
     *out++ = reinterpret_cast<int64_t>(items.data());
     *out++ = static_cast<int64_t>(items.size() * sizeof items[0]);
@@ -77,9 +70,11 @@ extern "C" {
 
 using torchy::registry;
 
-// From now on there is a Python kernel for torchy::ask.
-void torchy_listen() {
+// From now on there is a Python kernel for torchy::ask. `tiny_op`: the seconds that eager takes for
+// an op on a few elements.
+void torchy_listen(double tiny_op) {
   torchy::listening() = true;
+  torchy::Balance::tiny_op = tiny_op;
   torchy::guard_forks();
 }
 
@@ -91,18 +86,6 @@ void torchy_renew(const char* name) {
   const auto dot = full.find('.');
   const bool plain = dot == std::string::npos;
   torchy::claims().renew({full.substr(0, dot), plain ? "" : full.substr(dot + 1)});
-}
-
-// How many shared libraries the process has loaded so far.
-int64_t torchy_libraries() {
-  int64_t loaded = 0;
-  dl_iterate_phdr(
-      [](dl_phdr_info* info, size_t, void* into) {
-        *static_cast<int64_t*>(into) = static_cast<int64_t>(info->dlpi_adds);
-        return 1;
-      },
-      &loaded);
-  return loaded;
 }
 
 void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
@@ -122,36 +105,8 @@ void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule
       wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
 }
 
-void torchy_open(int64_t id, int64_t mode, int64_t max_ops, int64_t slack) {
-  auto session = std::make_shared<torchy::Session>();
-  session->id = id;
-  session->mode = static_cast<torchy::SessionMode>(mode);
-  session->max_ops = static_cast<size_t>(max_ops);
-  session->slack_bytes = static_cast<size_t>(slack);
-  torchy::LargeBlock::keep_spare(true);
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  registry().sessions.push_back(session);
-}
-
 // The session that this thread records into from now on; -1: none.
-void torchy_attach(int64_t id) {
-  torchy::this_session = id < 0 ? nullptr : torchy::session_of(id);
-  torchy::set_thread_bit(torchy::this_session != nullptr);
-}
-
-void torchy_close(int64_t id) {
-  std::shared_ptr<torchy::Session> dropped;
-  bool last = false;
-  {
-    std::lock_guard<std::mutex> lock(registry().mutex);
-    auto& sessions = registry().sessions;
-    for (auto& session : sessions)
-      if (session->id == id) dropped = std::move(session);
-    std::erase(sessions, nullptr);
-    last = sessions.empty();
-  }
-  if (last) torchy::LargeBlock::keep_spare(false);
-}
+void torchy_attach(int64_t id) { torchy::attach(id < 0 ? nullptr : torchy::session_of(id)); }
 
 // Forgets all places, if there is no session but this one, and no trace stands on them; 0 if not.
 // Called on the session's own thread: no other one is in the midst of recording then.
@@ -169,20 +124,13 @@ int64_t torchy_forget(int64_t id) {
   all.nodes.clear();
   all.steps.clear();
   ++all.epoch;
+  torchy::Gil gil;
+  torchy::lines().clear();
   return 1;
 }
 
-// Nested: while paused (1), this thread's ops are run, not recorded. 0 ends the last pause, -1 all:
-// an interrupt may have come between a pause and its end.
-void torchy_pause(int64_t on) {
-  static thread_local std::vector<std::unique_ptr<torchy::Paused>> pauses;
-  if (on > 0) {
-    pauses.push_back(std::make_unique<torchy::Paused>());
-  } else if (!pauses.empty()) {
-    pauses.pop_back();
-  }
-  while (on < 0 && !pauses.empty()) pauses.pop_back();
-}
+// Nested: while paused (1), this thread's ops are run, not recorded; 0 ends the last pause.
+void torchy_pause(int64_t on) { torchy::pause(on); }
 
 // Before this thread forks (1) and after it (0, in the child too).
 void torchy_hold_flushes(int64_t on) { on ? torchy::hold_flushes() : torchy::let_flushes_go(); }
@@ -209,21 +157,23 @@ int64_t torchy_finish(int64_t id, int64_t origin) {
 }
 
 // A copy of the running trace, to be freed; null if none is running.
-torchy::Flushed* torchy_running(int64_t id, int64_t* out) {
+torchy::Running* torchy_running(int64_t id, int64_t* out) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (!session || !session->running) return nullptr;
   auto& trace = *session->running;
   trace.seen = true;
-  return torchy::tell({trace.script, trace.serial, trace.at, 0, trace.called, trace.ids,
-                       trace.words, trace.numbers, trace.times, trace.flags},
+  return torchy::tell({trace.script, trace.serial, trace.at, trace.ids, trace.words, trace.numbers,
+                       trace.times, trace.flags},
                       out);
 }
 
 // From now on, flushes like the one that is running, for a reason and a text, are run by the
-// walker. 0: there are too many already, or it is known.
+// walker. 0: there are too many already, or it is known. `lists`: how many slots are never stored,
+// those; how many views the fused ops read or write, those.
 int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
-                        const int64_t* program, int64_t size, int64_t id, int64_t origin) {
+                        const int64_t* program, int64_t size, int64_t id, int64_t origin,
+                        const int64_t* lists) {
   auto session = torchy::session_of(session_id);
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (!session || !session->running) return 0;
@@ -232,7 +182,17 @@ int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
   constexpr size_t kScripts = 16;
   if (scripts.size() >= kScripts) return 0;
   auto script = std::make_shared<torchy::Script>();
-  *script = {id, session->variant, reason, text, trace.flags, program, size, origin};
+  script->id = id;
+  script->variant = session->variant;
+  script->reason = reason;
+  script->text = text;
+  script->flags = trace.flags;
+  script->program = program;
+  script->size = size;
+  script->origin = origin;
+  script->ops = static_cast<int64_t>(trace.path.size());
+  torchy::Cursor cursor{lists};
+  for (auto* list : {&script->unstored, &script->moved}) *list = cursor.list().vec();
   for (auto& known : scripts)
     if (known->matches(*script)) return 0;
   scripts.push_back(std::move(script));
@@ -243,17 +203,25 @@ void torchy_tune(int64_t id, int64_t variant) {
   if (auto session = torchy::session_of(id)) session->variant = variant;
 }
 
-// Takes a session's oldest flush that Python has not seen, to be freed; null if there is none.
-torchy::Flushed* torchy_take_record(int64_t id, int64_t* out) {
+void torchy_free_record(torchy::Running* record) { std::unique_ptr<torchy::Running> freed(record); }
+
+// Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
+// fused, nanoseconds. 1 if the session has cost more than it has brought.
+int64_t torchy_weigh(int64_t id, int64_t ops, int64_t bytes, int64_t nanoseconds) {
   auto session = torchy::session_of(id);
+  if (!session) return 0;
   std::lock_guard<std::mutex> lock(registry().mutex);
-  if (!session || session->log.empty()) return nullptr;
-  auto* record = torchy::tell(std::move(session->log.front()), out);
-  session->log.pop_front();
-  return record;
+  session->balance.add(ops, bytes, 1e-9 * static_cast<double>(nanoseconds));
+  return session->balance.loses();
 }
 
-void torchy_free_record(torchy::Flushed* record) { std::unique_ptr<torchy::Flushed> freed(record); }
+// Whether almost no op has been recorded since this was asked last.
+int64_t torchy_only_walks(int64_t id) {
+  auto session = torchy::session_of(id);
+  if (!session) return 0;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return session->balance.only_walks(session->recorded, session->run_now);
+}
 
 // The sessions that must flush before a storage is read (or, with `written`, written): their ids,
 // and how many.
@@ -289,15 +257,6 @@ void torchy_take_stray_bit(c10::TensorImpl* tensor) {
 // From now on, ops on this storage run at once: something outside torch can see its memory.
 void torchy_escaped(c10::StorageImpl* storage) { torchy::note_escape(storage); }
 
-void torchy_counters(int64_t id, int64_t* out) {
-  auto session = torchy::session_of(id);
-  if (!session) return;
-  const int64_t values[] = {session->recorded, session->run_now,      session->places,
-                            session->layouts,  session->policy_calls, session->flushes,
-                            session->views,    session->repeated};
-  std::copy(std::begin(values), std::end(values), out);
-}
-
 // Whether a session has values to compute still.
 int64_t torchy_owes(int64_t id) {
   auto session = torchy::session_of(id);
@@ -310,6 +269,9 @@ PyObject* torchy_hook(const char* name, const char* doc, PyObject* before, PyObj
                       int64_t is_method, PyObject* owner, PyObject* module) {
   return torchy::make_hook(name, doc, before, original, is_method != 0, owner, module);
 }
+
+// The same: one of the functions in calls.h, as a Python function.
+PyObject* torchy_call(const char* name) { return torchy::python_call(name); }
 
 }  // extern "C"
 #pragma GCC visibility pop

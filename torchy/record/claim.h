@@ -127,10 +127,7 @@ inline void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stac
   }
   c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
   settle_arguments(*info_of(op), *stack);
-  if (!small) {
-    LargeBlock::drop_spare();
-    make_room();
-  }
+  if (!small) make_room();
   bool tensors = false;
   for (size_t i = 0; i < arguments.size(); ++i)
     each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {

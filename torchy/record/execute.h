@@ -4,13 +4,14 @@
 #include <chrono>
 
 #include "numbers.h"
-#include "trace.h"
+#include "pack.h"
 
 namespace torchy {
 
 inline void allocate(Trace& trace, int64_t index) {
   Slot& slot = trace.slots[index];
-  if (!slot.memory.get() && slot.bytes > 0) slot.memory = allocate_memory(slot.bytes, trace.saved);
+  if (!slot.memory.get() && slot.bytes > 0)
+    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
   trace.addresses[index] = reinterpret_cast<int64_t>(slot.memory.get());
 }
 
@@ -61,8 +62,6 @@ inline void call(Trace& trace, int64_t index) {
   c10::InferenceMode inference(false);
   c10::AutoGradMode grad(step.grad_mode);
   BelowEverything below;  // last: the modes set the keys of the thread
-  for (int slot : node->result_slots)
-    if (slot >= 0 && trace.slots[slot].bytes >= kLarge) LargeBlock::drop_spare();
   torch::jit::Stack stack = arguments_of(trace, step);
   step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
   for (size_t i = 0; i < step.info->results; ++i) {
@@ -90,45 +89,7 @@ inline void call(Trace& trace, int64_t index) {
   }
 }
 
-// Reads a step's words one after another.
-struct Cursor {
-  const int64_t* at;
-  int64_t next() { return *at++; }
-  c10::IntArrayRef list(int64_t width = 1) {
-    auto size = static_cast<size_t>(next() * width);
-    at += size;
-    return {at - size, size};
-  }
-};
-
-// Launches a kernel with the arguments packed last time, if all layouts are as they were then: new
-// are only the addresses and the numbers. False if not.
-inline bool launch(Trace& trace, Cursor cursor, int64_t kernel) {
-  constexpr size_t kHeader = 3;        // codegen/cpu/driver.py: words before the addresses
-  constexpr int64_t kSmall = 1 << 15;  // ATen's own grain size
-  const auto* known = reinterpret_cast<const int64_t*>(cursor.next());
-  const auto packed = static_cast<size_t>(cursor.next());
-  const auto views = cursor.list(4);  // words, rank, slot, item size; the first is the space
-  const auto numbers = cursor.list();
-  if (!known) return false;
-  for (size_t i = 0; i < views.size(); i += 4) {
-    const int64_t* layout = &trace.words[views[i]] + 1;
-    const int64_t words = 2 * views[i + 1];
-    if (!std::equal(layout, layout + words, known)) return false;
-    known += words;
-  }
-  c10::SmallVector<int64_t, 64> arguments(known, known + packed);
-  int64_t* address = &arguments[kHeader];
-  for (size_t i = 4; i < views.size(); i += 4)
-    *address++ = trace.addresses[views[i + 2]] + trace.words[views[i]] * views[i + 3];
-  int64_t* number = address + (views.size() / 4 - 1);  // behind the steps
-  for (int64_t index : numbers) *number++ = trace.numbers[index];
-  reinterpret_cast<void (*)(int64_t*, int32_t)>(kernel)(
-      arguments.data(), arguments[0] >= kSmall ? at::get_num_threads() : 1);
-  return true;
-}
-
-enum class Progress : int64_t { kDone = 0, kPause = 1, kNeedsPacking = 2 };
+enum class Progress : int64_t { kDone = 0, kPause = 1 };
 
 // Runs steps from where the trace stands; now and then comes back, so that Python sees its signals.
 inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
@@ -147,8 +108,8 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     const auto release = cursor.list();
     if (!kernel) {
       call(trace, op);
-    } else if (!launch(trace, cursor, kernel)) {
-      return Progress::kNeedsPacking;
+    } else {
+      launch(trace, cursor, kernel);
     }
     for (int64_t index : release) {
       Slot& slot = trace.slots[index];
@@ -166,7 +127,6 @@ inline Progress execute(Trace& trace, const int64_t* program, int64_t size) {
   return Progress::kDone;
 }
 
-// The progress; where a step needs packing, that plus its place in the program.
 inline int64_t execute_program(int64_t session_id, int64_t program, int64_t size) {
   std::shared_ptr<Trace> trace;
   {
@@ -174,31 +134,73 @@ inline int64_t execute_program(int64_t session_id, int64_t program, int64_t size
     if (auto session = registry().find(session_id)) trace = session->running;
   }
   if (!trace) return static_cast<int64_t>(Progress::kDone);  // finished from within
-  auto progress = execute(*trace, reinterpret_cast<const int64_t*>(program), size);
-  return static_cast<int64_t>(progress) + (progress == Progress::kNeedsPacking ? trace->at : 0);
+  return static_cast<int64_t>(execute(*trace, reinterpret_cast<const int64_t*>(program), size));
 }
 
-// Runs a flush the way it was run before, without Python; false if it has to see this one, or to
-// go on with it.
-inline bool repeat(Session& session, Reason reason, const char* text) {
-  const auto begin = std::chrono::steady_clock::now();
-  std::shared_ptr<Trace> trace;
-  std::shared_ptr<Script> script;  // places may be forgotten once the flush is finished
-  {
-    std::lock_guard<std::mutex> lock(registry().mutex);
-    trace = session.running;
-    if (trace->at != 0 || trace->seen) return false;
-    for (auto& known : trace->path.back()->scripts) {
-      if (known->busy || known->variant != session.variant || known->flags != trace->flags ||
-          known->reason != static_cast<int64_t>(reason) || known->text != text)
-        continue;
-      script = known;
-      script->busy = true;
-      trace->script = script->id;
-      break;
-    }
+// The script that a running flush is to be run by; null if Python has to see it, or to go on with
+// it.
+inline std::shared_ptr<Script> find_script(Session& session, Reason reason, const char* text) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  Trace& trace = *session.running;
+  if (trace.at != 0 || trace.seen) return nullptr;
+  for (auto& known : trace.path.back()->scripts) {
+    if (known->busy || known->variant != session.variant || known->flags != trace.flags ||
+        known->reason != static_cast<int64_t>(reason) || known->text != text)
+      continue;
+    known->busy = true;
+    trace.script = known->id;
+    return known;
   }
-  if (!script) return false;
+  return nullptr;
+}
+
+// Bytes that the fused ops of a trace read and write if they run one by one.
+inline int64_t bytes_moved(const Trace& trace, const Script& script) {
+  int64_t bytes = 0;
+  for (int64_t index : script.moved) {
+    const View& view = trace.views[static_cast<size_t>(index)];
+    bytes += c10::multiply_integers(c10::IntArrayRef(&trace.words[view.at] + 1, view.rank)) *
+             static_cast<int64_t>(c10::elementSize(view.dtype));
+  }
+  return bytes;
+}
+
+// Notes a flush that a script has run; true if Python should mind the session's pace. Call with the
+// mutex held, once the flush is finished.
+inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& script,
+                        int64_t nanoseconds) {
+  Flushed flushed;
+  flushed.script = script;
+  flushed.nanoseconds = nanoseconds;
+  for (int64_t slot : script->unstored)
+    flushed.saved += static_cast<int64_t>(trace.slots[static_cast<size_t>(slot)].bytes);
+  if (!script->words || *script->words != trace.words) {
+    script->bytes_moved = bytes_moved(trace, *script);
+    script->words = std::make_shared<const std::vector<int64_t>>(std::move(trace.words));
+    flushed.held += script->words->size() * sizeof(int64_t);
+  }
+  flushed.words = script->words;
+  flushed.numbers = std::move(trace.numbers);
+  flushed.times = std::move(trace.times);
+  flushed.held +=
+      sizeof(Flushed) + sizeof(int64_t) * (flushed.numbers.size() + flushed.times.size());
+  session.log.add(std::move(flushed));
+  ++session.repeated;
+  session.balance.add(script->ops, script->bytes_moved,
+                      1e-9 * static_cast<double>(nanoseconds - trace.called));
+  return session.balance.loses();
+}
+
+enum class Repeated : int64_t { kNo = 0, kYes = 1, kMindPace = 2 };
+
+// Runs a flush the way it was run before, without Python. `pause` is called now and then; if it
+// says no, or a step raises, the flush is left where it stands.
+template <typename Pause>
+Repeated repeat(Session& session, Reason reason, const char* text, const Pause& pause) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::shared_ptr<Trace> trace = session.running;
+  const std::shared_ptr<Script> script = find_script(session, reason, text);
+  if (!script) return Repeated::kNo;
   struct Idle {
     Script& script;
     ~Idle() {
@@ -211,48 +213,48 @@ inline bool repeat(Session& session, Reason reason, const char* text) {
     try {
       progress = execute(*trace, script->program, script->size);
     } catch (const std::exception&) {
-      return false;  // Python tries that step again, and names the op
+      return Repeated::kNo;  // Python tries that step again, and names the op
     }
     if (progress == Progress::kDone) break;
-    auto what = progress == Progress::kPause ? Ask::kPause : Ask::kPack;
-    ask(what, session.id, script->id);
+    if (!pause(*script)) return Repeated::kNo;
     std::lock_guard<std::mutex> lock(registry().mutex);
-    if (session.running != trace) return true;  // finished by what ran meanwhile
+    if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
-  const int64_t id = script->id;
   finish_flush(session, script->origin);
   const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
-  bool much = false;
-  {
-    constexpr size_t kMuch = 64;
-    std::lock_guard<std::mutex> lock(registry().mutex);
-    session.log.push_back({id,
-                           trace->serial,
-                           trace->at,
-                           passed.count(),
-                           trace->called,
-                           {},
-                           std::move(trace->words),
-                           std::move(trace->numbers),
-                           {}});
-    ++session.repeated;
-    much = session.log.size() % kMuch == 0;
-  }
-  if (much) ask(Ask::kPace, session.id, 0);
-  return true;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  return note_repeat(session, *trace, script, passed.count()) ? Repeated::kMindPace
+                                                              : Repeated::kYes;
 }
 
 inline void flush(Session& session, Reason reason, const char* text) {
   Paused paused;
   const int claimed = begin_flush(session, /*wait=*/false);
   if (claimed == 0) return;
+  auto hear_signals = [&](const Script& script) {
+    ask(Ask::kPause, session.id, script.id);
+    return true;
+  };
   try {
-    if (claimed != 1 || !repeat(session, reason, text))
-      ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
+    const auto repeated =
+        claimed == 1 ? repeat(session, reason, text, hear_signals) : Repeated::kNo;
+    if (repeated == Repeated::kNo) ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
+    if (repeated == Repeated::kMindPace) ask(Ask::kPace, session.id, 1);
   } catch (...) {
     if (claimed == 1) leave_flush(session);
     throw;
   }
+}
+
+// The same for Python, which goes on with what the walker cannot do by itself: kNo then.
+inline Repeated flush_for_python(Session& session, const char* text) {
+  Paused paused;
+  const int claimed = begin_flush(session, /*wait=*/false);
+  if (claimed == 0) return Repeated::kYes;
+  if (claimed != 1) return Repeated::kNo;
+  const auto repeated = repeat(session, Reason::kCalled, text, [](const Script&) { return false; });
+  if (repeated == Repeated::kNo) leave_flush(session);
+  return repeated;
 }
 
 }  // namespace torchy

@@ -11,7 +11,7 @@
 namespace torchy {
 
 inline std::array<std::mutex*, 4> all_mutexes() {
-  return {&claims().mutex(), &registry().mutex, &LargeBlock::mutex(), &News::mutex()};
+  return {&claims().mutex(), &registry().mutex, &Pool::get().mutex(), &News::mutex()};
 }
 
 inline void unlock_all() {
@@ -28,6 +28,7 @@ inline void guard_forks() {
         // it still counts those who waited in the parent
         static_cast<void>(registry().flushed.release());
         registry().flushed = std::make_unique<std::condition_variable>();
+        Pool::get().forget_after_fork();
         unlock_all();
       });
 }

@@ -1,35 +1,19 @@
-// Functions that Python calls in the place of torch's own in C: first one of Torchy's, then
-// torch's. These have no frame in Python: what torch's function warns of is the program's line
-// still.
+// Functions that Python calls in the place of torch's own in C: first one of Torchy's, while a
+// session is open, then torch's. These have no frame in Python: what torch's function warns of is
+// the program's line still.
 #pragma once
 
-#include <c10/util/python_stub.h>
-
 #include <array>
-#include <cstddef>
+#include <atomic>
 #include <string>
 #include <utility>
 
-// Of Python's stable interface, whose headers need not be installed.
-extern "C" {
-struct PyMethodDef {
-  const char* name;
-  PyObject* (*function)(PyObject* self, PyObject* args, PyObject* kwargs);
-  int flags;
-  const char* doc;
-};
-extern PyObject* PyExc_RuntimeError;
-PyObject* PyCFunction_NewEx(PyMethodDef* definition, PyObject* self, PyObject* module);
-PyObject* PyDescr_NewMethod(PyObject* owner, PyMethodDef* definition);
-PyObject* PyObject_Call(PyObject* function, PyObject* args, PyObject* kwargs);
-PyObject* PySequence_Concat(PyObject* left, PyObject* right);
-PyObject* PyTuple_Pack(std::ptrdiff_t size, ...);
-void PyErr_SetString(PyObject* type, const char* message);
-void Py_DecRef(PyObject* object);
-void Py_IncRef(PyObject* object);
-}
+#include "python.h"
 
 namespace torchy {
+
+// How many sessions are open: hooks outlive them.
+inline std::atomic<int64_t> open_sessions{0};
 
 // Kept for ever, as what it stands for is.
 struct Hook {
@@ -40,18 +24,17 @@ struct Hook {
 
   PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) const {
     if (!is_method) return call_both(args, kwargs);
-    PyObject* bound = PyTuple_Pack(1, self);
-    PyObject* all = bound ? PySequence_Concat(bound, args) : nullptr;
-    PyObject* result = all ? call_both(all, kwargs) : nullptr;
-    for (PyObject* object : {bound, all})
-      if (object) Py_DecRef(object);
-    return result;
+    const Object bound = Object::owned(PyTuple_Pack(1, self));
+    if (!bound) return nullptr;
+    const Object all = Object::owned(PySequence_Concat(bound.get(), args));
+    return all ? call_both(all.get(), kwargs) : nullptr;
   }
 
   PyObject* call_both(PyObject* args, PyObject* kwargs) const {
-    PyObject* done = PyObject_Call(before, args, nullptr);
-    if (!done) return nullptr;
-    Py_DecRef(done);
+    if (open_sessions.load(std::memory_order_relaxed) > 0) {
+      const Object done = Object::owned(PyObject_Call(before, args, nullptr));
+      if (!done) return nullptr;
+    }
     return PyObject_Call(original, args, kwargs);
   }
 };

@@ -1,95 +1,11 @@
-// Memory for what a flush computes, and of what it reads.
-//
-// Large blocks come from the kernel anew each time, and are zeroed page by page when they are first
-// touched: that may take longer than computing what goes there. So the last large block that the
-// program has dropped is kept for the next flush while sessions are open, if the flush that made it
-// saved as much: eager would have held that for its temporaries. It goes when an op that runs by
-// itself may want as much.
+// Of the memory that flushes read.
 #pragma once
 
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
-#include <sys/mman.h>
 
-#include <mutex>
+#include "pool.h"
 
 namespace torchy {
-
-class LargeBlock {
- public:
-  static c10::DataPtr allocate(size_t bytes, bool keep) {
-    std::unique_ptr<LargeBlock> block;
-    {
-      std::lock_guard<std::mutex> lock(spare().mutex);
-      block = std::move(spare().block);
-    }
-    if (block && block->bytes_ != bytes) block.reset();  // before another one is made
-    if (!block) block = std::make_unique<LargeBlock>(bytes);
-    block->keep_ = keep;
-    void* address = block->memory_.get();
-    return {address, block.release(), &drop, c10::Device(c10::kCPU)};
-  }
-
-  explicit LargeBlock(size_t bytes)
-      : memory_(c10::GetCPUAllocator()->allocate(bytes)), bytes_(bytes) {
-    constexpr size_t kHuge = size_t{1} << 21;
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    const auto begin = (address + kHuge - 1) & ~(kHuge - 1), end = (address + bytes) & ~(kHuge - 1);
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  }
-
-  static bool holds(const c10::DataPtr& memory) { return memory.get_deleter() == &drop; }
-
-  // Whether blocks are kept from now on.
-  static void keep_spare(bool on) {
-    {
-      std::lock_guard<std::mutex> lock(spare().mutex);
-      spare().wanted = on;
-    }
-    if (!on) drop_spare();
-  }
-
-  static std::mutex& mutex() { return spare().mutex; }
-
-  // Somebody else may need the memory.
-  static void drop_spare() {
-    std::unique_ptr<LargeBlock> dropped;
-    std::lock_guard<std::mutex> lock(spare().mutex);
-    dropped = std::move(spare().block);
-  }
-
- private:
-  struct Spare {
-    std::mutex mutex;
-    bool wanted = false;
-    std::unique_ptr<LargeBlock> block;
-  };
-
-  static Spare& spare() {
-    static Spare* instance = std::make_unique<Spare>().release();  // lives as long as the process
-    return *instance;
-  }
-
-  static void drop(void* context) {
-    std::unique_ptr<LargeBlock> block(static_cast<LargeBlock*>(context));
-    std::lock_guard<std::mutex> lock(spare().mutex);
-    if (spare().wanted && block->keep_) std::swap(spare().block, block);
-  }
-
-  c10::DataPtr memory_;
-  size_t bytes_;
-  bool keep_ = false;
-};
-
-// From here on glibc asks the kernel, always.
-inline constexpr size_t kLarge = size_t{32} << 20;
-
-// A block of memory, large or small; `saved` are the bytes of the largest buffer that the flush did
-// without.
-inline c10::DataPtr allocate_memory(size_t bytes, size_t saved) {
-  if (bytes < kLarge) return c10::GetCPUAllocator()->allocate(bytes);
-  return LargeBlock::allocate(bytes, bytes <= saved);
-}
 
 // The memory of a storage that traces read. They hold the storage weakly, so that its reference
 // count is what the program (and autograd, which adds in place to what nobody else holds) expects;

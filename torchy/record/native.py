@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 import fcntl
 import hashlib
 import os
@@ -12,12 +13,16 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from torchy.ir.trace import Source
+from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
+
+Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
 HERE = Path(__file__).parent
 MAIN = HERE / "walker.cpp"
 FLAGS = (
@@ -33,8 +38,16 @@ class WalkerUnavailable(RuntimeError):
     """The walker cannot be built or loaded here; the message says what to do about it."""
 
 
+class Repeated(enum.IntEnum):
+    """What became of a flush that the walker was to run by itself; the numbers are the walker's."""
+
+    NO = 0  # Python is to do it
+    YES = 1
+    MIND_PACE = 2  # done, and the session has cost more than it has brought
+
+
 class Record(NamedTuple):
-    """A trace that is being flushed, or was by the walker alone: copies of what was recorded.
+    """A trace that is being flushed: copies of what was recorded.
 
     Parameters
     ----------
@@ -44,8 +57,6 @@ class Record(NamedTuple):
         The flush's number in its session.
     at
         Where it stands in its program.
-    seconds, call_seconds
-        What it took in all, and in calls of torch's ops.
     path
         The ids of the nodes.
     words, numbers, times
@@ -57,13 +68,35 @@ class Record(NamedTuple):
     script: int
     serial: int
     at: int
-    seconds: float
-    call_seconds: float
     path: list[int]
     words: bytes
     numbers: bytes
     times: bytes
     flags: bytes
+
+
+class Repeat(NamedTuple):
+    """A flush that the walker has run by itself, as raw words: see :class:`Record`.
+
+    ``held_bytes`` is what it holds that others do not.
+    """
+
+    script: int
+    nanoseconds: int
+    bytes_saved: int
+    held_bytes: int
+    words: bytes
+    numbers: bytes
+    times: bytes
+
+
+class RepeatSum(NamedTuple):
+    """Flushes of one script whose own records have been dropped."""
+
+    script: int
+    flushes: int
+    nanoseconds: int
+    bytes_saved: int
 
 
 class Counters(NamedTuple):
@@ -203,9 +236,13 @@ class Walker:
     answer
         Called for what only Python can decide or do: ``answer(what, session, argument, text)``
         gives a number. What it raises arrives in the program.
+    tiny_op
+        The seconds that eager takes for an op on a few elements.
     """
 
-    def __init__(self, library: Path, answer: Callable[[int, int, int, str], int]) -> None:
+    def __init__(
+        self, library: Path, answer: Callable[[int, int, int, str], int], tiny_op: float
+    ) -> None:
         try:
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         except OSError as error:
@@ -219,12 +256,31 @@ class Walker:
             function: Any = loaded[f"torchy_{name}"]
             function.restype, function.argtypes = result, arguments
             setattr(self.library, f"torchy_{name}", _recursing(function))
-        hook: Any = ctypes.PyDLL(str(library)).torchy_hook  # the only one that needs the GIL
+        with_gil = ctypes.PyDLL(str(library))
+        hook: Any = with_gil.torchy_hook
         hook.restype, hook.argtypes = _HOOK
         self._hook = _recursing(hook)
+        call: Any = with_gil.torchy_call
+        call.restype, call.argtypes = _OBJECT, (_TEXT,)
+        self.open: Callable[[int, int, int, int, bool], Handle] = call(b"open")
+        self.close: Callable[[Handle], int] = call(b"close")
+        self.record_into: Callable[[Handle, int], None] = call(b"record_into")
+        self.record_no_more: Callable[[], None] = call(b"record_no_more")
+        self.flush: Callable[[Handle, str], int] = call(b"flush")
+        self.flush_here: Callable[[str], int] = call(b"flush_here")
+        self.settle: Callable[[int, bool, str], int] = call(b"settle")
+        self.prepare: Callable[[], int] = call(b"prepare")
+        self.release_memory: Callable[[], int] = call(b"release_memory")
+        self.places: Callable[[], int] = call(b"places")
+        self.line_here: Callable[[], int] = call(b"line_here")
+        self.origin: Callable[[int], int] = call(b"origin")
+        self._tell_line: Callable[[int], tuple[str, int]] = call(b"tell_line")
+        self._counters: Callable[[Handle], tuple[int, ...]] = call(b"counters")
+        self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
+        call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
-        self.library.torchy_listen()
+        self.library.torchy_listen(tiny_op)
         self.execute = torch.ops.torchy.execute.default
         self.describe_node = torch.ops.torchy.describe_node.default
         self.describe_step = torch.ops.torchy.describe_step.default
@@ -257,21 +313,22 @@ class Walker:
         """Let a tensor go that is not pending any more, or never was."""
         self.library.torchy_take_stray_bit(address_of(tensor))
 
+    def source(self, line: int) -> Source | None:
+        """Return the file and line of what the walker knows by a number."""
+        return Source(*self._tell_line(line)) if line >= 0 else None
+
+    def take_log(self, session: Handle) -> tuple[list[Repeat], list[RepeatSum]]:
+        """Take from the walker what it has flushed by itself: the newest, and sums of the others."""
+        records, sums = self._take_log(session)
+        return [Repeat(*record) for record in records], [RepeatSum(*entry) for entry in sums]
+
     def running(self, session: int) -> Record | None:
         """Return the trace that is being flushed, if one is."""
-        return self._read(self.library.torchy_running, session)
-
-    def log(self, session: int) -> Iterator[Record]:
-        """Take from the walker what it has flushed by itself."""
-        while record := self._read(self.library.torchy_take_record, session):
-            yield record
-
-    def _read(self, function: Any, session: int) -> Record | None:
-        out = (ctypes.c_int64 * 15)()
-        record = function(session, out)
+        out = (ctypes.c_int64 * 13)()
+        record = self.library.torchy_running(session, out)
         if not record:
             return None
-        script, serial, at, nanoseconds, called, *arrays = out
+        script, serial, at, *arrays = out
         try:
             path, words, numbers, times, flags = (
                 _bytes_at(address, size)
@@ -280,15 +337,12 @@ class Walker:
         finally:
             self.library.torchy_free_record(record)
         return Record(
-            script, serial, at, nanoseconds * 1e-9, called * 1e-9,
-            memoryview(path).cast("q").tolist(), words, numbers, times, flags,
-        )  # fmt: skip
+            script, serial, at, memoryview(path).cast("q").tolist(), words, numbers, times, flags
+        )
 
-    def counters(self, session: int) -> Counters:
+    def counters(self, session: Handle) -> Counters:
         """Return a session's counters."""
-        out = (ctypes.c_int64 * 8)()
-        self.library.torchy_counters(session, out)
-        return Counters(*out)
+        return Counters(*self._counters(session))
 
 
 def _recursing(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -320,14 +374,11 @@ _POINTER = ctypes.c_void_p
 _OBJECT = ctypes.py_object
 _HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
 _FUNCTIONS = (
-    ("listen", _VOID),
+    ("listen", _VOID, ctypes.c_double),
     ("claim", _VOID),
     ("renew", _VOID, _TEXT),
-    ("libraries", _INT),
     ("set_op", _VOID, *[_INT] * 4, *[ctypes.c_uint64] * 3),
-    ("open", _VOID, _INT, _INT, _INT, _INT),
     ("attach", _VOID, _INT),
-    ("close", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),
     ("hold_flushes", _VOID, _INT),
@@ -336,8 +387,9 @@ _FUNCTIONS = (
     ("leave", _VOID, _INT),
     ("finish", _INT, _INT, _INT),
     ("tune", _VOID, _INT, _INT),
-    ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT),
-    ("take_record", _POINTER, _INT, _POINTER),
+    ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT, _POINTER),
+    ("weigh", _INT, _INT, _INT, _INT, _INT),
+    ("only_walks", _INT, _INT),
     ("free_record", _VOID, _POINTER),
     ("running", _POINTER, _INT, _POINTER),
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
@@ -345,6 +397,5 @@ _FUNCTIONS = (
     ("is_pending", _INT, _POINTER),
     ("take_stray_bit", _VOID, _POINTER),
     ("escaped", _VOID, _POINTER),
-    ("counters", _VOID, _INT, _POINTER),
     ("owes", _INT, _INT),
 )

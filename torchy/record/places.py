@@ -49,7 +49,8 @@ class OperandPlace(NamedTuple):
 class Place(NamedTuple):
     """An op at a place, as the walker tells it.
 
-    Of the arguments, those that are tensors are the operands, in order; they tell no more than that.
+    ``line`` is the program's, as the walker numbers them. Of the arguments, those that are tensors are
+    the operands, in order; they tell no more than that.
     ``runtime`` and ``written`` have a bit for each argument: whether its
     value is not part of the place, and whether it is written to. What is known of the results of a
     node (``pattern``: a mode for each operand and the result, if the op is pointwise, then dtype
@@ -61,6 +62,7 @@ class Place(NamedTuple):
     pointwise: bool
     runtime: int
     written: int
+    line: int
     arguments: list[Any]
     operands: list[OperandPlace]
     pattern: list[int]
@@ -89,7 +91,10 @@ class Places:
     def __init__(self, walker: Walker) -> None:
         self._walker = walker
         self._traces: dict[int, Trace] = {}
-        self.sources: dict[int, Source | None] = {}  # by step
+
+    def __len__(self) -> int:
+        """Return how many the walker knows."""
+        return self._walker.places()
 
     def step(self, step: int) -> Place:
         """Return what the walker knows of a step."""
@@ -98,7 +103,6 @@ class Places:
     def clear(self) -> None:
         """Forget all: the walker has."""
         self._traces.clear()
-        self.sources.clear()
 
     def trace(self, path: Sequence[int]) -> Trace:
         """Return the trace that a path of nodes stands for; its last node tells all of them."""
@@ -111,7 +115,7 @@ class Places:
         builder = _Builder()
         for index in path:
             node = Place.of(self._walker.describe_node(index))
-            builder.add(node, self.sources.get(node.step))
+            builder.add(node, self._walker.source(node.line))
         return builder.trace()
 
 

@@ -8,9 +8,10 @@ first.
 from __future__ import annotations
 
 import functools
+import operator
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -151,13 +152,16 @@ class Readers:
         self._hooks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # the same
         self._native: dict[Any, Any] = {}  # functions of torch's in C: their hooks, for good
         self._native_hooks: dict[Any, Any] = {}  # as _hooks: these cannot be held weakly
-        self._installed = False
+        # by owner: what its hooks' names have, and should have
+        self._installed: list[
+            tuple[Mapping[str, Any], Callable[[Any], tuple[Any, ...]], tuple[Any, ...]]
+        ] = []
 
     def install(self) -> None:
-        """Put the hooks in place; does nothing if they are."""
-        if self._installed:
+        """Put the hooks in place; does nothing if they are. They outlive sessions."""
+        if self._in_place():
             return
-        self.uninstall()  # what an interrupt may have left
+        self._uninstall()  # also what an interrupt may have left
         for name, escapes in TENSOR_READERS.items():
             self._precede(torch.Tensor, name, self._before_method(name, escapes))
         for owner, name in FUNCTION_READERS:
@@ -170,11 +174,30 @@ class Readers:
             self._replace(owner, name, functools.partial(self._registrar, name))
         for owner, name, reason in PAUSED_READERS:
             self._replace(owner, name, functools.partial(self._paused_function, reason))
-        self._installed = True
+        hooks: dict[int, tuple[Any, list[str], list[Any]]] = {}
+        for owner, name, hook, _ in self._replaced:
+            _, names, expected = hooks.setdefault(id(owner), (owner, [], []))
+            names.append(name)
+            expected.append(hook)
+        self._installed = [
+            # twice the last: of one name alone it would not give a tuple
+            (vars(owner), operator.itemgetter(*names, names[-1]), (*expected, expected[-1]))
+            for owner, names, expected in hooks.values()
+        ]
 
-    def uninstall(self) -> None:
+    def _in_place(self) -> bool:
+        """Tell whether all hooks are where they were put: the program may have put something else there."""
+        try:
+            for place, get, expected in self._installed:
+                if get(place) != expected:
+                    return False
+        except KeyError:
+            return False
+        return bool(self._installed)
+
+    def _uninstall(self) -> None:
         """Leave torch as it was; may be called again after an interrupt."""
-        self._installed = False
+        self._installed = []
         while self._replaced:
             owner, name, hook, own = self._replaced[-1]
             if vars(owner).get(name) is hook:  # else the program has put something else there
@@ -217,23 +240,23 @@ class Readers:
         return reader
 
     def _before_method(self, name: str, escapes: bool) -> Before:
-        settle = self._settle
+        settle, reason = self._settle, f"{name}()"
 
         @uncompiled
         def before(*args: Any) -> None:
             if args and isinstance(args[0], torch.Tensor):  # else torch itself raises
-                settle(args[0], escapes, name)
+                settle(args[0], escapes, reason)
 
         return before
 
     def _before_function(self, name: str) -> Before:
-        settle = self._settle
+        settle, reason = self._settle, f"{name}()"
         escapes = "dlpack" in name
 
         @uncompiled
         def before(*args: Any) -> None:
             for tensor in _tensors(args):
-                settle(tensor, escapes, name)
+                settle(tensor, escapes, reason)
 
         return before
 
@@ -247,23 +270,23 @@ class Readers:
         return before
 
     def _before_storage_method(self, name: str) -> Before:
-        settle = self._settle_storage
+        settle, reason = self._settle_storage, f"UntypedStorage.{name}()"
 
         @uncompiled
         def before(*args: Any) -> None:
             if args and isinstance(args[0], torch.UntypedStorage):
-                settle(args[0]._cdata, f"UntypedStorage.{name}")
+                settle(args[0]._cdata, reason)
 
         return before
 
     def _paused_function(self, reason: str, original: Any) -> Any:
-        settle, paused = self._settle, self._paused
+        settle, paused, look = self._settle, self._paused, f"{reason}()"
 
         @uncompiled
         @functools.wraps(original)
         def reader(*args: Any, **kwargs: Any) -> Any:
             for tensor in _tensors(args):
-                settle(tensor, False, reason)
+                settle(tensor, False, look)
             with paused():
                 return original(*args, **kwargs)
 

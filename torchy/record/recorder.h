@@ -17,7 +17,8 @@ enum class Outcome {
   kRunNow,
   kOtherState,
   kNeedsRoot,
-  kNeedsPlace,
+  kNeedsLine,
+  kNeedsVerdict,
   kNeedsLayout
 };
 
@@ -35,7 +36,8 @@ class Recorder {
     scratch_.clear();
   }
 
-  Outcome attempt(Node* root);
+  // `line` is that of the program, if it has been looked for: it is noted at a new place.
+  Outcome attempt(Node* root, std::optional<int64_t> line);
   Step* step() const { return step_; }
   void learn(std::vector<Layout> results);
   c10::SmallVector<c10::IValue, 2>& results() { return results_; }
@@ -80,7 +82,7 @@ class Recorder {
   bool overlaps() const;
   bool in_range() const;
   Words signature_key() const;
-  Step* add_step(Node* parent);
+  Step* add_step(Node* parent, int64_t line);
   const Memo* find_memo() const;
   Node* variant(const Memo& memo);
   void commit(const Memo& memo, Node* node);
@@ -122,9 +124,9 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
   if (known) return known->as_recorded();
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
-  if (storage->allocator() != c10::GetCPUAllocator()) return false;
-  if (storage->nbytes() > 0 && !Kept::holds(*storage) && !LargeBlock::holds(storage->data_ptr()) &&
-      storage->data_ptr().get_deleter() != c10::GetCPUAllocator()->raw_deleter())
+  const Pool& pool = Pool::get();
+  if (!pool.is_plain(storage->allocator())) return false;
+  if (storage->nbytes() > 0 && !Kept::holds(*storage) && !pool.made(storage->data_ptr()))
     return false;
   auto& escaped = registry().escaped;
   if (!escaped.empty() && escaped.find(storage) != escaped.end()) return false;
@@ -279,36 +281,31 @@ inline bool Recorder::overlaps() const {
 }
 
 inline const Memo* Recorder::find_memo() const {
-  for (const auto& memo : step_->signature->memos)
-    if (memo->operands == scratch_.layouts) return memo.get();
-  return nullptr;
+  const auto& memos = step_->signature->memos;
+  const auto found = memos.find(scratch_.layouts);
+  return found == memos.end() ? nullptr : &found->second;
 }
 
 inline void Recorder::learn(std::vector<Layout> results) {
-  auto memo = std::make_unique<Memo>();
-  memo->operands = scratch_.layouts;
-  memo->results = std::move(results);
+  Memo memo;
+  memo.results = std::move(results);
   if (info_.pointwise) {
-    const Layout& space = memo->results[0];
+    const Layout& space = memo.results[0];
     bool space_dense = dense(space.sizes, space.strides);
     for (const Given& operand : scratch_.operands)
-      memo->pattern.push_back(
+      memo.pattern.push_back(
           mode_of(operand.tensor->sizes(), operand.tensor->strides(), space, space_dense));
-    memo->pattern.push_back(mode_of(space.sizes, space.strides, space, space_dense));
+    memo.pattern.push_back(mode_of(space.sizes, space.strides, space, space_dense));
   }
-  for (const Layout& result : memo->results) {
-    memo->pattern.push_back(static_cast<uint8_t>(result.dtype));
-    memo->pattern.push_back(static_cast<uint8_t>(result.sizes.size()));
+  for (const Layout& result : memo.results) {
+    memo.pattern.push_back(static_cast<uint8_t>(result.dtype));
+    memo.pattern.push_back(static_cast<uint8_t>(result.sizes.size()));
   }
   auto& signature = *step_->signature;
   if (signature.result_dtypes.empty())
-    for (const Layout& result : memo->results) signature.result_dtypes.push_back(result.dtype);
-  constexpr size_t kMemos = 4;
-  if (signature.memos.size() < kMemos) {
-    signature.memos.push_back(std::move(memo));
-  } else {
-    signature.memos[signature.next_memo++ % kMemos] = std::move(memo);
-  }
+    for (const Layout& result : memo.results) signature.result_dtypes.push_back(result.dtype);
+  if (signature.memos.size() >= Signature::kMostMemos) signature.memos.clear();
+  signature.memos.insert_or_assign(scratch_.layouts, std::move(memo));
   ++session_.layouts;
 }
 
@@ -329,12 +326,13 @@ inline const at::Tensor& operand_model(bool requires_grad) {
   return (*models)[requires_grad];
 }
 
-inline Step* Recorder::add_step(Node* parent) {
+inline Step* Recorder::add_step(Node* parent, int64_t line) {
   auto& all = registry();
   auto step = std::make_unique<Step>();
   step->key = scratch_.key;
   step->id = static_cast<int64_t>(all.steps.size());
   step->info = &info_;
+  step->line = line;
   step->grad_mode = (scratch_.key[0] >> 32 & 1) != 0;
   auto& signature = all.signatures[signature_key()];
   if (!signature) signature = std::make_unique<Signature>();
@@ -425,15 +423,15 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
   ++session_.recorded;
 }
 
-inline Outcome Recorder::attempt(Node* root) {
+inline Outcome Recorder::attempt(Node* root, std::optional<int64_t> line) {
   if (session_.running || !read_arguments() || overlaps()) return Outcome::kRunNow;
   Node* at = trace_.path.empty() ? root : trace_.path.back();
   step_ = at->find(scratch_.key);
   if (!step_) {
-    step_ = add_step(at);
-    return Outcome::kNeedsPlace;
+    if (!line) return Outcome::kNeedsLine;
+    step_ = add_step(at, *line);
   }
-  if (step_->signature->verdict == Verdict::kUnknown) return Outcome::kNeedsPlace;
+  if (step_->signature->verdict == Verdict::kUnknown) return Outcome::kNeedsVerdict;
   if (step_->signature->verdict == Verdict::kRunNow) return Outcome::kRunNow;
   if (!in_range()) return Outcome::kRunNow;
   const Memo* memo = find_memo();

@@ -33,11 +33,6 @@ inline bool carry_mode() {
   return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
 }
 
-inline bool is_large(const c10::TensorImpl& tensor) {
-  return tensor.has_storage() && !tensor.has_symbolic_sizes_strides() &&
-         tensor.numel() * tensor.itemsize() >= kLarge;
-}
-
 // Another storage may be on the same memory (from DLPack, or a buffer): flushes what still has to
 // read what is about to be written there.
 inline void settle_memory(const c10::StorageImpl& written, Reason reason, const char* text) {
@@ -75,7 +70,6 @@ inline void settle_arguments(const OpInfo& info, const Stack& stack, bool only_w
                       c10::toString(info.op.operator_name()).c_str());
       if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
         take_bit(*tensor.unsafeGetTensorImpl());
-      if (is_large(*tensor.unsafeGetTensorImpl())) LargeBlock::drop_spare();
     });
   }
 }
@@ -164,8 +158,18 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
     });
 }
 
+inline int64_t line_here() {
+  if (!Py_IsInitialized()) return Lines::kUnknown;
+  Gil gil;
+  return lines().here();
+}
+
 inline Node* root_of(Session& session) {
-  int64_t origin = session.origin >= 0 ? session.origin : ask(Ask::kOrigin, session.id, 0);
+  int64_t origin = session.origin;
+  if (origin < 0 && Py_IsInitialized()) {
+    Gil gil;
+    origin = lines().origin(lines().here());
+  }
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& root = registry().roots[origin];
   if (!root) {
@@ -279,6 +283,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::optional<Precision> precision;  // pointwise ops do not mind
   if (!info.pointwise) precision = float32_precision();
   Node* root = nullptr;
+  std::optional<int64_t> line;
   constexpr int kAttempts = 8;  // other threads may flush in between
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Recorder recorder(*session, info, *stack);
@@ -296,7 +301,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       } else if (trace.path.empty() && !root) {
         outcome = Outcome::kNeedsRoot;
       } else {
-        outcome = recorder.attempt(root);
+        outcome = recorder.attempt(root, line);
         if (outcome == Outcome::kRecorded) {
           if (precision) trace.precision = precision;
           too_long = session->too_long();
@@ -323,7 +328,10 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       case Outcome::kNeedsRoot:
         root = root_of(*session);
         break;
-      case Outcome::kNeedsPlace:
+      case Outcome::kNeedsLine:
+        line = line_here();
+        break;
+      case Outcome::kNeedsVerdict:
         if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;
         break;
       case Outcome::kNeedsLayout:

@@ -25,14 +25,12 @@ class Served:
     ----------
     renew
         Called with the name of each op whose kernels have changed.
-    libraries
-        Returns how many shared libraries the process has ever loaded: one may bring kernels.
     """
 
-    def __init__(self, renew: Callable[[str], None], libraries: Callable[[], int]) -> None:
+    def __init__(self, renew: Callable[[str], None]) -> None:
         self._renew = renew
-        self._libraries = libraries
-        self._loaded = libraries()
+        self._loaded = 0  # shared libraries
+        self.unchecked = True  # set where Python has registered something
         self._registered: frozenset[str] = frozenset()  # by Python, as namespace/op/key
         self._kernels: dict[str, str] = {}
 
@@ -41,11 +39,18 @@ class Served:
         kernels = self._kernels[name] = kernels_of(name)
         return all(OWN in line for line in kernels.splitlines())
 
-    def check(self) -> None:
-        """Renew the ops whose kernels have changed since the last check."""
-        loaded = self._libraries()
-        if loaded == self._loaded and torch.library._impls == self._registered:
+    def check(self, loaded: int) -> None:
+        """Renew the ops whose kernels have changed since the last check.
+
+        Parameters
+        ----------
+        loaded
+            How many shared libraries the process has ever loaded: one may bring kernels.
+        """
+        same = loaded == self._loaded and len(torch.library._impls) == len(self._registered)
+        if same and not self.unchecked:
             return
+        self.unchecked = False
         registered = frozenset(torch.library._impls)
         keys = [key.split("/") for key in registered ^ self._registered]
         changed = {f"{namespace}::{op}" for namespace, op, key in keys if key != "Meta"}

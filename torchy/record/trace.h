@@ -17,8 +17,11 @@
 #include <string>
 #include <thread>
 
+#include "hooks.h"
 #include "layout.h"
+#include "log.h"
 #include "memory.h"
+#include "source.h"
 
 namespace torchy {
 
@@ -94,7 +97,6 @@ struct Trace {
   int64_t serial = 0;                  // of the flush, in its session
   const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
-  size_t saved = 0;                    // bytes of the largest buffer that is not live
   std::vector<int64_t> times;          // nanoseconds, by step of the program
   int64_t called = 0;                  // nanoseconds that calls of torch's ops took
 
@@ -155,15 +157,7 @@ struct Trace {
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 
 // What only Python can decide or do.
-enum class Ask : int64_t {
-  kFlush = 0,
-  kPlace = 1,
-  kClassify = 2,
-  kOrigin = 3,
-  kPace = 4,
-  kPack = 5,
-  kPause = 6
-};
+enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kPace = 3, kPause = 4 };
 enum class Reason : int64_t {
   kOperand = 0,
   kMemory = 1,
@@ -171,11 +165,12 @@ enum class Reason : int64_t {
   kBytes = 3,
   kState = 4,
   kWrite = 5,
-  kOtherThread = 6
+  kOtherThread = 6,
+  kCalled = 7  // by Python, for a reason of its own
 };
-// What Python reads of a flush: one that is running, or that it did not see.
-struct Flushed {
-  int64_t script = -1, serial = 0, at = 0, nanoseconds = 0, called = 0;
+// What Python reads of a flush that is running.
+struct Running {
+  int64_t script = -1, serial = 0, at = 0;
   std::vector<int64_t> ids, words, numbers, times;
   std::vector<uint8_t> flags;
 };
@@ -184,7 +179,8 @@ struct Session {
   int64_t id = 0;
   int64_t variant = 0;  // of what flushes run: scripts of others do not count
   int64_t origin = -1;  // of the place where the next trace begins; -1: ask
-  std::deque<Flushed> log;
+  Log log;
+  Balance balance;
   Trace trace;
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
   std::thread::id flusher;                  // nobody: the default value
@@ -245,6 +241,7 @@ struct Registry {
   std::vector<Node*> nodes;
   std::vector<Step*> steps;
   std::atomic<int64_t> epoch = 0;  // how often all places have been forgotten
+  uint64_t opened = 0;             // when the first of the sessions was: see Pool::now
 
   std::shared_ptr<Session> find(int64_t id) {
     for (auto& session : sessions)
@@ -440,7 +437,6 @@ inline void find_live(Trace& trace, size_t allowance) {
   for (Slot& slot : trace.slots) {
     if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
     slot.live = slot.pending() ? static_cast<bool>(slot.held) : slot.reachable();
-    if (slot.created && !slot.live) trace.saved = std::max(trace.saved, slot.bytes);
     trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
     trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
                           (slot.live ? kLive : 0));

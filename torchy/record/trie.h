@@ -21,10 +21,11 @@ namespace torchy {
 using Words = std::vector<uint64_t>;
 
 struct WordsHash {
-  size_t operator()(const Words& words) const {
+  template <typename Word>
+  size_t operator()(const std::vector<Word>& words) const {
     uint64_t hash = 1469598103934665603ull;
-    for (auto word : words) hash = (hash ^ word) * 1099511628211ull;
-    return hash;
+    for (auto word : words) hash = (hash ^ static_cast<uint64_t>(word)) * 1099511628211ull;
+    return hash ^ hash >> 32;  // the low bits of words that are multiples count too
   }
 };
 
@@ -102,8 +103,7 @@ struct Layout {
 
 // For one set of operand layouts: what the results look like.
 struct Memo {
-  std::vector<int64_t> operands;  // sizes and strides, one after another
-  std::vector<Layout> results;    // those that alias an argument too
+  std::vector<Layout> results;  // those that alias an argument too
   std::vector<uint8_t>
       pattern;  // a mode for each operand, then the result's; ranks and dtypes of the results
 };
@@ -115,8 +115,10 @@ struct Signature {
   LayoutRule rule = LayoutRule::kLearn;
   std::vector<c10::ScalarType>
       result_dtypes;  // known once the real op has accepted this combination
-  std::vector<std::unique_ptr<Memo>> memos;
-  size_t next_memo = 0;
+  // By the operands' sizes and strides, one after another. Forgotten when there are too many: a
+  // program whose sizes all differ.
+  static constexpr size_t kMostMemos = 512;
+  std::unordered_map<std::vector<int64_t>, Memo, WordsHash> memos;
 };
 
 struct Node;
@@ -136,6 +138,7 @@ struct Step {
   std::vector<c10::IValue> arguments;  // an operand is an empty meta tensor here
   std::vector<Operand> operands;       // in the order of the arguments
   size_t numbers = 0;                  // how many the trace has before this step
+  int64_t line = -1;                   // of the program: see source.h
   std::vector<std::unique_ptr<Node>> variants;
 };
 
@@ -148,8 +151,13 @@ struct Script {
   std::vector<uint8_t> flags;  // of the slots
   const int64_t* program = nullptr;
   int64_t size = 0;
-  int64_t origin = -1;  // of what is recorded next
-  bool busy = false;    // a program's arguments serve one flush at a time
+  int64_t origin = -1;            // of what is recorded next
+  int64_t ops = 0;                // of the trace
+  std::vector<int64_t> unstored;  // slots that never get memory
+  std::vector<int64_t> moved;     // views that the fused ops read or write, one by one
+  bool busy = false;              // a program's arguments serve one flush at a time
+  std::shared_ptr<const std::vector<int64_t>> words;  // of the last flush
+  int64_t bytes_moved = 0;                            // with those
 
   bool matches(const Script& other) const {
     return variant == other.variant && reason == other.reason && flags == other.flags &&

@@ -52,12 +52,19 @@ class ReportBuilder:
     keep
         How many traces and events are kept; older ones are dropped, but counted.
     clock
-        Gives seconds; events are dated from the builder's birth on.
+        Gives seconds.
+    began
+        From when on events are dated; default: the builder's birth.
     """
 
-    def __init__(self, keep: int = 1000, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        keep: int = 1000,
+        clock: Callable[[], float] = time.perf_counter,
+        began: float | None = None,
+    ) -> None:
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self.lock = threading.RLock()  # a fork takes it first
         self._keep = keep
         self._traces: deque[TraceRecord] = deque()
@@ -106,12 +113,9 @@ class ReportBuilder:
         held_bytes
             What the record's own data take: the oldest records go once all take too much.
         """
-        steps = plan.steps if plan else ()
-        fused = sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))
         with self.lock:
-            totals = self._totals
             record = TraceRecord(
-                totals.traces,
+                self._totals.traces,
                 reason,
                 where,
                 tier,
@@ -124,14 +128,7 @@ class ReportBuilder:
                 numbers,
                 step_seconds,
             )
-            totals.traces += 1
-            totals.ops += len(trace.ops)
-            totals.dead += len(plan.dead) if plan else 0
-            totals.groups += len(steps)
-            totals.fused += fused
-            totals.compiled += tier == "compiled"
-            totals.seconds += seconds
-            totals.bytes_saved += bytes_saved
+            self._count(1, seconds, bytes_saved, tier, trace, plan)
             self._uses.update(id for id in kernels if id is not None)
             self._traces.append(record)
             self._held.append(held_bytes)
@@ -139,6 +136,39 @@ class ReportBuilder:
             while len(self._traces) > self._keep or self._held_bytes > MOST_HELD_BYTES:
                 self._held_bytes -= self._held.popleft()
                 self._forget_kernels(self._traces.popleft().kernels)
+
+    def skip(
+        self,
+        *,
+        count: int,
+        seconds: float,
+        bytes_saved: int,
+        tier: Tier,
+        trace: Trace,
+        plan: Plan | None = None,
+    ) -> None:
+        """Note so many flushes of one plan of which there is no record any more: they count in the totals."""
+        with self.lock:
+            self._count(count, seconds, bytes_saved, tier, trace, plan)
+
+    def _count(
+        self,
+        count: int,
+        seconds: float,
+        bytes_saved: int,
+        tier: Tier,
+        trace: Trace,
+        plan: Plan | None,
+    ) -> None:
+        steps, totals = plan.steps if plan else (), self._totals
+        totals.traces += count
+        totals.ops += count * len(trace.ops)
+        totals.dead += count * (len(plan.dead) if plan else 0)
+        totals.groups += count * len(steps)
+        totals.fused += count * sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))
+        totals.compiled += count * (tier == "compiled")
+        totals.seconds += seconds
+        totals.bytes_saved += bytes_saved
 
     def _forget_kernels(self, ids: Sequence[str | None]) -> None:
         """Let go of a dropped trace's kernels, with their code, that no other one has."""

@@ -10,31 +10,19 @@ from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.native import Walker
 from torchy.run.program import Program, view_words
 
-# Why the walker comes back from a program, by its numbers: 0, done; 1, Python may look after its signals; from here
-# on: a step needs packing
-NEEDS_PACKING = 2
-
 
 class Execution:
-    """One flush of one trace: can stop between two steps and go on later, from any call stack.
+    """One flush of one trace: can stop between two steps and go on later, from any call stack."""
 
-    Parameters
-    ----------
-    words
-        Those of the recording.
-    """
-
-    def __init__(self, walker: Walker, session: int, words: Sequence[int]) -> None:
+    def __init__(self, walker: Walker, session: int) -> None:
         self._walker = walker
         self._session = session
-        self._words = words
 
     def run(self, program: Program) -> None:
         """Run the steps that are missing; none if the flush was finished by somebody else."""
         address, size = program.address, len(program.words)
-        while progress := self._walker.execute(self._session, address, size):
-            if progress >= NEEDS_PACKING:
-                program.pack(progress - NEEDS_PACKING, self._words)
+        while self._walker.execute(self._session, address, size):
+            pass  # now and then it comes back, so that Python may look after its signals
 
     def op(self, program: Program) -> int | None:
         """Return the op that is being run, for whoever has to name it; None if none is."""
@@ -56,5 +44,10 @@ def bytes_moved(trace: Trace, plan: Plan, layouts: Sequence[Layout]) -> int:
         math.prod(layout.sizes) * view.dtype.itemsize
         for view, layout in zip(trace.views, layouts, strict=True)
     ]
+    return sum(sizes[view] for view in fused_views(trace, plan))
+
+
+def fused_views(trace: Trace, plan: Plan) -> tuple[int, ...]:
+    """Return the views that the fused ops of a plan read and write, as often as they do."""
     fused = [trace.ops[op] for s in plan.steps if isinstance(s, FusedGroup) for op in s.ops]
-    return sum(sizes[view] for op in fused for view in (*op.reads, *op.writes))
+    return tuple(view for op in fused for view in (*op.reads, *op.writes))

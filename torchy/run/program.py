@@ -8,13 +8,13 @@ A step's words::
 
 and where there is a kernel::
 
-    address of known, packed words
-    n, (offset in the recording's words, rank, buffer, item size)[n]     the space, then each access
+    1 if the kernel is for linear accesses only
+    n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
     n, numbers[n]
+    1 if the rest is filled in, n, sizes and strides of these views as they were last[n], arguments
 
-*Known* are the sizes and strides of these views as they were last, and the arguments packed for them (see
-`codegen/cpu/driver.py`): while they stay, a launch only fills in addresses and numbers. When they change,
-:meth:`Program.pack` is called. Programs are not shared by flushes that run at the same time.
+where the walker lays out the kernel's arguments (see `codegen/cpu/driver.py`): while sizes and strides stay, a launch
+only fills in addresses and numbers. Programs are not shared by flushes that run at the same time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torchy.codegen.cpu.driver import HEADER
 from torchy.codegen.cpu.kernel import Kernel
 from torchy.ir.trace import Mode, Trace, View
 from torchy.plan.plan import Call, FusedGroup, Plan
 from torchy.run.interpret import group_releases
 
 Words = ctypes.Array[ctypes.c_int64]
+MODES = tuple(Mode)  # in the order of the walker's Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,67 +60,22 @@ def view_words(views: Sequence[View]) -> tuple[ViewWords, ...]:
     return tuple(words)
 
 
-class Launch:
-    """How one fused group's kernel gets its arguments from a recording."""
-
-    def __init__(self, group: FusedGroup, views: Sequence[ViewWords], kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.space = views[group.space]
-        self.accesses = [views[view] for view in group.accesses]
-        self.modes = [access.mode for access in group.form.accesses]
-        self.numbers = group.numbers
-        self.known: Words = (ctypes.c_int64 * 0)()
-
-    def words(self) -> list[int]:
-        """Return the kernel's part of a step; nothing is known yet."""
-        views = [self.space, *self.accesses]
-        places = [word for v in views for word in (v.at, v.rank, v.buffer, v.itemsize)]
-        return [0, 0, len(views), *places, len(self.numbers), *self.numbers]
-
-    def pack(self, words: Sequence[int]) -> tuple[int, int]:
-        """Lay out the arguments for the layouts of a recording; addresses and numbers are zero.
-
-        Returns
-        -------
-        address, packed words
-            Of what is known from now on.
-        """
-        sizes, strides = self.space.sizes(words), self.space.strides(words)
-        rank = self.space.rank
-        # outermost first; dimensions of one element anywhere; of equal strides, as they come
-        order = sorted(range(rank), key=lambda d: -strides[d] if sizes[d] != 1 else 0)
-        order = [d for d in order if sizes[d] != 1] or order[:1]
-        accesses = [
-            (0, self._strides(view, mode, words, sizes, order))
-            for view, mode in zip(self.accesses, self.modes, strict=True)
-        ]
-        packed = self.kernel.pack([sizes[d] for d in order], accesses, [0] * len(self.numbers))
-        known = [
-            word
-            for view in (self.space, *self.accesses)
-            for word in (*view.sizes(words), *view.strides(words))
-        ]
-        self.known = (ctypes.c_int64 * (len(known) + len(packed)))(*known, *packed)
-        return ctypes.addressof(self.known), len(packed)
-
-    @staticmethod
-    def _strides(
-        view: ViewWords,
-        mode: Mode,
-        words: Sequence[int],
-        space: Sequence[int],
-        order: Sequence[int],
-    ) -> list[int] | None:
-        if mode is Mode.LINEAR or mode is Mode.SCALAR:
-            return None
-        missing = len(space) - view.rank
-        sizes, strides = view.sizes(words), view.strides(words)
-        return [
-            0
-            if d < missing or (sizes[d - missing] == 1 and space[d] != 1)
-            else strides[d - missing]
-            for d in order
-        ]
+def launch_words(group: FusedGroup, views: Sequence[ViewWords], kernel: Kernel) -> list[int]:
+    """Return the kernel's part of a step; nothing is laid out yet."""
+    space = views[group.space]
+    accesses = [views[view] for view in group.accesses]
+    modes = [MODES.index(access.mode) for access in group.form.accesses]
+    places = [
+        word
+        for view, mode in zip((space, *accesses), (0, *modes), strict=True)
+        for word in (view.at, view.rank, view.buffer, view.itemsize, mode)
+    ]
+    known = 2 * sum(view.rank for view in (space, *accesses))
+    rows = 1 + max(space.rank, 1)  # one may be put before those of the space
+    packed = HEADER + 2 * len(accesses) + len(group.numbers) + rows * (1 + len(accesses))
+    numbers = (len(group.numbers), *group.numbers)
+    room = (0, known, *[0] * (known + packed))
+    return [kernel.form.flat, 1 + len(accesses), *places, *numbers, *room]
 
 
 class Program:
@@ -126,14 +83,9 @@ class Program:
 
     def __init__(self) -> None:
         self._steps: list[int] = []
-        self._launches: dict[int, tuple[int, Launch]] = {}  # by where the step begins
+        self.kernels = 0  # how many steps are kernels
         self.words: Words = (ctypes.c_int64 * 0)()
         self.address = 0
-
-    @property
-    def kernels(self) -> int:
-        """How many steps are kernels."""
-        return len(self._launches)
 
     @classmethod
     def interpreting(cls, schedule: Sequence[tuple[int, Sequence[int]]]) -> Program:
@@ -152,8 +104,8 @@ class Program:
             if isinstance(step, Call):
                 program._add(step.op, allocate, release)
             elif kernel is not None:
-                launch = Launch(step, views, kernel)
-                program._add(step.ops[0], allocate, release, launch)
+                launch = launch_words(step, views, kernel)
+                program._add(step.ops[0], allocate, release, kernel, launch)
             else:
                 own = group_releases(trace, step, frozenset(allocate))
                 for op in step.ops[:-1]:
@@ -167,15 +119,13 @@ class Program:
         op: int,
         allocate: Sequence[int],
         release: Sequence[int],
-        launch: Launch | None = None,
+        kernel: Kernel | None = None,
+        launch: Sequence[int] = (),
     ) -> None:
-        words = [op, launch.kernel.address if launch else 0]
-        words += [len(allocate), *allocate, len(release), *release]
-        if launch:
-            start = len(self._steps)
-            self._launches[start] = (start + 1 + len(words), launch)
-            words += launch.words()
+        words = [op, kernel.address if kernel else 0]
+        words += [len(allocate), *allocate, len(release), *release, *launch]
         self._steps += [1 + len(words), *words]
+        self.kernels += kernel is not None
 
     def _seal(self) -> Program:
         self.words = (ctypes.c_int64 * len(self._steps))(*self._steps)
@@ -193,8 +143,3 @@ class Program:
     def op(self, step: int) -> int:
         """Return the (first) op of the step that begins at a word."""
         return self.words[step + 1]
-
-    def pack(self, step: int, recording: Sequence[int]) -> None:
-        """Pack the arguments of the kernel of the step that begins at a word anew."""
-        at, launch = self._launches[step]
-        self.words[at], self.words[at + 1] = launch.pack(recording)
