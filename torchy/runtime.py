@@ -23,6 +23,7 @@ import torch
 from torchy.flush import Flush, Recording, Script
 from torchy.forks import Forks
 from torchy.ir.check import require_valid
+from torchy.ir.ops import SPECS
 from torchy.ir.trace import Trace
 from torchy.plan.build import build_plan, plan_of_calls
 from torchy.plan.check import require_valid_plan
@@ -77,7 +78,9 @@ class Runtime:
     """What the process has one of: the walker, what is known of places, plans and kernels."""
 
     def __init__(self, cache_dir: str | os.PathLike[str] | None) -> None:
-        self.walker = Walker(native.build(cache_dir), self._answer, tiny_op_seconds())
+        recordable = sorted({name.partition(".")[0] for name in SPECS})
+        library_file = native.build(cache_dir)
+        self.walker = Walker(library_file, self._answer, tiny_op_seconds(), recordable)
         self.places = Places(self.walker)
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()

@@ -1,6 +1,8 @@
 """Rule 9, bounded: a program that never looks runs in bounded memory, and traces end by themselves."""
 
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -215,16 +217,25 @@ def test_memory_that_a_session_did_not_use_goes_when_it_ends():
     assert torchy.release_memory() == 0
 
 
-def test_another_allocator_goes_before_the_pool():
-    """Who is told not to keep memory leaves torch's allocator alone."""
-    import torchy
-
-    with torchy.lazy(memory_pool=False):
-        for _ in range(3):
-            y = torch.ones(3000, 4000) * 2
-            assert y[0, 0].item() == 2
-            del y
-    assert torchy.release_memory() == 0
+def test_a_process_that_is_told_not_to_keep_memory_keeps_none():
+    program = """
+import torch, torchy
+with torchy.lazy(memory_pool=False):
+    for _ in range(3):
+        y = torch.ones(3000, 4000) * 2
+        assert y[0, 0].item() == 2
+        del y
+print(torchy.release_memory())
+with torchy.lazy():
+    y = torch.ones(3000, 4000) * 2
+    assert y[0, 0].item() == 2
+    del y
+    print(torchy.release_memory())
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    none, some = map(int, run.stdout.split())
+    assert none == 0 < 40 * MIB < some
 
 
 @COMPILED

@@ -116,8 +116,9 @@ int64_t torchy_forget(int64_t id) {
   decltype(all.signatures) signatures;
   std::lock_guard<std::mutex> lock(all.mutex);
   for (const auto& session : all.sessions) {
-    if (session->id != id || !session->trace.path.empty() || session->running) return 0;
+    if (session->id != id || !session->trace->path.empty() || session->running) return 0;
     session->origin = -1;
+    session->root = nullptr;
   }
   roots.swap(all.roots);
   signatures.swap(all.signatures);
@@ -163,8 +164,10 @@ torchy::Running* torchy_running(int64_t id, int64_t* out) {
   if (!session || !session->running) return nullptr;
   auto& trace = *session->running;
   trace.seen = true;
-  return torchy::tell({trace.script, trace.serial, trace.at, trace.ids, trace.words, trace.numbers,
-                       trace.times, trace.flags},
+  std::vector<int64_t> ids;
+  for (const auto* node : trace.path) ids.push_back(node->id);
+  return torchy::tell({trace.script, trace.serial, trace.at, std::move(ids), trace.words,
+                       trace.numbers, trace.times, trace.flags},
                       out);
 }
 
@@ -261,7 +264,7 @@ void torchy_escaped(c10::StorageImpl* storage) { torchy::note_escape(storage); }
 int64_t torchy_owes(int64_t id) {
   auto session = torchy::session_of(id);
   std::lock_guard<std::mutex> lock(registry().mutex);
-  return session && (session->running || !session->trace.path.empty());
+  return session && torchy::owes(*session);
 }
 
 // Called with the GIL, unlike the others. See hooks.h.

@@ -67,12 +67,12 @@ PyObject* tuple(Items... items) {
   return PyTuple_Pack(static_cast<std::ptrdiff_t>(sizeof...(Items)), items...);
 }
 
-inline PyObject* bytes_of(const std::vector<int64_t>& words) {
+inline PyObject* bytes_of(c10::IntArrayRef words) {
   return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(words.data()),
                                    static_cast<std::ptrdiff_t>(words.size() * sizeof(int64_t)));
 }
 
-inline bool owes(const Session& session) { return session.running || !session.trace.path.empty(); }
+inline bool owes(const Session& session) { return session.running || !session.trace->path.empty(); }
 
 // Call with the mutex held.
 inline void forget_session(const std::shared_ptr<Session>& session) {
@@ -240,6 +240,13 @@ inline PyObject* set_folders(const Arguments& given) {
   return nothing();
 }
 
+// set_recordable(names): ops that are recorded, without overload; before the first region.
+inline PyObject* set_recordable(const Arguments& given) {
+  for (std::ptrdiff_t i = 0; i < PySequence_Size(given.items[0]); ++i)
+    recordable_ops().emplace(text_of(Object::owned(PySequence_GetItem(given.items[0], i)).get()));
+  return nothing();
+}
+
 // line_here(): that of the program, as a number; -1 if there is none.
 inline PyObject* python_line_here(const Arguments&) { return number(lines().here()); }
 
@@ -272,11 +279,16 @@ inline PyObject* take_log(const Arguments& given) {
   }();
   const Object told = Object::owned(PyList_New(0)), summed = Object::owned(PyList_New(0));
   if (!told || !summed) return nullptr;
+  Object words;  // of the last record: the next one has the same, mostly
+  const std::vector<int64_t>* last = nullptr;
   for (const Flushed& flushed : records) {
+    if (flushed.words.get() != last) words = Object::owned(bytes_of(*flushed.words));
+    last = flushed.words.get();
+    const c10::IntArrayRef both(flushed.numbers_and_times);
     const Object record = Object::owned(
         tuple(number(flushed.script->id), number(flushed.nanoseconds), number(flushed.saved),
-              number(static_cast<int64_t>(flushed.held)), bytes_of(*flushed.words),
-              bytes_of(flushed.numbers), bytes_of(flushed.times)));
+              number(static_cast<int64_t>(flushed.held)), Object::borrowed(words.get()).release(),
+              bytes_of(both.slice(0, flushed.numbers)), bytes_of(both.slice(flushed.numbers))));
     if (!record || PyList_Append(told.get(), record.get()) != 0) return nullptr;
   }
   for (const auto& [script, sum] : sums) {
@@ -319,6 +331,7 @@ inline PyObject* python_call(const std::string& name) {
       TORCHY_CALL("settle", settle),
       TORCHY_CALL("prepare", prepare),
       TORCHY_CALL("set_folders", set_folders),
+      TORCHY_CALL("set_recordable", set_recordable),
       TORCHY_CALL("places", places),
       TORCHY_CALL("release_memory", release_memory),
       TORCHY_CALL("line_here", python_line_here),

@@ -9,7 +9,7 @@
 #include <unordered_set>
 
 #include "gradients.h"
-#include "see.h"
+#include "typed.h"
 
 namespace torchy {
 
@@ -208,7 +208,9 @@ class Claims {
     if (!op) return;
     std::lock_guard<std::mutex> lock(mutex_);
     NoteWarnings silent;
-    if (op->hasKernelForDispatchKey(c10::DispatchKey::AutogradCPU) && renewed_.insert(name).second)
+    const bool other =
+        op->hasKernelForDispatchKey(c10::DispatchKey::AutogradCPU) || info_of(*op)->typed;
+    if (other && renewed_.insert(name).second)
       put(*op, c10::DispatchKey::AutogradPrivateUse3,
           torch::CppFunction::makeFromBoxedFunction<&settle_and_pass>());
     info_of(*op)->op_class = OpClass::kUnknown;
@@ -231,6 +233,8 @@ class Claims {
     if (served && is_new(name, DispatchKey::PrivateUse3))
       put(op, DispatchKey::PrivateUse3,
           torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(op))));
+    if (served && is_recordable(name) && specialized_.insert(name).second)
+      specialize(info_of(op), registrations_);
     const bool sparse = name.name.find("sparse_") != std::string::npos;
     if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
         (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect))
@@ -273,6 +277,14 @@ class Claims {
     return served || made;
   }
 
+  static bool is_recordable(const c10::OperatorName& name) {
+    constexpr std::string_view kOwn = "aten::";
+    if (!name.name.starts_with(kOwn)) return false;
+    std::string base = name.name.substr(kOwn.size());
+    if (base.ends_with('_') && !base.ends_with("__")) base.pop_back();
+    return recordable_ops().contains(base);
+  }
+
   static bool has_tensors(const c10::OperatorHandle& op) {
     for (const auto& argument : op.schema().arguments())
       if (argument.type()->str().find("Tensor") != std::string::npos) return true;
@@ -313,7 +325,8 @@ class Claims {
   std::vector<std::pair<c10::OperatorName, int>> waiting_;
   std::atomic<bool> any_waiting_{false};
   std::unordered_set<std::string> claimed_;
-  std::unordered_set<c10::OperatorName> renewed_;
+  std::unordered_set<c10::OperatorName> renewed_, specialized_;
+  Registrations registrations_;
   std::unordered_map<std::string, std::unique_ptr<torch::Library>> libraries_;
   c10::RegistrationHandleRAII listening_;
 };
@@ -328,8 +341,10 @@ inline std::atomic<bool>& loaded() {
   return value;
 }
 
+inline bool claims_are_due() { return loaded().load(std::memory_order_acquire) && claims().due(); }
+
 inline void claim_if_due() {
-  if (loaded().load(std::memory_order_acquire) && claims().due()) claims().absorb();
+  if (claims_are_due()) claims().absorb();
 }
 
 inline void claim_ops() {

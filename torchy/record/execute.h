@@ -176,14 +176,15 @@ inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Sc
     flushed.saved += static_cast<int64_t>(trace.slots[static_cast<size_t>(slot)].bytes);
   if (!script->words || *script->words != trace.words) {
     script->bytes_moved = bytes_moved(trace, *script);
-    script->words = std::make_shared<const std::vector<int64_t>>(std::move(trace.words));
+    script->words = std::make_shared<const std::vector<int64_t>>(trace.words);
     flushed.held += script->words->size() * sizeof(int64_t);
   }
   flushed.words = script->words;
-  flushed.numbers = std::move(trace.numbers);
-  flushed.times = std::move(trace.times);
-  flushed.held +=
-      sizeof(Flushed) + sizeof(int64_t) * (flushed.numbers.size() + flushed.times.size());
+  flushed.numbers = trace.numbers.size();
+  flushed.numbers_and_times.reserve(trace.numbers.size() + trace.times.size());
+  for (const auto* list : {&trace.numbers, &trace.times})
+    flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), list->begin(), list->end());
+  flushed.held += sizeof(Flushed) + sizeof(int64_t) * flushed.numbers_and_times.size();
   session.log.add(std::move(flushed));
   ++session.repeated;
   session.balance.add(script->ops, script->bytes_moved,
@@ -222,9 +223,15 @@ Repeated repeat(Session& session, Reason reason, const char* text, const Pause& 
   }
   finish_flush(session, script->origin);
   const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
+  bool lost = false;
+  {
+    std::lock_guard<std::mutex> lock(registry().mutex);
+    lost = note_repeat(session, *trace, script, passed.count());
+  }
+  trace->clear();
   std::lock_guard<std::mutex> lock(registry().mutex);
-  return note_repeat(session, *trace, script, passed.count()) ? Repeated::kMindPace
-                                                              : Repeated::kYes;
+  session.spare = trace;
+  return lost ? Repeated::kMindPace : Repeated::kYes;
 }
 
 inline void flush(Session& session, Reason reason, const char* text) {

@@ -221,6 +221,8 @@ inline Layout layout_of(const at::Tensor& tensor) {
   layout.dtype = tensor.scalar_type();
   layout.bytes =
       at::detail::computeStorageNbytes(tensor.sizes(), tensor.strides(), tensor.element_size());
+  layout.elements = tensor.numel();
+  layout.contiguous = tensor.is_contiguous();
   return layout;
 }
 

@@ -18,7 +18,8 @@ struct Flushed {
   std::shared_ptr<const Script> script;
   int64_t nanoseconds = 0, saved = 0;
   std::shared_ptr<const std::vector<int64_t>> words;
-  std::vector<int64_t> numbers, times;
+  std::vector<int64_t> numbers_and_times;
+  size_t numbers = 0;  // how many
   size_t held = 0;
 };
 

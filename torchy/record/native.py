@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ Handle = Any  # of a session of the walker's; what it did can be read as long as
 HERE = Path(__file__).parent
 MAIN = HERE / "walker.cpp"
 FLAGS = (
-    "-O1",
+    "-O2",
     "-std=c++20",
     "-fPIC",
     "-shared",
@@ -238,10 +238,16 @@ class Walker:
         gives a number. What it raises arrives in the program.
     tiny_op
         The seconds that eager takes for an op on a few elements.
+    recordable
+        The names of torch's ops that may be recorded, without overload.
     """
 
     def __init__(
-        self, library: Path, answer: Callable[[int, int, int, str], int], tiny_op: float
+        self,
+        library: Path,
+        answer: Callable[[int, int, int, str], int],
+        tiny_op: float,
+        recordable: Sequence[str],
     ) -> None:
         try:
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
@@ -278,6 +284,7 @@ class Walker:
         self._counters: Callable[[Handle], tuple[int, ...]] = call(b"counters")
         self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
+        call(b"set_recordable")(recordable)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
         self._python_side.impl("ask", answer, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
         self.library.torchy_listen(tiny_op)

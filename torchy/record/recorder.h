@@ -28,7 +28,7 @@ class Recorder {
  public:
   Recorder(Session& session, OpInfo& info, const torch::jit::Stack& stack)
       : session_(session),
-        trace_(session.trace),
+        trace_(*session.trace),
         info_(info),
         stack_(stack),
         first_(stack.size() - info.arguments),
@@ -83,6 +83,8 @@ class Recorder {
   bool in_range() const;
   Words signature_key() const;
   Step* add_step(Node* parent, int64_t line);
+  void expect(Node* before, size_t slots, size_t views, size_t words,
+              const std::vector<uint64_t>& keys);
   const Memo* find_memo() const;
   Node* variant(const Memo& memo);
   void commit(const Memo& memo, Node* node);
@@ -93,6 +95,7 @@ class Recorder {
   const torch::jit::Stack& stack_;
   size_t first_;
   Scratch& scratch_;
+  Node* at_ = nullptr;
   Step* step_ = nullptr;
   bool any_pending_ = false, any_dimension_ = false;
   int new_slots_ = 0, new_views_ = 0;
@@ -116,13 +119,8 @@ enum Tag : uint64_t {  // the highest bits of a key's words
   kListTag = uint64_t{5} << 60
 };
 
-inline bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
-  if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
-  if (tensor.has_symbolic_sizes_strides() || tensor.dim() > kMostDimensions) return false;
-  // outside inference mode, composite ops on them count versions
-  if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
-  if (known) return known->as_recorded();
-  auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
+// Whether a trace may read a storage that it does not know later, or write to it.
+inline bool fit_storage(c10::StorageImpl* storage) {
   if (storage->device_type() != c10::kCPU || !storage->resizable()) return false;
   const Pool& pool = Pool::get();
   if (!pool.is_plain(storage->allocator())) return false;
@@ -135,6 +133,15 @@ inline bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
     if (holders(storage, &pending).empty() || pending) return false;
   }
   return true;
+}
+
+inline bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
+  if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
+  if (tensor.has_symbolic_sizes_strides() || tensor.dim() > kMostDimensions) return false;
+  // outside inference mode, composite ops on them count versions
+  if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
+  if (known) return known->as_recorded();
+  return fit_storage(tensor.unsafe_storage().unsafeGetStorageImpl());
 }
 
 inline void Recorder::read_number(const c10::IValue& value, size_t index) {
@@ -254,16 +261,20 @@ inline bool Recorder::read_argument(const c10::IValue& value, size_t index) {
   return true;
 }
 
-inline bool Recorder::read_arguments() {
-  bool grad = !info_.pointwise && c10::GradMode::is_enabled();
+// The first word of a key: the op, and what of the process's state shapes its results.
+inline uint64_t key_header(const OpInfo& info, const ProcessState& state) {
+  const bool grad = !info.pointwise && c10::GradMode::is_enabled();
   // which library runs a call decides how its results lie in memory
-  uint64_t setting = info_.pointwise ? 0
-                                     : static_cast<uint64_t>(trace_.state.mkldnn) |
-                                           static_cast<uint64_t>(trace_.state.deterministic) << 1 |
-                                           static_cast<uint64_t>(trace_.state.nnpack) << 2;
-  auto dtype = static_cast<uint64_t>(c10::get_default_dtype_as_scalartype());  // shapes results
-  scratch_.key.push_back(static_cast<uint64_t>(info_.id) | static_cast<uint64_t>(grad) << 32 |
-                         dtype << 40 | setting << 48);
+  const uint64_t setting = info.pointwise ? 0
+                                          : static_cast<uint64_t>(state.mkldnn) |
+                                                static_cast<uint64_t>(state.deterministic) << 1 |
+                                                static_cast<uint64_t>(state.nnpack) << 2;
+  return static_cast<uint64_t>(info.id) | static_cast<uint64_t>(grad) << 32 |
+         static_cast<uint64_t>(state.default_dtype) << 40 | setting << 48;
+}
+
+inline bool Recorder::read_arguments() {
+  scratch_.key.push_back(key_header(info_, trace_.state));
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there
@@ -383,21 +394,31 @@ inline Node* Recorder::variant(const Memo& memo) {
   return step_->variants.back().get();
 }
 
+// The trace reads a storage from now on.
+inline void add_input(Trace& trace, c10::StorageImpl& storage) {
+  Slot& slot = trace.slots.emplace_back();
+  slot.storage = &storage;
+  slot.weak.emplace(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(&storage));
+  slot.kept = Kept::of(storage);
+  slot.given = static_cast<const char*>(slot.address());
+  slot.bytes = storage.nbytes();
+  trace.large_bytes += slot.bytes;
+  trace.input_bytes += slot.bytes;
+  watch(storage);
+}
+
 inline void Recorder::commit(const Memo& memo, Node* node) {
+  Node* const before = at_;
+  const size_t slots = trace_.slots.size(), views = trace_.views.size(),
+               words = trace_.words.size();
+  std::vector<uint64_t> keys;
+  if (info_.typed)
+    for (const Given& operand : scratch_.operands)
+      keys.push_back(operand.tensor->key_set().raw_repr());
   for (const Given& operand : scratch_.operands) {
     const auto& storage = operand.tensor->unsafe_storage();
-    if (operand.slot == static_cast<int>(trace_.slots.size())) {  // new slots come in order
-      Slot& slot = trace_.slots.emplace_back();
-      slot.storage = storage.unsafeGetStorageImpl();
-      slot.weak.emplace(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(slot.storage));
-      slot.kept = Kept::of(*slot.storage);
-      slot.given = static_cast<const char*>(slot.address());
-      slot.bytes = storage.nbytes();
-      trace_.large_bytes += slot.bytes;
-      trace_.input_bytes += slot.bytes;
-      trace_.slot_of.emplace(slot.storage, operand.slot);
-      watch(*slot.storage);
-    }
+    if (operand.slot == static_cast<int>(trace_.slots.size()))  // new slots come in order
+      add_input(trace_, *storage.unsafeGetStorageImpl());
     if (operand.view == static_cast<int>(trace_.views.size()))
       trace_.add_view(operand.slot, operand.tensor->storage_offset(), operand.tensor->sizes(),
                       operand.tensor->strides(),
@@ -416,20 +437,83 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
     } else if (memo.results[i].dtype == c10::ScalarType::Undefined) {
       results_.emplace_back(at::Tensor());
     } else {
-      results_.emplace_back(pending_tensor(trace_, memo.results[i]));
+      const Layout& layout = memo.results[i];
+      results_.emplace_back(pending_tensor(trace_, layout));
+      trace_.add_view(static_cast<int>(trace_.slots.size()) - 1, 0, layout.sizes, layout.strides,
+                      layout.dtype);
       trace_.large_bytes += memo.results[i].bytes;
     }
   }
   ++session_.recorded;
+  if (info_.typed) expect(before, slots, views, words, keys);
+}
+
+// Remembers all of an op that has just been recorded, from what the trace had before on.
+inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
+                             const std::vector<uint64_t>& keys) {
+  auto made = std::make_unique<Expectation>();
+  made->node = trace_.path.back();
+  made->layouts = scratch_.layouts;
+  size_t at = 0;
+  std::vector<c10::ScalarType> dtypes = step_->signature->result_dtypes;
+  for (size_t i = 0; i < scratch_.operands.size(); ++i) {
+    const Given& given = scratch_.operands[i];
+    c10::TensorImpl& tensor = *given.tensor;
+    Expectation::Operand operand{};
+    operand.keys = keys[i];
+    operand.dtype = c10::typeMetaToScalarType(tensor.dtype());
+    dtypes.push_back(operand.dtype);
+    const bool fresh = given.slot >= static_cast<int>(slots);
+    const auto same = [&](const Given& other) { return other.slot == given.slot; };
+    const auto first = std::find_if(scratch_.operands.begin(), scratch_.operands.end(), same);
+    operand.from = !fresh ? Expectation::Operand::kKnown
+                   : first == scratch_.operands.begin() + static_cast<ptrdiff_t>(i)
+                       ? Expectation::Operand::kNew
+                       : Expectation::Operand::kAgain;
+    operand.written = given.written;
+    operand.requires_grad = !info_.pointwise && tensor.requires_grad();
+    operand.inference = tensor.is_inference();
+    operand.adds_view = given.view >= static_cast<int>(views);
+    operand.any_offset =
+        fresh && std::count_if(scratch_.operands.begin(), scratch_.operands.end(), same) == 1;
+    operand.rank = static_cast<uint8_t>(tensor.dim());
+    operand.slot = given.slot;
+    operand.view = given.view;
+    operand.offset = tensor.storage_offset();
+    operand.layout = at;
+    at += 2 * static_cast<size_t>(operand.rank);
+    made->operands.push_back(operand);
+  }
+  made->views.assign(trace_.views.begin() + static_cast<ptrdiff_t>(views), trace_.views.end());
+  made->words.assign(trace_.words.begin() + static_cast<ptrdiff_t>(words), trace_.words.end());
+  const auto& known = step_->signature->memos.at(scratch_.layouts).results;
+  for (size_t i = 0; i < info_.results; ++i) {
+    if (info_.result_argument[i] >= 0) continue;
+    made->results.push_back(known[i]);
+    made->result_bytes += known[i].bytes;
+  }
+  made->floating = std::all_of(dtypes.begin(), dtypes.end(), [](c10::ScalarType dtype) {
+    return dtype == c10::kBool || dtype == c10::kFloat || dtype == c10::kDouble ||
+           dtype == c10::kComplexFloat || dtype == c10::kComplexDouble;
+  });
+  made->harmless = scratch_.range.harmless();
+  constexpr size_t kMost = 8;
+  auto& expectations = before->expectations;
+  before->expected = made.get();
+  if (expectations.size() < kMost) {
+    expectations.push_back(std::move(made));
+  } else {
+    expectations[static_cast<size_t>(session_.recorded) % kMost] = std::move(made);
+  }
 }
 
 inline Outcome Recorder::attempt(Node* root, std::optional<int64_t> line) {
   if (session_.running || !read_arguments() || overlaps()) return Outcome::kRunNow;
-  Node* at = trace_.path.empty() ? root : trace_.path.back();
-  step_ = at->find(scratch_.key);
+  at_ = trace_.path.empty() ? root : trace_.path.back();
+  step_ = at_->find(scratch_.key);
   if (!step_) {
     if (!line) return Outcome::kNeedsLine;
-    step_ = add_step(at, *line);
+    step_ = add_step(at_, *line);
   }
   if (step_->signature->verdict == Verdict::kUnknown) return Outcome::kNeedsVerdict;
   if (step_->signature->verdict == Verdict::kRunNow) return Outcome::kRunNow;

@@ -9,6 +9,7 @@ namespace torchy {
 using torch::jit::Stack;
 
 inline void claim_if_due();  // in claim.h
+inline bool claims_are_due();
 
 template <typename F>
 inline void each_tensor(const c10::IValue& value, const F& f) {
@@ -48,7 +49,7 @@ inline void settle_memory(const c10::StorageImpl& written, Reason reason, const 
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
     for (auto& session : registry().sessions)
-      if (reads(&session->trace) || reads(session->running.get())) sessions.push_back(session);
+      if (reads(session->trace.get()) || reads(session->running.get())) sessions.push_back(session);
   }
   for (auto& session : sessions)
     flush(*session, session == this_session ? reason : Reason::kOtherThread, text);
@@ -138,7 +139,7 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
       auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
       std::lock_guard<std::mutex> lock(registry().mutex);
       for (auto& session : registry().sessions) {
-        for (Trace* trace : {&session->trace, session->running.get()}) {
+        for (Trace* trace : {session->trace.get(), session->running.get()}) {
           int slot = trace ? trace->find_slot(storage) : -1;
           if (slot < 0 || !trace->slots[slot].pending()) continue;
           give_bit(impl);
@@ -177,6 +178,7 @@ inline Node* root_of(Session& session) {
     root->id = static_cast<int64_t>(registry().nodes.size());
     registry().nodes.push_back(root.get());
   }
+  session.root = root.get();
   return root.get();
 }
 
@@ -291,7 +293,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     bool too_long = false;
     {
       std::lock_guard<std::mutex> lock(registry().mutex);
-      Trace& trace = session->trace;
+      Trace& trace = *session->trace;
       if (trace.path.empty()) trace.state = state;
       if (session->too_large()) {
         outcome = Outcome::kFull;

@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <typeinfo>
 
 #include "hooks.h"
 #include "layout.h"
@@ -28,15 +29,54 @@ namespace torchy {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
 
-// A storage that a trace reads or writes, held weakly until the
-// flush. Either way its address cannot be reused while the slot lives.
+struct Trace;
+
+// The storage of a pending result. It tells its slot when the program lets go of it, and is like
+// any other once it has its values.
+class PendingStorage final : public c10::StorageImpl {
+ public:
+  PendingStorage(size_t bytes, Trace& trace, int slot);
+  ~PendingStorage() override { forget(); }
+  void release_resources() override {
+    forget();
+    StorageImpl::release_resources();
+  }
+
+  // Its slot in a trace, -1 if that is not where it belongs. Call with the mutex held.
+  int slot_in(const Trace& trace) const { return trace_.load() == &trace ? slot_ : -1; }
+  void settled() { trace_ = nullptr; }  // the same
+
+ private:
+  void forget();
+  std::atomic<Trace*> trace_;
+  int slot_;
+};
+
+// The tensor that a recorded op returned. The same.
+class PendingTensor final : public c10::TensorImpl {
+ public:
+  PendingTensor(c10::Storage&& storage, const Layout& layout, Trace& trace, int slot);
+  ~PendingTensor() override { forget(); }
+  void release_resources() override {
+    forget();
+    TensorImpl::release_resources();
+  }
+  void settled() { trace_ = nullptr; }  // call with the mutex held
+
+ private:
+  void forget();
+  std::atomic<Trace*> trace_;
+  int slot_;
+};
+
+// A storage that a trace reads or writes; nothing here keeps the program's storage alive.
 struct Slot {
-  c10::StorageImpl* storage = nullptr;
-  std::optional<WeakStorage> weak;
-  c10::Storage held;              // while a flush runs, if it is pending
-  c10::intrusive_ptr<Kept> kept;  // of what is only read
-  const char* given = nullptr;    // where an input's memory lay when it was recorded
-  c10::DataPtr memory;            // of a pending storage: set aside, or made by the flush
+  c10::StorageImpl* storage = nullptr;  // null once a result's is gone
+  PendingTensor* tensor = nullptr;      // of a result, while it is there
+  std::optional<WeakStorage> weak;      // of an input, whose address cannot be reused meanwhile
+  c10::intrusive_ptr<Kept> kept;        // of what is only read
+  const char* given = nullptr;          // where an input's memory lay when it was recorded
+  c10::DataPtr memory;                  // of a pending storage: set aside, or made by the flush
   size_t bytes = 0;
   int last_view = -1;
   bool created = false, written = false, live = true;
@@ -47,15 +87,9 @@ struct Slot {
     return storage->nbytes() == bytes &&
            storage->data_ptr().get() == (pending() ? nullptr : static_cast<const void*>(given));
   }
-  bool reachable() const { return weak->use_count() > 0; }
+  // Call with the mutex held.
+  bool reachable() const { return weak ? weak->use_count() > 0 : storage != nullptr; }
   void* address() const { return kept ? kept->memory.get() : memory.get(); }
-};
-
-struct View {
-  int slot, previous;  // previous view of the same slot
-  size_t at;           // in Trace::words: offset, sizes, strides
-  uint8_t rank;
-  c10::ScalarType dtype;
 };
 
 // What Python sees of a slot during a flush.
@@ -82,8 +116,7 @@ struct Trace {
   std::vector<View> views;
   std::vector<int64_t> words;
   std::vector<int64_t> numbers;  // raw bits
-  ska::flat_hash_map<c10::StorageImpl*, int> slot_of;
-  Bearers bearers;
+  Bearers bearers;               // beside results, which are known to their slots
   ProcessState state;
   std::optional<Precision> precision;  // if it has calls
   size_t large_bytes = 0;              // since the memory kept alive was last weighed
@@ -91,7 +124,6 @@ struct Trace {
   size_t input_bytes = 0;              // of slots that are not created here
   std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
   std::vector<uint8_t> flags;          // by slot
-  std::vector<int64_t> ids;            // of the path's nodes
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = -1;                 // that is being run
   int64_t serial = 0;                  // of the flush, in its session
@@ -100,19 +132,38 @@ struct Trace {
   std::vector<int64_t> times;          // nanoseconds, by step of the program
   int64_t called = 0;                  // nanoseconds that calls of torch's ops took
 
-  // As long as the last one was, most traces are again.
-  void reserve_as(const Trace& other) {
-    path.reserve(other.path.size());
-    slots.reserve(other.slots.size());
-    views.reserve(other.views.size());
-    words.reserve(other.words.size());
-    numbers.reserve(other.numbers.size());
-    slot_of.reserve(other.slots.size());
+  // Empty again, with the room that it has: as long as the last one was, most traces are again.
+  // What it held is dropped: call without the mutex.
+  void clear() {
+    path.clear();
+    slots.clear();
+    views.clear();
+    words.clear();
+    numbers.clear();
+    bearers.tensors.clear();
+    precision.reset();
+    large_bytes = peak = input_bytes = indexed_ = 0;
+    addresses.clear();
+    flags.clear();
+    at = called = 0;
+    script = -1;
+    program = nullptr;
+    seen = false;
+    times.clear();
+    inputs_.clear();
   }
 
-  int find_slot(c10::StorageImpl* storage) const {
-    auto found = slot_of.find(storage);
-    return found == slot_of.end() ? -1 : found->second;
+  // Call with the mutex held, as for all that is here until a flush has begun.
+  int find_slot(c10::StorageImpl* storage) {
+    if (slots.empty() || !storage->has_materializer()) return -1;
+    if (typeid(*storage) == typeid(PendingStorage)) {
+      const int slot = static_cast<PendingStorage*>(storage)->slot_in(*this);
+      if (slot >= 0) return slot;
+    }
+    for (; indexed_ < slots.size(); ++indexed_)
+      if (slots[indexed_].weak) inputs_[slots[indexed_].storage] = static_cast<int>(indexed_);
+    const auto found = inputs_.find(storage);
+    return found == inputs_.end() ? -1 : found->second;
   }
 
   // Looks at the views made of a slot last; a view not found again is just another view.
@@ -152,6 +203,10 @@ struct Trace {
       if (reachable) eager += slot.bytes;
     }
   }
+
+ private:
+  ska::flat_hash_map<c10::StorageImpl*, int> inputs_;  // of the first slots
+  size_t indexed_ = 0;                                 // how many
 };
 
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
@@ -181,8 +236,10 @@ struct Session {
   int64_t origin = -1;  // of the place where the next trace begins; -1: ask
   Log log;
   Balance balance;
-  Trace trace;
+  std::shared_ptr<Trace> trace = std::make_shared<Trace>();
+  std::shared_ptr<Trace> spare;             // the last one, empty
   std::shared_ptr<Trace> running;           // being flushed, or left by a flush that failed
+  Node* root = nullptr;                     // where the next trace begins, if that is known
   std::thread::id flusher;                  // nobody: the default value
   std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
   std::optional<PrecisionFor> precision;
@@ -192,25 +249,25 @@ struct Session {
   int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
           views = 0, repeated = 0;
 
-  bool too_long() const { return trace.path.size() >= max_ops; }
+  bool too_long() const { return trace->path.size() >= max_ops; }
 
   // Whether the trace keeps too much memory alive. Asked before an op is recorded: what the last
   // one's result replaces is gone by then.
   bool too_large() {
-    if (trace.large_bytes < kNoticed && trace.path.size() % 64 != 0) return false;
-    trace.large_bytes = 0;
+    if (trace->large_bytes < kNoticed && trace->path.size() % 64 != 0) return false;
+    trace->large_bytes = 0;
     // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
     const size_t needed = weigh();
-    return needed > trace.peak + allowance(trace) / 2;
+    return needed > trace->peak + allowance(*trace) / 2;
   }
 
   // Whether the trace keeps much that eager would have let go of by now: an op that is about to
   // run by itself may want as much.
   bool keeps_much() const {
-    if (trace.input_bytes <= allowance(trace) / 2) return false;
+    if (trace->input_bytes <= allowance(*trace) / 2) return false;
     size_t needed = 0, eager = 0;
-    trace.weigh(needed, eager);
-    return needed > eager + allowance(trace) / 2;
+    trace->weigh(needed, eager);
+    return needed > eager + allowance(*trace) / 2;
   }
 
   // By how much a flush may exceed what eager would have held.
@@ -219,8 +276,8 @@ struct Session {
   // The bytes that a flush would need now; what eager would hold counts towards its peak.
   size_t weigh() {
     size_t needed = 0, eager = 0;
-    trace.weigh(needed, eager);
-    trace.peak = std::max(trace.peak, eager);
+    trace->weigh(needed, eager);
+    trace->peak = std::max(trace->peak, eager);
     return needed;
   }
 
@@ -293,7 +350,7 @@ inline std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, 
   *pending = false;
   for (auto& session : registry().sessions) {
     bool here = false;
-    for (Trace* trace : {&session->trace, session->running.get()}) {
+    for (Trace* trace : {session->trace.get(), session->running.get()}) {
       if (!trace) continue;
       int slot = trace->find_slot(storage);
       if (slot < 0) continue;
@@ -346,26 +403,72 @@ inline void watch(c10::StorageImpl& storage) {
 
 inline c10::DataPtr no_memory() { return c10::DataPtr(nullptr, c10::Device(c10::kCPU)); }
 
+inline constexpr auto kPendingKeys =
+    c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) |
+    c10::DispatchKeySet(kBit);
+
+inline PendingStorage::PendingStorage(size_t bytes, Trace& trace, int slot)
+    : StorageImpl(use_byte_size_t(),
+                  c10::SymInt(c10::SymInt::UNCHECKED, static_cast<int64_t>(bytes)), no_memory(),
+                  c10::GetCPUAllocator(), /*resizable=*/true),
+      trace_(&trace),
+      slot_(slot) {
+  set_materializer(&on_access);
+}
+
+inline void PendingStorage::forget() {
+  if (!trace_.load(std::memory_order_relaxed)) return;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  if (Trace* trace = trace_.exchange(nullptr))
+    trace->slots[static_cast<size_t>(slot_)].storage = nullptr;
+}
+
+inline PendingTensor::PendingTensor(c10::Storage&& storage, const Layout& layout, Trace& trace,
+                                    int slot)
+    : TensorImpl(std::move(storage), kPendingKeys, c10::scalarTypeToTypeMeta(layout.dtype)),
+      trace_(&trace),
+      slot_(slot) {
+  constexpr size_t kInline = 3;  // dimensions, up to which there are no other flags
+  if (layout.contiguous && layout.sizes.size() <= kInline) {
+    sizes_and_strides_.set_sizes(layout.sizes);
+    std::copy(layout.strides.begin(), layout.strides.end(), sizes_and_strides_.strides_data());
+    numel_ = layout.elements;
+    is_contiguous_ = is_non_overlapping_and_dense_ = true;
+  } else {
+    set_sizes_and_strides(layout.sizes, layout.strides);
+  }
+}
+
+// Its storage goes with it, mostly: one lock serves both.
+inline void PendingTensor::forget() {
+  if (!trace_.load(std::memory_order_relaxed)) return;
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  Trace* trace = trace_.exchange(nullptr);
+  if (!trace) return;
+  Slot& slot = trace->slots[static_cast<size_t>(slot_)];
+  slot.tensor = nullptr;
+  auto* storage = unsafe_storage().unsafeGetStorageImpl();
+  if (storage != slot.storage || !storage) return;
+  auto only = c10::intrusive_ptr<c10::StorageImpl>::reclaim(storage);
+  if (only.use_count() == 1 && only.weak_use_count() == 1) {
+    slot.storage = nullptr;
+    static_cast<PendingStorage*>(storage)->settled();
+  }
+  only.release();
+}
+
+// The result that a slot is created for; its view is up to the caller.
 inline at::Tensor pending_tensor(Trace& trace, const Layout& layout) {
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(layout.bytes)),
-      no_memory(), c10::GetCPUAllocator(), /*resizable=*/true);
-  storage->set_materializer(&on_access);
-  int index = static_cast<int>(trace.slots.size());
+  const int index = static_cast<int>(trace.slots.size());
   Slot& slot = trace.slots.emplace_back();
+  auto storage = c10::make_intrusive<PendingStorage>(layout.bytes, trace, index);
   slot.storage = storage.get();
-  slot.weak.emplace(storage);
   slot.bytes = layout.bytes;
   slot.created = true;
-  trace.slot_of.emplace(storage.get(), index);
-  trace.add_view(index, 0, layout.sizes, layout.strides, layout.dtype);
-  auto keys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}) |
-              c10::DispatchKeySet(kBit);
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(std::move(storage)), keys,
-                                                         c10::scalarTypeToTypeMeta(layout.dtype));
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(layout.sizes, layout.strides);
-  trace.bearers.add(tensor.getIntrusivePtr());
-  return tensor;
+  auto tensor = c10::make_intrusive<PendingTensor>(
+      c10::Storage(c10::intrusive_ptr<c10::StorageImpl>(std::move(storage))), layout, trace, index);
+  slot.tensor = tensor.get();
+  return at::Tensor(c10::intrusive_ptr<c10::TensorImpl>(std::move(tensor)));
 }
 
 // An input's values become pending too: its memory is set aside, its only tensor gets the bit.
@@ -386,19 +489,17 @@ inline int claim_flush(Session& session, bool wait) {
   const auto me = std::this_thread::get_id(), nobody = std::thread::id();
   for (;;) {
     if (session.flusher == me) return 2;
-    if (!session.running && session.trace.path.empty()) return 0;
+    if (!session.running && session.trace->path.empty()) return 0;
     if (session.flusher == nobody && !all.held_up(me)) break;
     if (!wait) return 3;
     all.flushed->wait(lock);
   }
   session.flusher = me;
   if (session.running) return 1;
-  session.running = std::make_shared<Trace>(std::move(session.trace));
-  session.trace = Trace();
-  session.trace.reserve_as(*session.running);
+  if (!session.spare) session.spare = std::make_shared<Trace>();
+  session.running = std::exchange(session.trace, std::move(session.spare));
   ++session.flushes;
   session.running->serial = session.flushes;
-  for (Node* node : session.running->path) session.running->ids.push_back(node->id);
   return 1;
 }
 
@@ -427,7 +528,7 @@ inline void let_flushes_go() {
   all.flushed->notify_all();
 }
 
-// What the program can still reach now is live, and held until the flush is finished.
+// What the program can still reach now is live. Call with the mutex held.
 inline void find_live(Trace& trace, size_t allowance) {
   size_t needed = 0, eager = 0;
   trace.weigh(needed, eager);
@@ -435,8 +536,7 @@ inline void find_live(Trace& trace, size_t allowance) {
   trace.addresses.reserve(trace.slots.size());  // all or nothing
   trace.flags.reserve(trace.slots.size());
   for (Slot& slot : trace.slots) {
-    if (slot.pending()) slot.held = c10::Storage(slot.weak->lock());
-    slot.live = slot.pending() ? static_cast<bool>(slot.held) : slot.reachable();
+    slot.live = slot.reachable();
     trace.addresses.push_back(reinterpret_cast<int64_t>(slot.address()));
     trace.flags.push_back((slot.created ? kCreated : 0) | (slot.written ? kWritten : 0) |
                           (slot.live ? kLive : 0));
@@ -468,7 +568,10 @@ inline int begin_flush(Session& session, bool wait) {
   if (claimed != 1) return claimed;
   try {
     Trace& trace = *session.running;
-    if (trace.flags.empty()) find_live(trace, session.allowance(trace));
+    if (trace.flags.empty()) {
+      std::lock_guard<std::mutex> lock(registry().mutex);
+      find_live(trace, session.allowance(trace));
+    }
     const auto now = ProcessState::now();
     if (!(now == trace.state)) {
       session.outer_state = now;
@@ -483,22 +586,29 @@ inline int begin_flush(Session& session, bool wait) {
   return claimed;
 }
 
+using Inputs = c10::SmallVector<c10::intrusive_ptr<c10::StorageImpl>, 16>;
+
 // The memory of a trace's slots becomes that of their storages, which nothing pends on any more
-// (unless on another trace). Call with the mutex held.
-inline void settle_trace(Trace& trace,
-                         const std::vector<c10::intrusive_ptr<c10::StorageImpl>>& storages) {
-  for (size_t i = 0; i < storages.size(); ++i) {
-    if (!storages[i]) continue;
-    c10::StorageImpl& storage = *storages[i];
+// (unless on another trace). `inputs`: a reference to each slot's storage, if it is an input. Call
+// with the mutex held.
+inline void settle_trace(Trace& trace, const Inputs& inputs) {
+  for (size_t i = 0; i < trace.slots.size(); ++i) {
     Slot& slot = trace.slots[i];
-    if (slot.pending()) {
-      if (slot.as_recorded()) storage.set_data_ptr_noswap(std::move(slot.memory));
-    } else {
-      Kept::give_back(storage, slot.kept);
+    if (slot.tensor) {
+      take_bit(*slot.tensor);
+      slot.tensor->settled();
     }
+    c10::StorageImpl* storage = slot.weak ? inputs[i].get() : slot.storage;
+    if (!storage) continue;
+    if (!slot.pending()) {
+      Kept::give_back(*storage, slot.kept);
+    } else if (slot.as_recorded()) {
+      storage->set_data_ptr_noswap(std::move(slot.memory));
+    }
+    if (slot.created) static_cast<PendingStorage*>(storage)->settled();
     bool pending = false;
-    if (storage.has_materializer() && holders(&storage, &pending).empty())
-      storage.clear_materializer();
+    if (storage->has_materializer() && holders(storage, &pending).empty())
+      storage->clear_materializer();
   }
 }
 
@@ -507,14 +617,14 @@ inline void settle_trace(Trace& trace,
 inline int64_t finish_flush(Session& session, int64_t origin) {
   std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped without the mutex, as here
-  std::vector<c10::intrusive_ptr<c10::StorageImpl>> storages;
+  Inputs inputs;
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
     trace = session.running;
   }
   if (!trace) return -1;
   restore_state(session);
-  for (Slot& slot : trace->slots) storages.push_back(slot.weak->lock());
+  for (Slot& slot : trace->slots) inputs.push_back(slot.weak ? slot.weak->lock() : nullptr);
   for (;;) {
     std::vector<WeakTensor> bearers;
     {
@@ -523,9 +633,11 @@ inline int64_t finish_flush(Session& session, int64_t origin) {
       bearers.swap(trace->bearers.tensors);
       if (bearers.empty()) {  // else views may have been made meanwhile
         session.running.reset();
-        settle_trace(*trace, storages);
+        settle_trace(*trace, inputs);
         for (auto& tensor : tensors) take_bit(*tensor);
         session.origin = origin;
+        const auto root = registry().roots.find(origin);
+        session.root = root == registry().roots.end() ? nullptr : root->second.get();
         session.flusher = std::thread::id();
         registry().flushed->notify_all();
         return trace->called;

@@ -48,6 +48,7 @@ struct OpInfo {
   bool allocates = false;            // a result is no alias of an argument
   OpClass op_class = OpClass::kUnknown;
   bool pointwise = false;
+  bool typed = false;  // it arrives unboxed, see typed.h
   LayoutRule rule = LayoutRule::kLearn;
   const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place
@@ -58,6 +59,8 @@ struct OpInfo {
     return has(runtime_numbers, argument) && !(has(unless_one, argument) && is_one(value));
   }
   bool written(size_t argument) const { return has(writes | hidden_writes, argument); }
+  bool may_be_runtime(size_t argument) const { return has(runtime_numbers, argument); }
+  bool minds_one(size_t argument) const { return has(unless_one, argument); }
 
  private:
   static bool is_one(const c10::IValue& value) {
@@ -95,6 +98,8 @@ struct Layout {
   c10::SmallVector<int64_t, 5> sizes, strides;
   c10::ScalarType dtype = c10::ScalarType::Undefined;  // Undefined: no tensor
   size_t bytes = 0;
+  int64_t elements = 0;
+  bool contiguous = false;
 
   bool same_as(const Layout& other) const {
     return sizes == other.sizes && strides == other.strides && dtype == other.dtype;
@@ -165,6 +170,46 @@ struct Script {
   }
 };
 
+// A strided window on a slot's memory.
+struct View {
+  int slot, previous;  // previous view of the same slot
+  size_t at;           // in Trace::words: offset, sizes, strides
+  uint8_t rank;
+  c10::ScalarType dtype;
+};
+
+// An op at a place with operands of just these sizes: all that is compared when it comes again, and
+// all that it then adds to the trace. See expect.h.
+struct Expectation {
+  // What is known of an operand.
+  struct Operand {
+    enum From : uint8_t {
+      kKnown,
+      kNew,
+      kAgain
+    };  // a slot of the trace, of this operand, of another
+    uint64_t keys;  // of its dispatch, exactly
+    c10::ScalarType dtype;
+    From from;
+    bool written, requires_grad, inference;
+    bool adds_view;   // else it is one of the trace's
+    bool any_offset;  // nothing else of this op is on its storage
+    uint8_t rank;
+    int slot, view;
+    int64_t offset;
+    size_t layout;  // where in layouts
+  };
+  Node* node = nullptr;  // where it leads to
+  std::vector<Operand> operands;
+  std::vector<int64_t> layouts;  // sizes and strides of the operands
+  std::vector<View> views;       // that are added
+  std::vector<int64_t> words;    // the same
+  std::vector<Layout> results;   // that are fresh
+  size_t result_bytes = 0;
+  bool floating = false;  // dtypes that any number fits that fits a float32
+  bool harmless = false;  // the numbers that are part of the place fit any dtype
+};
+
 struct Node {
   int64_t id = 0;
   Step* step = nullptr;  // none at a root
@@ -172,7 +217,9 @@ struct Node {
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor
   std::vector<std::unique_ptr<Step>> children;
   Step* last = nullptr;
-  std::vector<std::shared_ptr<Script>> scripts;  // of flushes that ended here
+  std::vector<std::shared_ptr<Script>> scripts;            // of flushes that ended here
+  std::vector<std::unique_ptr<Expectation>> expectations;  // of ops that come next
+  Expectation* expected = nullptr;                         // the one met last
 
   Step* find(const Words& key) {
     if (last && last->key == key) return last;

@@ -1,0 +1,69 @@
+"""One whole program, in a process of its own, eagerly or under Torchy: first run, steady speed, peak memory; prints JSON.
+
+A session a step, as a cell is. What it takes once for a process, the first session, comes before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.programs import PROGRAMS
+
+STEPS = 12  # whose memory counts
+STEADY = 40
+
+
+def status(field: str) -> int:
+    """Return bytes of what the kernel tells of this process."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{field}:")[2].split()[0]) * 1024
+
+
+def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
+    """Return what one program takes: seconds, and bytes above those that are there when it begins."""
+    found: dict[str, Any] = {}
+
+    def region() -> AbstractContextManager[object]:
+        if not lazily:
+            return nullcontext()
+        import torchy
+
+        return torchy.lazy(memory_pool=pool)
+
+    start = time.perf_counter()
+    with region():
+        torch.ones(2).add_(1).sum().item()
+    found["start"] = time.perf_counter() - start
+    torch.manual_seed(0)
+    step = PROGRAMS[name]()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    resident = status("VmRSS")
+    results, times = [], []
+    for _ in range(STEPS + STEADY):
+        start = time.perf_counter()
+        with region() as session:
+            results.append(step())
+        times.append(time.perf_counter() - start)
+        if len(times) == 1 and lazily:
+            counters = session.counters  # type: ignore[union-attr]
+            found |= {"ops": counters["recorded"] + counters["run_now"], "signatures": counters["policy_calls"]}
+        if len(times) == STEPS:
+            found["peak"] = status("VmHWM") - resident
+    return found | {"first": times[0], "steady": median(times[STEPS:]), "results": results}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program", choices=PROGRAMS)
+    parser.add_argument("--lazily", action="store_true")
+    parser.add_argument("--no-pool", action="store_true")
+    options = parser.parse_args()
+    print(json.dumps(measure(options.program, options.lazily, not options.no_pool)))
