@@ -3,14 +3,17 @@
 #
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
-#   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt
-#   make fuzz    random programs against eager, MINUTES=5 of them: what differs as runnable code, and what was covered
-#   make bench   the microbenchmarks against eager, TorchScript and torch.compile: a table, and build/bench.json
+#   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
+#                with SAMPLES=2 of each op, dtype and form, 20 minutes
+#   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
+#                what was covered
+#   make bench   all benchmarks, or SUITE=chains, recording or memory: tables, and build/bench.json
+#   make bench-check    two runs of them compared, OLD=a.json NEW=b.json: fails if anything became slower
 #   make lint    ruff, mypy, clang-format
 #   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test tools walker lint bench conformance fuzz
+.PHONY: demo test tools walker lint bench bench-check conformance fuzz
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -18,6 +21,9 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/.ready
 MINUTES := 5
+PROGRAMS :=
+SAMPLES :=
+SUITE :=
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
@@ -39,15 +45,18 @@ walker: $(READY)
 
 conformance: $(READY)
 	@.ci/need g++
-	$(BIN)/python tests/conformance
+	$(BIN)/python tests/conformance $(if $(SAMPLES),--samples $(SAMPLES))
 
 fuzz: $(READY)
 	@.ci/need g++
-	$(BIN)/python tests/fuzz --minutes $(MINUTES)
+	$(BIN)/python tests/fuzz $(if $(PROGRAMS),--programs $(PROGRAMS),--minutes $(MINUTES))
 
 bench: $(READY)
 	@.ci/need g++ headers
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(SUITE),--suite $(SUITE))
+
+bench-check: $(READY)
+	$(BIN)/python -m benchmarks.check $(OLD) $(NEW)
 
 lint: $(READY)
 	$(BIN)/ruff check .

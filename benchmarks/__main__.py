@@ -1,4 +1,8 @@
-"""Runs all microbenchmarks, each case in a fresh process; prints a table and writes build/bench.json."""
+"""Runs the benchmarks, each case in a fresh process; prints tables and writes build/bench.json.
+
+Suites: ``chains`` (the paper's microbenchmark, against TorchScript and torch.compile), ``recording`` (what recording and
+flushing cost), ``memory`` (whole programs in fresh processes: first run, steady speed, peak memory).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,13 @@ from typing import Any
 
 from benchmarks.chains import LENGTHS, SIZES
 from benchmarks.measure import ROUND_CALLS, machine
+from benchmarks.programs import PROGRAMS
+from benchmarks.tables import case_table, memory_table, recording_tables
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = "peer", "first call", "new size", "median", "vs eager", "of roofline", "equal"
+SUITES = ("chains", "recording", "memory")
+SECTIONS = ("schemas", "traces", "sessions", "looks")
+MEMORY_ROUNDS = 3
 
 
 def run_json(*command: str) -> Any:
@@ -33,68 +41,62 @@ def run_json(*command: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def duration(seconds: float) -> str:
-    """Return a time with three digits: ``24.3 µs``."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
-            value = seconds / scale
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table as text: names to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            text.rjust(width) if column else text.ljust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
+def chains(lengths: Sequence[int], sizes: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """Run the paper's chains, and print each as it is done."""
+    cases = []
+    for ops in lengths:
+        for size in sizes:
+            case = run_json("benchmarks.case", str(ops), str(size), "--seconds", str(seconds))
+            print(f"\n{case_table(case)}", flush=True)
+            cases.append(case)
+    print(
+        f"\nMedians of rounds by turns, each a loop of {ROUND_CALLS} calls or more. First call: in a fresh process with "
+        "empty caches, compiler imports included."
     )
-
-
-def case_table(case: dict[str, Any]) -> str:
-    """Return one case as text."""
-    lines = [list(COLUMNS)]
-    failures = []
-    for name, found in case["peers"].items():
-        if "failed" in found:
-            failures.append(f"{name} failed: {found['failed']}")
-            continue
-        lines.append(
-            [
-                name,
-                duration(found["first_call"]),
-                duration(found["new_size"]),
-                duration(found["median"]),
-                f"{found['ratio']:.2f}x",
-                f"{found['of_roofline']:.0%}",
-                "yes" if found["equal"] else f"no, {found['max_ulp']} ulp",
-            ]
-        )
-    title = (
-        f"{case['ops']} ops, {case['size']} x {case['size']}: {case['bytes'] / 1e6:.3g} MB must move,"
-        f" which a copy does in {duration(case['copy']['median'])}"
+    print(
+        "New size: the first call with operands 7/8 as long. Equal: all three results have eager's bits."
     )
-    return "\n".join([title, aligned(lines), *failures])
+    return cases
 
 
-def recording_table(recording: dict[str, Any]) -> str:
-    """Return what recording costs as text."""
-    lines = [["16 floats, µs per op", "op", "flush"]]
-    for name, found in recording.items():
-        flush = f"{found['flush_us']:.2f}" if found["flush_us"] > 0.01 else ""
-        lines.append([name, f"{found['op_us']:.2f}", flush])
-    return aligned(lines)
+def recording() -> dict[str, Any]:
+    """Run what measures recording, each section in a process of its own."""
+    found: dict[str, Any] = {}
+    for section in SECTIONS:
+        found |= run_json("benchmarks.recording", section)
+    print(f"\n{recording_tables(found)}", flush=True)
+    return found
+
+
+def memory(rounds: int = MEMORY_ROUNDS) -> dict[str, Any]:
+    """Run the whole programs, eagerly and under Torchy by turns; of each figure the lowest counts."""
+    found: dict[str, Any] = {}
+    for name in PROGRAMS:
+        runs: dict[str, list[dict[str, Any]]] = {"eager": [], "torchy": []}
+        for _ in range(rounds):
+            runs["eager"].append(run_json("benchmarks.memory", name))
+            runs["torchy"].append(run_json("benchmarks.memory", name, "--lazily"))
+        results = [run["results"] for both in runs.values() for run in both]
+        found[name] = {
+            way: {
+                figure: min(run[figure] for run in same)
+                for figure in same[0]
+                if figure != "results"
+            }
+            for way, same in runs.items()
+        }
+        found[name]["equal"] = all(result == results[0] for result in results)
+    print(f"\n{memory_table(found)}", flush=True)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks that the command line selects (all of them)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--ops", type=int, nargs="*", default=LENGTHS)
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of rounds, per case")
+    parser.add_argument("--suite", nargs="*", choices=SUITES, default=SUITES)
+    parser.add_argument("--ops", type=int, nargs="*", default=LENGTHS, help="lengths of chains")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="sizes of chains")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of rounds, per chain")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args(arguments)
 
@@ -102,27 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     subprocess.run([sys.executable, "-m", "torchy", "build"], check=True)
     here = machine()
     print("\n".join(facts(here)), flush=True)
-    cases = []
-    for ops in options.ops:
-        for size in options.sizes:
-            case = run_json(
-                "benchmarks.case", str(ops), str(size), "--seconds", str(options.seconds)
-            )
-            print(f"\n{case_table(case)}", flush=True)
-            cases.append(case)
-    recording = run_json("benchmarks.recording")
-    print(f"\n{recording_table(recording)}\n")
-    print(
-        f"Medians of rounds by turns, each a loop of {ROUND_CALLS} calls or more. First call: in a fresh process with "
-        "empty caches, compiler imports included."
-    )
-    print(
-        "New size: the first call with operands 7/8 as long. Equal: all three results have eager's bits."
-    )
+    result: dict[str, Any] = {"machine": here}
+    if "chains" in options.suite:
+        result["chains"] = chains(options.ops, options.sizes, options.seconds)
+    if "recording" in options.suite:
+        result["recording"] = recording()
+    if "memory" in options.suite:
+        result["memory"] = memory()
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    result = {"machine": here, "chains": cases, "recording": recording}
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"All figures: {options.output}")
+    print(f"\nAll figures: {options.output}")
 
 
 def facts(here: dict[str, Any]) -> Iterable[str]:

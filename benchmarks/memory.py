@@ -31,7 +31,7 @@ def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
     """Return what one program takes: seconds, and bytes above those that are there when it begins."""
     found: dict[str, Any] = {}
 
-    def region() -> AbstractContextManager[object]:
+    def region() -> AbstractContextManager[Any]:
         if not lazily:
             return nullcontext()
         import torchy
@@ -52,9 +52,10 @@ def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
         with region() as session:
             results.append(step())
         times.append(time.perf_counter() - start)
-        if len(times) == 1 and lazily:
-            counters = session.counters  # type: ignore[union-attr]
-            found |= {"ops": counters["recorded"] + counters["run_now"], "signatures": counters["policy_calls"]}
+        if len(times) == 1 and session is not None:
+            counters = session.counters
+            ops = counters["recorded"] + counters["run_now"]
+            found |= {"ops": ops, "signatures": counters["policy_calls"]}
         if len(times) == STEPS:
             found["peak"] = status("VmHWM") - resident
     return found | {"first": times[0], "steady": median(times[STEPS:]), "results": results}

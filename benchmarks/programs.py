@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-Step = Callable[[], object]
+Step = Callable[[], float]
 
 
 def attention() -> Step:
@@ -19,7 +19,7 @@ def attention() -> Step:
         scores = q @ k.transpose(1, 2) * 64**-0.5
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         weights = weights / weights.sum(-1, keepdim=True)
-        return (weights @ v).sum().item()
+        return float((weights @ v).sum().item())
 
     return step
 
@@ -97,14 +97,16 @@ def mandelbrot() -> Step:
 
 def mlp() -> Step:
     """A training step of a small network, with Adam."""
-    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+    model = nn.Sequential(
+        nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     x, target = torch.randn(128, 64), torch.randint(10, (128,))
 
     def step() -> float:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), target)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.item()
 
@@ -125,7 +127,7 @@ def lstm() -> Step:
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
         loss = h.square().mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for weight in (inner, outer, bias):
                 assert weight.grad is not None
@@ -163,7 +165,7 @@ def conv_net() -> Step:
     def step() -> float:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), target)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss.item()
 

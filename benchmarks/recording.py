@@ -62,7 +62,9 @@ SCHEMAS: Mapping[str, str] = {
 
 def body_of(statement: str) -> Body:
     """Return a function that runs a statement so many times on small tensors, and drops all but the last result."""
-    lines = f"def run():\n    c = a\n    for _ in range({OPS}):\n        {statement}\n    return c\n"
+    lines = (
+        f"def run():\n    c = a\n    for _ in range({OPS}):\n        {statement}\n    return c\n"
+    )
     names: dict[str, Any] = {
         "torch": torch,
         "a": torch.rand(SMALL),

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import __main__ as command
-from benchmarks import case, measure
+from benchmarks import case, check, measure, programs, tables
 from benchmarks.chains import LENGTHS, OPERANDS, bytes_to_move, chain, look, operands
 from benchmarks.peers import Peer, peers
 
@@ -69,8 +68,48 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_measured(monkeypatch):
     monkeypatch.setattr(measure, "WARM_UP_SECONDS", 0)
     found = case.measure(8, 16, seconds=0)
     assert json.loads(json.dumps(found)) == found
-    table = command.case_table(found)
+    table = tables.case_table(found)
     assert "broken failed: RuntimeError: no compiler" in table
     [eager] = [line.split() for line in table.splitlines() if line.startswith("eager")]
     assert "1.00x" in eager
     assert eager[-1] == "yes"
+
+
+def test_runs_are_compared_by_what_they_are_against_eager():
+    def run(share, speed, peak):
+        return {
+            "recording": {
+                "schemas": {"add": {"share": share, "eager_ns": 9.0}},
+                "looks": [{"compute": "softmax", "look": "item()", "speed": speed}],
+            },
+            "memory": {
+                "mlp": {
+                    "eager": {"first": 1.0, "steady": 1.0},
+                    "torchy": {"first": 1.0, "steady": 1.0, "peak": peak},
+                }
+            },
+        }
+
+    lines, worse = check.compare(run(0.5, 1.0, 100), run(0.5, 1.0, 100))
+    assert (lines, worse) == ([], 0)
+    lines, worse = check.compare(run(0.5, 1.0, 100), run(0.6, 2.0, 120))
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("schemas: add", "worse"),
+        ("softmax, item()", "better"),
+        ("mlp: peak", "worse"),
+    ]
+    assert worse == 2
+
+
+@pytest.mark.parametrize("name", programs.PROGRAMS)
+def test_programs_compute_the_same_under_torchy(name):
+    import torchy
+
+    def steps():
+        torch.manual_seed(0)
+        step = programs.PROGRAMS[name]()
+        return [step() for _ in range(2)]
+
+    eager = steps()
+    with torchy.lazy():
+        assert steps() == eager

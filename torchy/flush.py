@@ -13,7 +13,7 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
-from torchy.record.native import Repeat, Walker
+from torchy.record.native import Repeat, Unplanned, Walker
 from torchy.report import ReportBuilder
 from torchy.report.records import Tier
 from torchy.run.execute import Execution, bytes_moved, fused_views, layouts
@@ -101,7 +101,8 @@ class Script:
         """Write the report's record of a flush that the walker has run by itself."""
         recording = Recording(self.entry.trace, repeat.words, repeat.numbers, repeat.times)
         seconds = repeat.nanoseconds * 1e-9
-        self._tell(builder, recording, seconds, repeat.bytes_saved, repeat.held_bytes)
+        by_op = isinstance(repeat.origin, Unplanned)
+        self._tell(builder, recording, seconds, repeat.bytes_saved, repeat.held_bytes, by_op)
 
     def _tell(
         self,
@@ -110,6 +111,7 @@ class Script:
         seconds: float,
         saved: int,
         held: int,
+        by_op: bool = False,
     ) -> None:
         entry = self.entry
         if not builder.told.issuperset(entry.kernel_ids):
@@ -125,7 +127,7 @@ class Script:
             kernels=entry.kernel_ids,
             layouts=recording.layouts,
             numbers=recording.numbers,
-            step_seconds=functools.partial(self._step_seconds, recording.times),
+            step_seconds=functools.partial(self._step_seconds, recording.times, by_op),
             held_bytes=held,
         )
 
@@ -149,13 +151,16 @@ class Script:
                 source = functools.partial(_loop_nest, step.form, self.numerics)
                 builder.kernel(kernel_id, source=source)
 
-    def _step_seconds(self, times: bytes) -> tuple[float, ...]:
+    def _step_seconds(self, times: bytes, by_op: bool) -> tuple[float, ...]:
         """Return what each step of the plan took, interpreted or as a kernel."""
         steps = self.entry.plan.steps
         step_of = {op: index for index, step in enumerate(steps) for op in ops_of(step)}
         seconds = [0.0] * len(steps)
-        for op, nanoseconds in zip(self.program.ops(), memoryview(times).cast("q"), strict=False):
-            seconds[step_of[op]] += nanoseconds * 1e-9
+        words = memoryview(times).cast("q")
+        ops = range(len(words)) if by_op else self.program.ops()
+        for op, nanoseconds in zip(ops, words, strict=False):
+            if op in step_of:  # else it was not known yet that nobody needs it
+                seconds[step_of[op]] += nanoseconds * 1e-9
         return tuple(seconds)
 
     def bytes_moved(self, recording: Recording) -> int:

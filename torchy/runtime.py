@@ -38,6 +38,7 @@ from torchy.record.unseen import uncompiled, untraced
 from torchy.regions import Region, Regions
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.pace import tiny_op_seconds
+from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.session import Session
 from torchy.settings import Settings
@@ -51,6 +52,7 @@ class Ask(enum.IntEnum):
     CLASSIFY = 2
     PACE = 3
     PAUSE = 4
+    PLACES = 5
 
 
 CREATED, WRITTEN, LIVE, HEAVY = 1, 2, 4, 8  # a slot's flags; the walker's
@@ -74,6 +76,13 @@ _MODES = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.Dispatc
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
 
 
+def reason_in_words(reason: int, text: str) -> str:
+    """Return what the report says of a flush for one of the walker's reasons."""
+    if text in OP_READERS:
+        return OP_READERS[text]
+    return REASONS[reason].format(text or "memory access")
+
+
 class Runtime:
     """What the process has one of: the walker, what is known of places, plans and kernels."""
 
@@ -82,9 +91,11 @@ class Runtime:
         library_file = native.build(cache_dir)
         self.walker = Walker(library_file, self._answer, tiny_op_seconds(), recordable)
         self.places = Places(self.walker)
+        self.most_places = 40_000
         self.plans: LeastRecentlyUsed[tuple[Any, ...], Compiled] = LeastRecentlyUsed(4096)
         self.kernels = Kernels()
         self.sessions: dict[int, Session] = {}
+        self._reading = threading.RLock()  # while the walker's records become the report's
         self._switch = threading.RLock()  # while sessions come and go
         self._alive: list[weakref.ref[Session]] = []  # also those that are closed
         library = self.walker.library
@@ -97,9 +108,9 @@ class Runtime:
             self._note_registered,
             self.walker.hook,
         )
-        self.most_places = 40_000  # about 3 KB each, in the walker and here
         self._flushes: dict[int, Flush] = {}  # under way, by session
         self._variants: dict[tuple[Any, ...], int] = {}  # settings that change what a flush runs
+        self._settings_of: dict[int, Settings] = {}  # the inverse
         self._scripts: dict[int, Script] = {}  # that the walker runs by itself
         self._numbers = itertools.count(1)
         self._checks = os.environ.get("TORCHY_DEBUG") == "1"  # of each trace and plan
@@ -111,6 +122,16 @@ class Runtime:
             locks=self._locks,
             renew=self.kernels.forget_worker,
         )
+
+    @property
+    def most_places(self) -> int:
+        """How many places there may be before they are forgotten: about 4 KB each, in the walker and here."""
+        return self._most_places
+
+    @most_places.setter
+    def most_places(self, count: int) -> None:
+        self._most_places = count
+        self.walker.set_most_places(count)
 
     # sessions
 
@@ -148,11 +169,14 @@ class Runtime:
         """Record into a session; what was flushed under other settings is not repeated."""
         session.settings = settings
         key = (settings.numerics, settings.compile, settings.skip_dead)
-        variant = self._variants.setdefault(key, len(self._variants))
-        if session.asleep:  # a region that begins has woken it
-            self.walker.library.torchy_tune(session.id, variant)
-        else:
-            self.walker.record_into(session.handle, variant)
+        variant = self._variants.get(key)
+        if variant is None:
+            variant = self._variants[key] = len(self._variants)
+            self._settings_of[variant] = settings
+        interprets = settings.compile != "always"
+        self.walker.set(session.handle, variant, interprets, settings.skip_dead)
+        if not session.asleep:  # a region that begins has woken it
+            self.walker.record_into(session.handle)
 
     def _note_registered(self) -> None:
         """Have kernels that Python has registered looked at: at once, if somebody may call them."""
@@ -170,8 +194,15 @@ class Runtime:
         done = self.walker.flush(session.handle, reason)
         if done == Repeated.NO:
             self.flush(session.id, reason, (CALLED, reason))
-        elif done == Repeated.MIND_PACE:
+        elif done != Repeated.YES:
+            self._mind(session, done)
+
+    def _mind(self, session: Session, done: int) -> None:
+        """Look after a session whose flush the walker has run by itself."""
+        if done == Repeated.MIND_PACE:
             self._mind_pace(session, lost=True)
+        elif done == Repeated.MIND_PLACES:
+            self._bound_places(session)
 
     def close(self, session: Session) -> None:
         """Record no more into a session."""
@@ -188,10 +219,10 @@ class Runtime:
             return
         if session is not None and not self._here(session):
             return  # its own thread may be in the midst of recording
-        for known in self._alive:
-            if (other := known()) is not None:
-                self.read_log(other)
-        with self._switch:  # nobody opens a session meanwhile
+        with self._reading, self._switch:  # nobody opens a session meanwhile
+            for known in self._alive:
+                if (other := known()) is not None:
+                    self.read_log(other)
             if self.walker.library.torchy_forget(-1 if session is None else session.id):
                 self.places.clear()
                 self.plans.clear()
@@ -214,15 +245,17 @@ class Runtime:
     @uncompiled
     def _answer(self, what: int, session: int, argument: int, text: str) -> int:
         if what == Ask.FLUSH:
-            name = OP_READERS.get(text, text or "memory access")
-            reason = REASONS[argument].format(name)
-            self.flush(session, name if text in OP_READERS else reason, (argument, text))
+            self.flush(session, reason_in_words(argument, text), (argument, text))
             return 1
         if what == Ask.PAUSE:
             return 1  # signals have had their chance
-        if what == Ask.PACE:
-            if (known := self.sessions.get(session)) is not None:  # else closed meanwhile
+        if what == Ask.PACE or what == Ask.PLACES:
+            if (known := self.sessions.get(session)) is None:  # closed meanwhile
+                return 1
+            if what == Ask.PACE:
                 self._mind_pace(known, lost=bool(argument))
+            else:
+                self._bound_places(known)
             return 1
         try:
             if what == Ask.PLACE:
@@ -302,7 +335,12 @@ class Runtime:
         known = self._scripts.get(running.script)  # the walker has begun, and something was raised
         if known is not None:
             return Flush(self.walker, session.id, running.serial, known, recording, kept=True)
-        entry = self.plan(trace, running.path[-1], running.flags, session)
+        entry = self.plan(trace, running.path[-1], running.flags, settings, session)
+        entry.visits = max(entry.visits + 1, running.visits)
+        if running.script == native.INTERPRETED:  # the same
+            program = Program.at(running.program, running.size)
+            script = self._script(entry, program, False, settings, reason, self.walker.line_here())
+            return Flush(self.walker, session.id, running.serial, script, recording, kept=True)
         if self._checks:
             require_valid(trace, recording.layouts())
             require_valid_plan(entry.plan, trace)
@@ -314,9 +352,20 @@ class Runtime:
         compiled = settings.compile != "never" and entry.compiled and not heavy
         program = entry.take() if compiled else entry.interpretation()
         line = self.walker.line_here()
-        where = self.walker.source(line)
-        script = Script(entry, program, compiled, settings.numerics, reason, where, line)
+        script = self._script(entry, program, compiled, settings, reason, line)
         return Flush(self.walker, session.id, running.serial, script, recording)
+
+    def _script(
+        self,
+        entry: Compiled,
+        program: Program,
+        compiled: bool,
+        settings: Settings,
+        reason: str,
+        line: int,
+    ) -> Script:
+        where = self.walker.source(line)
+        return Script(entry, program, compiled, settings.numerics, reason, where, line)
 
     def _remember(self, session: Session, flush: Flush, asked: tuple[int, str]) -> None:
         """Have the walker run such a flush by itself from now on, if nothing can change any more.
@@ -365,19 +414,36 @@ class Runtime:
 
     def read_log(self, session: Session) -> None:
         """Tell the report of the flushes that the walker has run by itself."""
+        with self._reading:  # places and scripts stay meanwhile
+            self._read_log(session)
+
+    def _read_log(self, session: Session) -> None:
         repeats, sums = self.walker.take_log(session.handle)
         for entry in sums:
-            script = self._scripts[entry.script]
+            script = self._scripts.get(entry.script)
             session.builder.skip(
                 count=entry.flushes,
+                ops=entry.ops,
                 seconds=entry.nanoseconds * 1e-9,
                 bytes_saved=entry.bytes_saved,
-                tier=script.tier,
-                trace=script.entry.trace,
-                plan=script.entry.plan,
+                tier=script.tier if script else "interpreted",
+                plan=script.entry.plan if script else None,
             )
         for repeat in repeats:
-            self._scripts[repeat.script].tell_repeat(session.builder, repeat)
+            if isinstance(repeat.origin, native.Unplanned):
+                script = self._plan_later(session, repeat.origin)
+            else:
+                script = self._scripts[repeat.origin]
+            script.tell_repeat(session.builder, repeat)
+
+    def _plan_later(self, session: Session, flush: native.Unplanned) -> Script:
+        """Plan what the walker has interpreted, so that the report can show what it would have become."""
+        trace = self.places.trace(flush.path)
+        settings = self._settings_of[flush.variant]
+        entry = self.plan(trace, flush.path[-1], flush.flags, settings, session)
+        reason = reason_in_words(flush.reason, flush.text)
+        program = entry.interpretation()
+        return self._script(entry, program, False, settings, reason, flush.line)
 
     def _mind_pace(self, session: Session, lost: bool) -> None:
         """Put a session to sleep that does not pay: ``lost`` if its flushes have cost more than they brought."""
@@ -394,10 +460,11 @@ class Runtime:
         self.walker.library.torchy_attach(-1)
         session.builder.event("asleep", f"{why}: recording does not pay here")
 
-    def plan(self, trace: Trace, node: int, flags: bytes, session: Session) -> Compiled:
+    def plan(
+        self, trace: Trace, node: int, flags: bytes, settings: Settings, session: Session
+    ) -> Compiled:
         """Return the plan of a trace for what is live now, made or remembered."""
-        settings, compiler = session.settings, self.kernels.compiler
-        numerics = settings.numerics
+        compiler, numerics = self.kernels.compiler, settings.numerics
         # what turned out not to compile changes what is fused
         key = (node, flags, numerics, settings.skip_dead, self.kernels.failed)
         entry = self.plans.get(key)
@@ -421,7 +488,6 @@ class Runtime:
             )
             entry = Compiled(plan, live, trace, kernel_ids)
             self.plans.put(key, entry)
-        entry.visits += 1
         return entry
 
     # readers
@@ -458,7 +524,7 @@ class Runtime:
                 self.flush(session, reason, (CALLED, reason))
             walker.settle(address, escapes, reason)
         elif (here := self.regions.session) is not None:
-            self._mind_pace(here, lost=True)
+            self._mind(here, done)
 
     def _settle_storage(self, storage: int, reason: str) -> None:
         for session in self.walker.storage_owing(storage, written=True):
@@ -474,6 +540,7 @@ class Runtime:
 
     def _locks(self) -> Iterator[threading.RLock]:
         yield self.kernels.compiling
+        yield self._reading
         yield self._switch
         for session in list(self.sessions.values()):
             yield session.builder.lock

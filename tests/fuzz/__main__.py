@@ -1,8 +1,9 @@
-"""Random programs against eager, for some minutes: a progress bar, what differs as runnable code, what was covered."""
+"""Random programs against eager, for some minutes or a number of them: a progress bar, what differs as runnable code, what was covered."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -18,23 +19,30 @@ def main() -> int:
     """Run programs until the time is up; return 1 if any differs."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0, help="how long (default: 5)")
+    parser.add_argument("--programs", type=int, help="how many, instead")
     parser.add_argument("--seed", type=int, help="of the first batch (default: another each time)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     parser.add_argument("--batch", type=int, default=200, help="programs a process (default: 200)")
     arguments = parser.parse_args()
     seed = time.time_ns() // 1_000_000 if arguments.seed is None else arguments.seed
-    seconds = arguments.minutes * 60
+    seconds, most = arguments.minutes * 60, math.inf
+    if arguments.programs is not None:
+        seconds, most = math.inf, math.ceil(arguments.programs / arguments.batch)
     total, failures = Coverage(), []
     servers = start_servers(arguments.jobs)
     try:
-        with tqdm(total=round(seconds), unit="s", unit_scale=True, desc=f"seed {seed}") as bar:
-            found = batches(servers, seed, arguments.batch, shrink=True, seconds=seconds)
+        steps = round(seconds) if arguments.programs is None else arguments.programs
+        unit = "s" if arguments.programs is None else " programs"
+        with tqdm(total=steps, unit=unit, unit_scale=True, desc=f"seed {seed}") as bar:
+            found = batches(servers, seed, arguments.batch, True, seconds, most)
             for coverage, failure in found:
                 total.merge(coverage)
                 if failure is not None:
                     failures.append(failure)
                     tqdm.write(str(failure))
-                bar.update(min(round(bar.format_dict["elapsed"]), bar.total) - bar.n)
+                elapsed = round(bar.format_dict["elapsed"])
+                done = elapsed if arguments.programs is None else total.programs
+                bar.update(min(done, bar.total) - bar.n)
                 bar.set_postfix(programs=total.programs, differ=len(failures))
     finally:
         servers.close()

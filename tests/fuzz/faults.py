@@ -97,7 +97,7 @@ FAULTS = (
     ),
     Fault(
         "a dtype is missing from the key", "record/recorder.h",
-        "static_cast<uint64_t>(c10::typeMetaToScalarType(impl->dtype())) << 8 |", "",
+        "static_cast<uint64_t>(c10::typeMetaToScalarType(impl.dtype())) << 8 |", "",
     ),
     Fault(
         "which operand is meant is missing from the key", "record/recorder.h",
@@ -137,5 +137,38 @@ FAULTS = (
     Fault(
         "an input that was written counts as dead", "record/trace.h",
         "(slot.live ? kLive : 0)", "(slot.live && !slot.written ? kLive : 0)",
+    ),
+    Fault(
+        "sizes are not compared with those expected", "record/expect.h",
+        "if (!std::equal(sizes.begin(), sizes.end(), layout) ||", "if (",
+    ),
+    Fault(
+        "another storage than expected is taken", "record/expect.h",
+        "if (slot.storage != storage || !slot.as_recorded()) return false;", "",
+    ),
+    Fault(
+        "a number that is part of the place is not compared", "record/expect.h",
+        "if (!runtime) return word(static_cast<uint64_t>(bits));", "if (!runtime) return ++at_, true;",
+    ),
+    Fault(
+        "the offset of an operand is the last one's", "record/expect.h",
+        "if (operand.any_offset)\n", "if (false)\n",
+    ),
+    Fault(
+        "an expected write is deferred though other tensors are on the storage", "record/expect.h",
+        "return !known.written || (tensor.unsafe_storage().use_count() == 1 && !Kept::holds(*storage));",
+        "return true;",
+    ),
+    Fault(
+        "what an interpreted flush needs later is released", "record/interpret.h",
+        "if (last_[slot] < 0) last_[slot] = static_cast<int64_t>(op);", "last_[slot] = static_cast<int64_t>(op);",
+    ),
+    Fault(
+        "an interpreted flush leaves out what a live buffer needs", "record/interpret.h",
+        "wanted_[slot] = true;", "{}",
+    ),
+    Fault(
+        "a result that is viewed counts as dropped", "record/trace.h",
+        "if (only.use_count() == 1 && only.weak_use_count() == 1) {", "{",
     ),
 )  # fmt: skip

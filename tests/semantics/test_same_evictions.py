@@ -46,7 +46,8 @@ def test_kernels_are_evicted_and_compiled_again(compile):
         compiled.append(runtime.kernels.compiled)
     per_round = compiled[0]
     assert per_round >= 12 if compile == "always" else per_round == 0
-    assert compiled == [per_round, 2 * per_round, 3 * per_round]
+    # the third time the walker repeats what it did, with the programs that it has
+    assert compiled == [per_round, 2 * per_round, 2 * per_round]
 
 
 def test_a_kernel_goes_with_the_last_that_has_it():

@@ -36,7 +36,9 @@ inline c10::IValue describe(const Step& step, const Node* node) {
 // Hands a record over: its numbers, then address and bytes of each of its arrays.
 inline Running* tell(Running&& record, int64_t* out) {
   auto moved = std::make_unique<Running>(std::move(record));
-  for (int64_t value : {moved->script, moved->serial, moved->at}) *out++ = value;
+  for (int64_t value :
+       {moved->script, moved->serial, moved->at, moved->visits, moved->program, moved->size})
+    *out++ = value;
   auto array = [&out](const auto& items) {
     *out++ = reinterpret_cast<int64_t>(items.data());
     *out++ = static_cast<int64_t>(items.size() * sizeof items[0]);
@@ -166,9 +168,11 @@ torchy::Running* torchy_running(int64_t id, int64_t* out) {
   trace.seen = true;
   std::vector<int64_t> ids;
   for (const auto* node : trace.path) ids.push_back(node->id);
-  return torchy::tell({trace.script, trace.serial, trace.at, std::move(ids), trace.words,
-                       trace.numbers, trace.times, trace.flags},
-                      out);
+  return torchy::tell(
+      {trace.script, trace.serial, trace.at, trace.path.back()->flushes,
+       reinterpret_cast<int64_t>(trace.own.data()), static_cast<int64_t>(trace.own.size()),
+       std::move(ids), trace.words, trace.numbers, trace.times, trace.flags},
+      out);
 }
 
 // From now on, flushes like the one that is running, for a reason and a text, are run by the
@@ -200,10 +204,6 @@ int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
     if (known->matches(*script)) return 0;
   scripts.push_back(std::move(script));
   return 1;
-}
-
-void torchy_tune(int64_t id, int64_t variant) {
-  if (auto session = torchy::session_of(id)) session->variant = variant;
 }
 
 void torchy_free_record(torchy::Running* record) { std::unique_ptr<torchy::Running> freed(record); }

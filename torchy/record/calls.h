@@ -67,6 +67,10 @@ PyObject* tuple(Items... items) {
   return PyTuple_Pack(static_cast<std::ptrdiff_t>(sizeof...(Items)), items...);
 }
 
+inline PyObject* text(const std::string& value) {
+  return PyUnicode_FromStringAndSize(value.data(), static_cast<std::ptrdiff_t>(value.size()));
+}
+
 inline PyObject* bytes_of(c10::IntArrayRef words) {
   return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(words.data()),
                                    static_cast<std::ptrdiff_t>(words.size() * sizeof(int64_t)));
@@ -104,9 +108,18 @@ inline PyObject* open_session(const Arguments& given) {
   return capsule;
 }
 
-// record_into(session, variant): what this thread's ops are recorded into from now on.
+// set(session, variant, whether first flushes are interpreted, whether dead ops are left out)
+inline PyObject* set_session(const Arguments& given) {
+  Session& session = *given.session(0);
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  session.variant = given.number(1);
+  session.interprets = given.number(2) != 0;
+  session.skip_dead = given.number(3) != 0;
+  return nothing();
+}
+
+// record_into(session): what this thread's ops are recorded into from now on.
 inline PyObject* record_into(const Arguments& given) {
-  given.session(0)->variant = given.number(1);
   attach(given.session(0));
   return nothing();
 }
@@ -179,7 +192,7 @@ inline Repeated settle_for_python(c10::TensorImpl& tensor, bool escapes, const c
     for (const auto& session : sessions) {
       const auto repeated = flush_for_python(*session, reason);
       if (repeated == Repeated::kNo) return repeated;
-      if (repeated == Repeated::kMindPace && session == this_session) done = repeated;
+      if (repeated != Repeated::kYes && session == this_session) done = repeated;
     }
   }
   if (carries_bit(tensor)) take_bit(tensor);
@@ -230,6 +243,13 @@ inline PyObject* places(const Arguments&) {
   return number(static_cast<int64_t>(std::max(registry().steps.size(), lines().size() / kLines)));
 }
 
+// set_most_places(count): from which on they are forgotten.
+inline PyObject* set_most_places(const Arguments& given) {
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  registry().most_places = static_cast<size_t>(given.number(0));
+  return nothing();
+}
+
 // set_folders(own, of libraries): whose code is not the program's.
 inline PyObject* set_folders(const Arguments& given) {
   std::array<std::vector<std::string>, 2> folders;
@@ -251,15 +271,14 @@ inline PyObject* set_recordable(const Arguments& given) {
 inline PyObject* python_line_here(const Arguments&) { return number(lines().here()); }
 
 // origin(line): the number of the root for what is recorded after a flush there.
-inline PyObject* origin_of(const Arguments& given) {
+inline PyObject* root_number(const Arguments& given) {
   return number(lines().origin(given.number(0)));
 }
 
 // tell_line(line): its file and number.
 inline PyObject* tell_line(const Arguments& given) {
   const auto [file, line] = lines().tell(given.number(0));
-  return tuple(PyUnicode_FromStringAndSize(file.data(), static_cast<std::ptrdiff_t>(file.size())),
-               number(line));
+  return tuple(text(file), number(line));
 }
 
 // counters(session)
@@ -267,7 +286,20 @@ inline PyObject* counters_of(const Arguments& given) {
   const Session& session = *given.session(0);
   return tuple(number(session.recorded), number(session.run_now), number(session.places),
                number(session.layouts), number(session.policy_calls), number(session.flushes),
-               number(session.views), number(session.repeated));
+               number(session.views), number(session.repeated), number(session.interpreted));
+}
+
+inline PyObject* bytes_of(const std::vector<uint8_t>& bytes) {
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
+                                   static_cast<std::ptrdiff_t>(bytes.size()));
+}
+
+// For a flush by a script its id; else what it takes to plan it.
+inline PyObject* origin_of(const Flushed& flushed) {
+  if (flushed.script) return number(flushed.script->id);
+  const Unplanned& unplanned = *flushed.unplanned;
+  return tuple(bytes_of(unplanned.path), bytes_of(unplanned.flags), number(unplanned.reason),
+               text(unplanned.text), number(unplanned.line), number(unplanned.variant));
 }
 
 // take_log(session): the flushes that Python has not seen, the newest as raw records, of the others
@@ -275,7 +307,7 @@ inline PyObject* counters_of(const Arguments& given) {
 inline PyObject* take_log(const Arguments& given) {
   const auto [records, sums] = [&] {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    return given.session(0)->log.take();
+    return given.session(0)->log.take(registry().epoch);
   }();
   const Object told = Object::owned(PyList_New(0)), summed = Object::owned(PyList_New(0));
   if (!told || !summed) return nullptr;
@@ -286,14 +318,14 @@ inline PyObject* take_log(const Arguments& given) {
     last = flushed.words.get();
     const c10::IntArrayRef both(flushed.numbers_and_times);
     const Object record = Object::owned(
-        tuple(number(flushed.script->id), number(flushed.nanoseconds), number(flushed.saved),
+        tuple(origin_of(flushed), number(flushed.nanoseconds), number(flushed.saved),
               number(static_cast<int64_t>(flushed.held)), Object::borrowed(words.get()).release(),
               bytes_of(both.slice(0, flushed.numbers)), bytes_of(both.slice(flushed.numbers))));
     if (!record || PyList_Append(told.get(), record.get()) != 0) return nullptr;
   }
   for (const auto& [script, sum] : sums) {
-    const Object item = Object::owned(
-        tuple(number(script), number(sum.count), number(sum.nanoseconds), number(sum.saved)));
+    const Object item = Object::owned(tuple(number(script), number(sum.count), number(sum.ops),
+                                            number(sum.nanoseconds), number(sum.saved)));
     if (!item || PyList_Append(summed.get(), item.get()) != 0) return nullptr;
   }
   return PyTuple_Pack(2, told.get(), summed.get());
@@ -324,6 +356,7 @@ inline PyObject* python_call(const std::string& name) {
   static std::array definitions{
       TORCHY_CALL("open", open_session),
       TORCHY_CALL("close", close_session),
+      TORCHY_CALL("set", set_session),
       TORCHY_CALL("record_into", record_into),
       TORCHY_CALL("record_no_more", record_no_more),
       TORCHY_CALL("flush", flush_session),
@@ -333,9 +366,10 @@ inline PyObject* python_call(const std::string& name) {
       TORCHY_CALL("set_folders", set_folders),
       TORCHY_CALL("set_recordable", set_recordable),
       TORCHY_CALL("places", places),
+      TORCHY_CALL("set_most_places", set_most_places),
       TORCHY_CALL("release_memory", release_memory),
       TORCHY_CALL("line_here", python_line_here),
-      TORCHY_CALL("origin", origin_of),
+      TORCHY_CALL("origin", root_number),
       TORCHY_CALL("tell_line", tell_line),
       TORCHY_CALL("counters", counters_of),
       TORCHY_CALL("take_log", take_log),

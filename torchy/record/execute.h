@@ -185,6 +185,7 @@ inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Sc
   for (const auto* list : {&trace.numbers, &trace.times})
     flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), list->begin(), list->end());
   flushed.held += sizeof(Flushed) + sizeof(int64_t) * flushed.numbers_and_times.size();
+  flushed.epoch = registry().epoch;
   session.log.add(std::move(flushed));
   ++session.repeated;
   session.balance.add(script->ops, script->bytes_moved,
@@ -192,7 +193,15 @@ inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Sc
   return session.balance.loses();
 }
 
-enum class Repeated : int64_t { kNo = 0, kYes = 1, kMindPace = 2 };
+// The room that a trace has serves the next one, once its flush is finished.
+inline void keep_spare(Session& session, const std::shared_ptr<Trace>& trace) {
+  trace->clear();
+  std::lock_guard<std::mutex> lock(registry().mutex);
+  session.spare = trace;
+}
+
+// The last two: done, and Python should mind something.
+enum class Repeated : int64_t { kNo = 0, kYes = 1, kMindPace = 2, kMindPlaces = 3 };
 
 // Runs a flush the way it was run before, without Python. `pause` is called now and then; if it
 // says no, or a step raises, the flush is left where it stands.
@@ -217,7 +226,7 @@ Repeated repeat(Session& session, Reason reason, const char* text, const Pause& 
       return Repeated::kNo;  // Python tries that step again, and names the op
     }
     if (progress == Progress::kDone) break;
-    if (!pause(*script)) return Repeated::kNo;
+    if (!pause()) return Repeated::kNo;
     std::lock_guard<std::mutex> lock(registry().mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
@@ -228,40 +237,8 @@ Repeated repeat(Session& session, Reason reason, const char* text, const Pause& 
     std::lock_guard<std::mutex> lock(registry().mutex);
     lost = note_repeat(session, *trace, script, passed.count());
   }
-  trace->clear();
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  session.spare = trace;
+  keep_spare(session, trace);
   return lost ? Repeated::kMindPace : Repeated::kYes;
-}
-
-inline void flush(Session& session, Reason reason, const char* text) {
-  Paused paused;
-  const int claimed = begin_flush(session, /*wait=*/false);
-  if (claimed == 0) return;
-  auto hear_signals = [&](const Script& script) {
-    ask(Ask::kPause, session.id, script.id);
-    return true;
-  };
-  try {
-    const auto repeated =
-        claimed == 1 ? repeat(session, reason, text, hear_signals) : Repeated::kNo;
-    if (repeated == Repeated::kNo) ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
-    if (repeated == Repeated::kMindPace) ask(Ask::kPace, session.id, 1);
-  } catch (...) {
-    if (claimed == 1) leave_flush(session);
-    throw;
-  }
-}
-
-// The same for Python, which goes on with what the walker cannot do by itself: kNo then.
-inline Repeated flush_for_python(Session& session, const char* text) {
-  Paused paused;
-  const int claimed = begin_flush(session, /*wait=*/false);
-  if (claimed == 0) return Repeated::kYes;
-  if (claimed != 1) return Repeated::kNo;
-  const auto repeated = repeat(session, Reason::kCalled, text, [](const Script&) { return false; });
-  if (repeated == Repeated::kNo) leave_flush(session);
-  return repeated;
 }
 
 }  // namespace torchy

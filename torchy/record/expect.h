@@ -20,8 +20,8 @@ class Matcher {
 
   template <typename... A>
   bool matches(const A&... arguments) {
-    if (key_[at_++] != key_header(info_, trace_.state)) return false;
-    return (argument(arguments) && ...) && at_ == key_.size();
+    return word(key_header(info_, trace_.state)) && (argument(arguments) && ...) &&
+           at_ == key_.size();
   }
 
   // The storages of operands that the trace does not know yet, in order.
@@ -30,7 +30,7 @@ class Matcher {
   c10::ArrayRef<c10::TensorImpl*> tensors() const { return tensors_; }
 
  private:
-  bool word(uint64_t value) { return key_[at_++] == value; }
+  bool word(uint64_t value) { return at_ < key_.size() && key_[at_++] == value; }
 
   bool argument(const at::Tensor& tensor) {
     const bool matches = tensor.defined() ? this->tensor(tensor) : word(kConstantTag | 1);
@@ -111,16 +111,15 @@ class Matcher {
     if (tensors_.size() == expected_.operands.size()) return false;
     const Expectation::Operand& known = expected_.operands[tensors_.size()];
     tensors_.push_back(impl);
-    at_ += 2;  // the words that say dtype, rank, slot and view
     if (impl->key_set().raw_repr() != known.keys) return false;
-    if (c10::typeMetaToScalarType(impl->dtype()) != known.dtype) return false;
     if (impl->has_symbolic_sizes_strides() || !impl->has_storage()) return false;
     if (known.inference && !c10::InferenceMode::is_enabled()) return false;
-    if (!info_.pointwise && tensor.requires_grad() != known.requires_grad) return false;
     const auto sizes = impl->sizes(), strides = impl->strides();
+    if (!word(tensor_word(info_, tensor))) return false;
+    ++at_;  // slot and view are compared by their storage
     const int64_t* layout = expected_.layouts.data() + known.layout;
-    if (sizes.size() != known.rank || !std::equal(sizes.begin(), sizes.end(), layout) ||
-        !std::equal(strides.begin(), strides.end(), layout + known.rank))
+    if (!std::equal(sizes.begin(), sizes.end(), layout) ||
+        !std::equal(strides.begin(), strides.end(), layout + sizes.size()))
       return false;
     if (!known.any_offset && impl->storage_offset() != known.offset) return false;
     return storage(known, *impl);
@@ -140,7 +139,8 @@ class Matcher {
               (!Kept::holds(*storage) || slot.kept.use_count() == 2));
     }
     if (known.from == Expectation::Operand::kAgain)
-      return storage == fresh_[static_cast<size_t>(known.slot) - trace_.slots.size()];
+      return !known.written &&
+             storage == fresh_[static_cast<size_t>(known.slot) - trace_.slots.size()];
     // of another trace too, perhaps, or of this one at another slot: the long way knows
     if (storage->has_materializer() || !fit_storage(storage)) return false;
     for (auto* other : fresh_)

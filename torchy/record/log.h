@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -13,13 +14,24 @@
 
 namespace torchy {
 
-// One flush, and the bytes that it holds itself: words that are as they were last are shared.
+// What is known of a flush that nobody has planned.
+struct Unplanned {
+  std::vector<int64_t> path;                   // the nodes' ids
+  std::vector<uint8_t> flags;                  // of the slots
+  int64_t reason = 0, line = -1, variant = 0;  // the session's: see Script
+  std::string text;
+};
+
+// One flush, by a script or unplanned, and the bytes that it holds itself: words that are as they
+// were last are shared.
 struct Flushed {
   std::shared_ptr<const Script> script;
+  std::shared_ptr<const Unplanned> unplanned;
   int64_t nanoseconds = 0, saved = 0;
   std::shared_ptr<const std::vector<int64_t>> words;
   std::vector<int64_t> numbers_and_times;
   size_t numbers = 0;  // how many
+  int64_t epoch = 0;   // of the places: see Registry
   size_t held = 0;
 };
 
@@ -27,36 +39,40 @@ struct Flushed {
 class Log {
  public:
   struct Sum {
-    int64_t count = 0, nanoseconds = 0, saved = 0;
+    int64_t count = 0, ops = 0, nanoseconds = 0, saved = 0;
   };
+  static constexpr int64_t kUnplanned = -1;
 
   void add(Flushed&& flushed) {
     bytes_ += flushed.held;
     records_.push_back(std::move(flushed));
-    while (records_.size() > kMost || bytes_ > kMostBytes) {
-      const Flushed& oldest = records_.front();
-      Sum& sum = sums_[oldest.script->id];
-      ++sum.count;
-      sum.nanoseconds += oldest.nanoseconds;
-      sum.saved += oldest.saved;
-      bytes_ -= oldest.held;
-      records_.pop_front();
-    }
+    while (records_.size() > kMost || bytes_ > kMostBytes) drop_oldest();
   }
 
-  bool empty() const { return records_.empty(); }
-
-  // Gives away all that is there.
-  std::pair<std::deque<Flushed>, std::unordered_map<int64_t, Sum>> take() {
+  // Gives away all that is there. What stands on places that have been forgotten only counts.
+  std::pair<std::deque<Flushed>, std::unordered_map<int64_t, Sum>> take(int64_t epoch) {
+    while (!records_.empty() && records_.front().epoch != epoch) drop_oldest();
     bytes_ = 0;
     return {std::exchange(records_, {}), std::exchange(sums_, {})};
   }
 
  private:
+  void drop_oldest() {
+    const Flushed& oldest = records_.front();
+    Sum& sum = sums_[oldest.script ? oldest.script->id : kUnplanned];
+    ++sum.count;
+    sum.ops +=
+        oldest.script ? oldest.script->ops : static_cast<int64_t>(oldest.unplanned->path.size());
+    sum.nanoseconds += oldest.nanoseconds;
+    sum.saved += oldest.saved;
+    bytes_ -= oldest.held;
+    records_.pop_front();
+  }
+
   static constexpr size_t kMost = 1000;  // as many as a report keeps
   static constexpr size_t kMostBytes = size_t{4} << 20;
   std::deque<Flushed> records_;
-  std::unordered_map<int64_t, Sum> sums_;  // by script
+  std::unordered_map<int64_t, Sum> sums_;  // by script, those without one together
   size_t bytes_ = 0;
 };
 

@@ -22,6 +22,7 @@ import torch
 from torchy.ir.trace import Source
 from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
 
+NO_SCRIPT, INTERPRETED = -1, -2
 Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
 HERE = Path(__file__).parent
 MAIN = HERE / "walker.cpp"
@@ -44,6 +45,7 @@ class Repeated(enum.IntEnum):
     NO = 0  # Python is to do it
     YES = 1
     MIND_PACE = 2  # done, and the session has cost more than it has brought
+    MIND_PLACES = 3  # done, and there are many places
 
 
 class Record(NamedTuple):
@@ -52,11 +54,15 @@ class Record(NamedTuple):
     Parameters
     ----------
     script
-        The script that the walker runs by itself, or -1.
+        The script that the walker runs by itself, NO_SCRIPT, or INTERPRETED: by a program of its own.
     serial
         The flush's number in its session.
     at
         Where it stands in its program.
+    visits
+        How many flushes have ended at this place, this one included.
+    program, size
+        Address and words of the program by which it is interpreted.
     path
         The ids of the nodes.
     words, numbers, times
@@ -68,6 +74,9 @@ class Record(NamedTuple):
     script: int
     serial: int
     at: int
+    visits: int
+    program: int
+    size: int
     path: list[int]
     words: bytes
     numbers: bytes
@@ -75,13 +84,25 @@ class Record(NamedTuple):
     flags: bytes
 
 
+class Unplanned(NamedTuple):
+    """What is known of a flush that no script has run: path and flags as in :class:`Record`, and why and where."""
+
+    path: list[int]
+    flags: bytes
+    reason: int
+    text: str
+    line: int
+    variant: int
+
+
 class Repeat(NamedTuple):
     """A flush that the walker has run by itself, as raw words: see :class:`Record`.
 
-    ``held_bytes`` is what it holds that others do not.
+    ``held_bytes`` is what it holds that others do not. ``times`` are by step of its script's program, by op if it is
+    unplanned.
     """
 
-    script: int
+    origin: int | Unplanned
     nanoseconds: int
     bytes_saved: int
     held_bytes: int
@@ -91,10 +112,11 @@ class Repeat(NamedTuple):
 
 
 class RepeatSum(NamedTuple):
-    """Flushes of one script whose own records have been dropped."""
+    """Flushes of one script (or of none: NO_SCRIPT) whose own records have been dropped."""
 
     script: int
     flushes: int
+    ops: int
     nanoseconds: int
     bytes_saved: int
 
@@ -110,6 +132,7 @@ class Counters(NamedTuple):
     flushes: int
     views: int
     repeated: int
+    interpreted: int
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -270,13 +293,15 @@ class Walker:
         call.restype, call.argtypes = _OBJECT, (_TEXT,)
         self.open: Callable[[int, int, int, int, bool], Handle] = call(b"open")
         self.close: Callable[[Handle], int] = call(b"close")
-        self.record_into: Callable[[Handle, int], None] = call(b"record_into")
+        self.set: Callable[[Handle, int, bool, bool], None] = call(b"set")
+        self.record_into: Callable[[Handle], None] = call(b"record_into")
         self.record_no_more: Callable[[], None] = call(b"record_no_more")
         self.flush: Callable[[Handle, str], int] = call(b"flush")
         self.flush_here: Callable[[str], int] = call(b"flush_here")
         self.settle: Callable[[int, bool, str], int] = call(b"settle")
         self.prepare: Callable[[], int] = call(b"prepare")
         self.release_memory: Callable[[], int] = call(b"release_memory")
+        self.set_most_places: Callable[[int], None] = call(b"set_most_places")
         self.places: Callable[[], int] = call(b"places")
         self.line_here: Callable[[], int] = call(b"line_here")
         self.origin: Callable[[int], int] = call(b"origin")
@@ -327,15 +352,15 @@ class Walker:
     def take_log(self, session: Handle) -> tuple[list[Repeat], list[RepeatSum]]:
         """Take from the walker what it has flushed by itself: the newest, and sums of the others."""
         records, sums = self._take_log(session)
-        return [Repeat(*record) for record in records], [RepeatSum(*entry) for entry in sums]
+        return [_repeat(*record) for record in records], [RepeatSum(*entry) for entry in sums]
 
     def running(self, session: int) -> Record | None:
         """Return the trace that is being flushed, if one is."""
-        out = (ctypes.c_int64 * 13)()
+        out = (ctypes.c_int64 * 16)()
         record = self.library.torchy_running(session, out)
         if not record:
             return None
-        script, serial, at, *arrays = out
+        script, serial, at, visits, program, size, *arrays = out
         try:
             path, words, numbers, times, flags = (
                 _bytes_at(address, size)
@@ -344,12 +369,21 @@ class Walker:
         finally:
             self.library.torchy_free_record(record)
         return Record(
-            script, serial, at, memoryview(path).cast("q").tolist(), words, numbers, times, flags
-        )
+            script, serial, at, visits, program, size,
+            memoryview(path).cast("q").tolist(), words, numbers, times, flags,
+        )  # fmt: skip
 
     def counters(self, session: Handle) -> Counters:
         """Return a session's counters."""
         return Counters(*self._counters(session))
+
+
+def _repeat(origin: Any, *rest: Any) -> Repeat:
+    """Read a raw record."""
+    if isinstance(origin, int):
+        return Repeat(origin, *rest)
+    path, *others = origin
+    return Repeat(Unplanned(memoryview(path).cast("q").tolist(), *others), *rest)
 
 
 def _recursing(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -393,7 +427,6 @@ _FUNCTIONS = (
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
     ("finish", _INT, _INT, _INT),
-    ("tune", _VOID, _INT, _INT),
     ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT, _POINTER),
     ("weigh", _INT, _INT, _INT, _INT, _INT),
     ("only_walks", _INT, _INT),

@@ -169,6 +169,14 @@ inline bool Recorder::in_range() const {
   return true;
 }
 
+// The word of a key that tells what an operand is, but for its slot and view.
+inline uint64_t tensor_word(const OpInfo& info, const at::Tensor& tensor) {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  return kTensorTag | static_cast<uint64_t>(c10::typeMetaToScalarType(impl.dtype())) << 8 |
+         static_cast<uint64_t>(impl.sizes().size()) << 16 |
+         static_cast<uint64_t>(!info.pointwise && tensor.requires_grad()) << 24;
+}
+
 inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
   if (is_number(tensor)) {
     const c10::IValue item = item_of(tensor);
@@ -209,10 +217,7 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
   }
   auto sizes = impl->sizes(), strides = impl->strides();
   any_dimension_ = any_dimension_ || !sizes.empty();
-  scratch_.key.push_back(kTensorTag |
-                         static_cast<uint64_t>(c10::typeMetaToScalarType(impl->dtype())) << 8 |
-                         static_cast<uint64_t>(sizes.size()) << 16 |
-                         static_cast<uint64_t>(!info_.pointwise && tensor.requires_grad()) << 24);
+  scratch_.key.push_back(tensor_word(info_, tensor));
   scratch_.placed.push_back(scratch_.key.size());
   scratch_.key.push_back(static_cast<uint64_t>(operand.slot) << 32 |
                          static_cast<uint64_t>(operand.view));
@@ -356,7 +361,7 @@ inline Step* Recorder::add_step(Node* parent, int64_t line) {
     }));
   for (const Given& operand : scratch_.operands)
     step->operands.push_back({operand.view, operand.slot, static_cast<int>(operand.tensor->dim()),
-                              c10::typeMetaToScalarType(operand.tensor->dtype())});
+                              c10::typeMetaToScalarType(operand.tensor->dtype()), operand.written});
   all.steps.push_back(step.get());
   parent->children.push_back(std::move(step));
   ++session_.places;
@@ -461,8 +466,7 @@ inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t wo
     c10::TensorImpl& tensor = *given.tensor;
     Expectation::Operand operand{};
     operand.keys = keys[i];
-    operand.dtype = c10::typeMetaToScalarType(tensor.dtype());
-    dtypes.push_back(operand.dtype);
+    dtypes.push_back(c10::typeMetaToScalarType(tensor.dtype()));
     const bool fresh = given.slot >= static_cast<int>(slots);
     const auto same = [&](const Given& other) { return other.slot == given.slot; };
     const auto first = std::find_if(scratch_.operands.begin(), scratch_.operands.end(), same);
@@ -471,17 +475,15 @@ inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t wo
                        ? Expectation::Operand::kNew
                        : Expectation::Operand::kAgain;
     operand.written = given.written;
-    operand.requires_grad = !info_.pointwise && tensor.requires_grad();
     operand.inference = tensor.is_inference();
     operand.adds_view = given.view >= static_cast<int>(views);
     operand.any_offset =
         fresh && std::count_if(scratch_.operands.begin(), scratch_.operands.end(), same) == 1;
-    operand.rank = static_cast<uint8_t>(tensor.dim());
     operand.slot = given.slot;
     operand.view = given.view;
     operand.offset = tensor.storage_offset();
     operand.layout = at;
-    at += 2 * static_cast<size_t>(operand.rank);
+    at += 2 * static_cast<size_t>(tensor.dim());
     made->operands.push_back(operand);
   }
   made->views.assign(trace_.views.begin() + static_cast<ptrdiff_t>(views), trace_.views.end());

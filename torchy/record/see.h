@@ -1,7 +1,7 @@
 // What becomes of an op that arrives: it is recorded, runs on metadata, or runs now.
 #pragma once
 
-#include "execute.h"
+#include "interpret.h"
 #include "recorder.h"
 
 namespace torchy {
@@ -159,18 +159,9 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
     });
 }
 
-inline int64_t line_here() {
-  if (!Py_IsInitialized()) return Lines::kUnknown;
-  Gil gil;
-  return lines().here();
-}
-
 inline Node* root_of(Session& session) {
   int64_t origin = session.origin;
-  if (origin < 0 && Py_IsInitialized()) {
-    Gil gil;
-    origin = lines().origin(lines().here());
-  }
+  if (origin < 0) origin = where_here().second;
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& root = registry().roots[origin];
   if (!root) {
@@ -331,7 +322,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         root = root_of(*session);
         break;
       case Outcome::kNeedsLine:
-        line = line_here();
+        line = where_here().first;
         break;
       case Outcome::kNeedsVerdict:
         if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;

@@ -111,6 +111,8 @@ struct Trace {
     }
   };
 
+  static constexpr int64_t kNoScript = -1, kInterpreted = -2;
+
   std::vector<Node*> path;
   std::vector<Slot> slots;
   std::vector<View> views;
@@ -125,7 +127,8 @@ struct Trace {
   std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
   std::vector<uint8_t> flags;          // by slot
   int64_t at = 0;                      // the next step, as an index into the program's words
-  int64_t script = -1;                 // that is being run
+  int64_t script = kNoScript;          // that is being run
+  std::vector<int64_t> own;            // the program, if it is interpreted
   int64_t serial = 0;                  // of the flush, in its session
   const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
@@ -146,7 +149,8 @@ struct Trace {
     addresses.clear();
     flags.clear();
     at = called = 0;
-    script = -1;
+    script = kNoScript;
+    own.clear();
     program = nullptr;
     seen = false;
     times.clear();
@@ -212,7 +216,14 @@ struct Trace {
 enum class SessionMode : int { kRecord = 0, kPassThrough = 1, kCarry = 2 };
 
 // What only Python can decide or do.
-enum class Ask : int64_t { kFlush = 0, kPlace = 1, kClassify = 2, kPace = 3, kPause = 4 };
+enum class Ask : int64_t {
+  kFlush = 0,
+  kPlace = 1,
+  kClassify = 2,
+  kPace = 3,
+  kPause = 4,
+  kPlaces = 5
+};
 enum class Reason : int64_t {
   kOperand = 0,
   kMemory = 1,
@@ -225,7 +236,7 @@ enum class Reason : int64_t {
 };
 // What Python reads of a flush that is running.
 struct Running {
-  int64_t script = -1, serial = 0, at = 0;
+  int64_t script = -1, serial = 0, at = 0, visits = 0, program = 0, size = 0;
   std::vector<int64_t> ids, words, numbers, times;
   std::vector<uint8_t> flags;
 };
@@ -246,8 +257,9 @@ struct Session {
   SessionMode mode = SessionMode::kRecord;
   size_t max_ops = 1024, slack_bytes = 16 << 20;
   // counters
+  bool interprets = false, skip_dead = true;  // settings
   int64_t recorded = 0, run_now = 0, places = 0, layouts = 0, policy_calls = 0, flushes = 0,
-          views = 0, repeated = 0;
+          views = 0, repeated = 0, interpreted = 0;
 
   bool too_long() const { return trace->path.size() >= max_ops; }
 
@@ -297,6 +309,7 @@ struct Registry {
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots;
   std::vector<Node*> nodes;
   std::vector<Step*> steps;
+  size_t most_places = 40'000;     // from which on they are forgotten, when that is possible
   std::atomic<int64_t> epoch = 0;  // how often all places have been forgotten
   uint64_t opened = 0;             // when the first of the sessions was: see Pool::now
 
@@ -341,7 +354,15 @@ inline int64_t ask(Ask what, int64_t session, int64_t argument, const char* text
 }
 
 inline void on_access(c10::StorageImpl* storage);
-inline void flush(Session& session, Reason reason, const char* text);  // in execute.h
+inline void flush(Session& session, Reason reason, const char* text);  // in interpret.h
+
+// The program's line on this thread, and the number of the root for what is recorded from there on.
+inline std::pair<int64_t, int64_t> where_here() {
+  if (!Py_IsInitialized()) return {Lines::kUnknown, Lines::kUnknown};
+  Gil gil;
+  const int64_t line = lines().here();
+  return {line, lines().origin(line)};
+}
 
 // Which sessions have a storage in a trace, and whether one of them owes it values. Call with the
 // mutex held.
@@ -500,6 +521,7 @@ inline int claim_flush(Session& session, bool wait) {
   session.running = std::exchange(session.trace, std::move(session.spare));
   ++session.flushes;
   session.running->serial = session.flushes;
+  ++session.running->path.back()->flushes;
   return 1;
 }
 

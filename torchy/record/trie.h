@@ -132,6 +132,7 @@ struct Node;
 struct Operand {
   int view, slot, rank;
   c10::ScalarType dtype;
+  bool written;
 };
 
 struct Step {
@@ -189,12 +190,10 @@ struct Expectation {
       kAgain
     };  // a slot of the trace, of this operand, of another
     uint64_t keys;  // of its dispatch, exactly
-    c10::ScalarType dtype;
     From from;
-    bool written, requires_grad, inference;
+    bool written, inference;
     bool adds_view;   // else it is one of the trace's
     bool any_offset;  // nothing else of this op is on its storage
-    uint8_t rank;
     int slot, view;
     int64_t offset;
     size_t layout;  // where in layouts
@@ -212,6 +211,7 @@ struct Expectation {
 
 struct Node {
   int64_t id = 0;
+  int64_t flushes = 0;   // that ended here
   Step* step = nullptr;  // none at a root
   std::vector<uint8_t> pattern;
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor

@@ -20,8 +20,7 @@ inline bool has_no_gradient(const at::Tensor& tensor) {
   auto* meta =
       static_cast<torch::autograd::AutogradMeta*>(tensor.unsafeGetTensorImpl()->autograd_meta());
   if (!meta) return true;
-  return !meta->fw_grad_ &&
-         (!c10::GradMode::is_enabled() || !(meta->requires_grad_ || meta->grad_fn_));
+  return !meta->fw_grad_ && (!c10::GradMode::is_enabled() || !meta->requires_grad());
 }
 template <typename T>
 bool has_no_gradient(const T& /*no tensor*/) {

@@ -128,7 +128,7 @@ class ReportBuilder:
                 numbers,
                 step_seconds,
             )
-            self._count(1, seconds, bytes_saved, tier, trace, plan)
+            self._count(1, len(trace.ops), seconds, bytes_saved, tier, plan)
             self._uses.update(id for id in kernels if id is not None)
             self._traces.append(record)
             self._held.append(held_bytes)
@@ -141,28 +141,31 @@ class ReportBuilder:
         self,
         *,
         count: int,
+        ops: int,
         seconds: float,
         bytes_saved: int,
         tier: Tier,
-        trace: Trace,
         plan: Plan | None = None,
     ) -> None:
-        """Note so many flushes of one plan of which there is no record any more: they count in the totals."""
+        """Note so many flushes of one plan of which there is no record any more: they count in the totals.
+
+        Ops, seconds and bytes are those of all of them.
+        """
         with self.lock:
-            self._count(count, seconds, bytes_saved, tier, trace, plan)
+            self._count(count, ops, seconds, bytes_saved, tier, plan)
 
     def _count(
         self,
         count: int,
+        ops: int,
         seconds: float,
         bytes_saved: int,
         tier: Tier,
-        trace: Trace,
         plan: Plan | None,
     ) -> None:
         steps, totals = plan.steps if plan else (), self._totals
         totals.traces += count
-        totals.ops += count * len(trace.ops)
+        totals.ops += ops
         totals.dead += count * (len(plan.dead) if plan else 0)
         totals.groups += count * len(steps)
         totals.fused += count * sum(len(step.ops) for step in steps if isinstance(step, FusedGroup))

@@ -88,6 +88,16 @@ class Program:
         self.address = 0
 
     @classmethod
+    def at(cls, address: int, size: int) -> Program:
+        """Return a program that is the walker's own; its words are copied, for whoever asks after it is gone."""
+        program = cls()
+        program.words = (ctypes.c_int64 * size).from_buffer_copy(
+            (ctypes.c_int64 * size).from_address(address)
+        )
+        program.address = address
+        return program
+
+    @classmethod
     def interpreting(cls, schedule: Sequence[tuple[int, Sequence[int]]]) -> Program:
         """Write a program that runs ops one by one: see :func:`torchy.run.interpret.interpretation`."""
         program = cls()

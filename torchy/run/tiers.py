@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -235,6 +236,7 @@ def prepare(
     tell: Tell,
 ) -> None:
     """See to the kernels of a plan: find, compile or request those that are missing."""
+    layouts = functools.cache(layouts)  # many steps may ask
     for index in tuple(entry.unsettled):
         step, kernel_id = entry.plan.steps[index], entry.kernel_ids[index]
         if not isinstance(step, FusedGroup) or kernel_id is None:
