@@ -1,4 +1,4 @@
-"""Random programs against eager, for some minutes or a number of them: a progress bar, what differs as runnable code, what was covered."""
+"""Random programs against eager, for some minutes or so many: what differs as runnable code, what was covered."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def summary(total: Coverage, failures: list[Failure]) -> str:
     deferred = {spec.name for spec in specs.values() if spec}
     fused = {spec.name for name, spec in specs.items() if spec and total.fused[name]}
     rows = [
-        ("programs", f"{total.programs}, each in both tiers, twice"),
+        ("programs", f"{total.programs}, each in all tiers, three times"),
         ("differ", str(len(failures))),
         ("not steady in eager", str(total.unsteady)),
         *((name.replace("_", " "), f"{count:,}") for name, count in total.counters.items()),

@@ -92,7 +92,7 @@ class Broken(BaseException):  # noqa: N818 - hypothesis shall not go on
 
 
 def run_batch(
-    seed: int, count: int, shrink: bool, visits: int = 2
+    seed: int, count: int, shrink: bool, visits: int = 3
 ) -> tuple[Coverage, Failure | None]:
     """Run programs until one differs from eager."""
     coverage, failures = Coverage(), []

@@ -31,7 +31,7 @@ import grammar
 from facts import END, Facts, differences, facts_of
 from sameness import process_state, reset
 
-TIERS = ("never", "always")
+TIERS = ("never", "always", "auto")
 NAME = "<random program>"
 MOST_TENSORS = 12
 MOST_ELEMENTS = 1_000_000
@@ -258,7 +258,7 @@ def compare(expected: Facts, seen: Facts) -> list[str]:
 
 
 def disagreement(
-    program: Program, tier: str, visits: int = 2, watch: Callable | None = None
+    program: Program, tier: str, visits: int = 3, watch: Callable | None = None
 ) -> list[str]:
     """Return how a program's outcomes under Torchy differ from eager's.
 

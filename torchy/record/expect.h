@@ -186,7 +186,7 @@ inline at::Tensor add_known(Session& session, Trace& trace, const Expectation& e
   return result;
 }
 
-enum class Known { kNo, kYes, kTooLong };
+enum class Known { kNo, kYes, kTooLong, kNeedsRoot };
 
 // Records an op if it comes as it came before; `result` is what add_known gives.
 template <typename... A>
@@ -200,7 +200,8 @@ Known record_known(const OpInfo& info, Session& session, at::Tensor& result,
   Trace& trace = *session.trace;
   const bool first = trace.path.empty();
   Node* const at = first ? session.root : trace.path.back();
-  if (!at || !at->expected || session.too_large()) return Known::kNo;
+  if (!at) return Known::kNeedsRoot;
+  if (!at->expected || session.too_large()) return Known::kNo;
   if (first) trace.state = state;
   if (!(trace.state == state) || (precision && trace.precision && *trace.precision != *precision))
     return Known::kNo;

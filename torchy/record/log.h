@@ -109,8 +109,8 @@ class Balance {
   }
 
  private:
-  static constexpr double kBandwidth = 8e9;  // bytes a second through memory: measured
-  static constexpr double kRecording = 1.0;  // of a tiny op, at a known place
+  static constexpr double kBandwidth = 8e9;   // bytes a second through memory: measured
+  static constexpr double kRecording = 0.55;  // of a tiny op, at a known place
   static constexpr double kEnoughSeconds = 0.05;
   static constexpr int kEnoughFlushes = 32;
   static constexpr double kRunNowShare = 0.97;

@@ -37,12 +37,16 @@ template <typename... A>
 bool record_if_known(const OpInfo& info, at::Tensor& result, const A&... arguments) {
   Session* session = this_session.get();
   if (info.op_class != OpClass::kDefer || !records(session)) return false;
-  const Known known = record_known(info, *session, result, arguments...);
+  Known known = record_known(info, *session, result, arguments...);
+  if (known == Known::kNeedsRoot) {
+    root_of(*session);
+    known = record_known(info, *session, result, arguments...);
+  }
   if (known == Known::kTooLong) {
     const std::shared_ptr<Session> held = this_session;
     flush(*held, Reason::kLength, "");
   }
-  return known != Known::kNo;
+  return known == Known::kYes || known == Known::kTooLong;
 }
 
 // Whether nobody between autograd and the backend wants to see an op: no mode, no transform.
