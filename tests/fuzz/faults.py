@@ -140,7 +140,7 @@ FAULTS = (
     ),
     Fault(
         "sizes are not compared with those expected", "record/expect.h",
-        "if (!std::equal(sizes.begin(), sizes.end(), layout) ||", "if (",
+        "if (!same(sizes, layout) || !same(strides, layout + sizes.size())) return false;", "",
     ),
     Fault(
         "another storage than expected is taken", "record/expect.h",

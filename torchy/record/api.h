@@ -116,7 +116,7 @@ int64_t torchy_forget(int64_t id) {
   auto& all = registry();
   decltype(all.roots) roots;  // dropped without the mutex
   decltype(all.signatures) signatures;
-  std::lock_guard<std::mutex> lock(all.mutex);
+  std::unique_lock<std::mutex> lock(all.mutex);
   for (const auto& session : all.sessions) {
     if (session->id != id || !session->trace->path.empty() || session->running) return 0;
     session->origin = -1;
@@ -127,6 +127,7 @@ int64_t torchy_forget(int64_t id) {
   all.nodes.clear();
   all.steps.clear();
   ++all.epoch;
+  lock.unlock();  // nothing waits for the GIL while holding it
   torchy::Gil gil;
   torchy::lines().clear();
   return 1;

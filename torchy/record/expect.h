@@ -90,6 +90,13 @@ class Matcher {
     return expected_.harmless && value >= 0 && value <= 127;
   }
 
+  // A few words: a call of memcmp would take longer.
+  static bool same(at::IntArrayRef given, const int64_t* known) {
+    for (size_t i = 0; i < given.size(); ++i)
+      if (given[i] != known[i]) return false;
+    return true;
+  }
+
   bool wrapped(const at::Tensor& tensor) {
     if (!word(kWrappedTag)) return false;
     const void* data = tensor.const_data_ptr();
@@ -118,9 +125,7 @@ class Matcher {
     if (!word(tensor_word(info_, tensor))) return false;
     ++at_;  // slot and view are compared by their storage
     const int64_t* layout = expected_.layouts.data() + known.layout;
-    if (!std::equal(sizes.begin(), sizes.end(), layout) ||
-        !std::equal(strides.begin(), strides.end(), layout + sizes.size()))
-      return false;
+    if (!same(sizes, layout) || !same(strides, layout + sizes.size())) return false;
     if (!known.any_offset && impl->storage_offset() != known.offset) return false;
     return storage(known, *impl);
   }
@@ -171,7 +176,7 @@ inline at::Tensor add_known(Session& session, Trace& trace, const Expectation& e
     trace.slots[static_cast<size_t>(view.slot)].last_view = static_cast<int>(trace.views.size());
     trace.views.push_back(view);
   }
-  trace.words.insert(trace.words.end(), expected.words.begin(), expected.words.end());
+  for (int64_t word : expected.words) trace.words.push_back(word);
   for (size_t i = 0; i < expected.operands.size(); ++i) {
     const Expectation::Operand& operand = expected.operands[i];
     c10::TensorImpl& tensor = *match.tensors()[i];
@@ -180,7 +185,7 @@ inline at::Tensor add_known(Session& session, Trace& trace, const Expectation& e
     Slot& slot = trace.slots[static_cast<size_t>(operand.slot)];
     if (operand.written && !slot.pending()) defer_write(trace, slot, tensor);
   }
-  trace.numbers.insert(trace.numbers.end(), match.numbers().begin(), match.numbers().end());
+  for (int64_t number : match.numbers()) trace.numbers.push_back(number);
   trace.path.push_back(expected.node);
   ++session.recorded;
   return result;

@@ -37,16 +37,18 @@ class Interpretation {
     return words;
   }
 
-  // What eager moves through memory for the ops that a plan could fuse, in bytes.
+  // What eager moves through memory, beyond its caches, for the ops that a plan could fuse; bytes.
   static size_t fusable_traffic(const Trace& trace) {
+    constexpr size_t kBeyondCaches = size_t{2} << 20;
     size_t bytes = 0;
     for (const Node* node : trace.path) {
       if (!node->step->info->pointwise) continue;
       auto add = [&](int index) {
         const View& view = trace.views[static_cast<size_t>(index)];
-        bytes += static_cast<size_t>(c10::multiply_integers(
-                     c10::IntArrayRef(&trace.words[view.at] + 1, view.rank))) *
-                 c10::elementSize(view.dtype);
+        const size_t size = static_cast<size_t>(c10::multiply_integers(
+                                c10::IntArrayRef(&trace.words[view.at] + 1, view.rank))) *
+                            c10::elementSize(view.dtype);
+        if (size >= kBeyondCaches) bytes += size;
       };
       for (const Operand& operand : node->step->operands) add(operand.view);
       for (int view : node->result_views)
@@ -91,7 +93,7 @@ class Interpretation {
 // Whether a flush that no script runs need not be planned: it is the first at its place, and there
 // is so little to move that compiling cannot pay at once.
 inline bool is_interpreted(const Session& session, const Trace& trace) {
-  constexpr size_t kWorthAsking = size_t{64} << 20;
+  constexpr size_t kWorthAsking = 400'000'000;  // as many take eager as long as compiling a kernel
   return session.interprets && !trace.seen && trace.at == 0 && trace.script == Trace::kNoScript &&
          trace.path.back()->flushes == 1 && !(trace.flags[0] & kHeavy) &&
          Interpretation::fusable_traffic(trace) < kWorthAsking;

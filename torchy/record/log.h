@@ -109,7 +109,7 @@ class Balance {
   }
 
  private:
-  static constexpr double kBandwidth = 8e9;   // bytes a second through memory: measured
+  static constexpr double kBandwidth = 16e9;  // bytes a second through memory: measured
   static constexpr double kRecording = 0.55;  // of a tiny op, at a known place
   static constexpr double kEnoughSeconds = 0.05;
   static constexpr int kEnoughFlushes = 32;

@@ -28,7 +28,6 @@ class Recorder {
  public:
   Recorder(Session& session, OpInfo& info, const torch::jit::Stack& stack)
       : session_(session),
-        trace_(*session.trace),
         info_(info),
         stack_(stack),
         first_(stack.size() - info.arguments),
@@ -90,7 +89,7 @@ class Recorder {
   void commit(const Memo& memo, Node* node);
 
   Session& session_;
-  Trace& trace_;
+  Trace* trace_ = nullptr;  // since attempt() began
   OpInfo& info_;
   const torch::jit::Stack& stack_;
   size_t first_;
@@ -189,7 +188,7 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
   if (!impl->has_storage()) return false;
   auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
   const bool written = info_.written(index);
-  Given operand{impl, index, trace_.find_slot(storage), -1, written};
+  Given operand{impl, index, trace_->find_slot(storage), -1, written};
   const bool known = operand.slot >= 0;
   for (const Given& other : scratch_.operands) {  // seen earlier in this very op?
     if (other.tensor->unsafe_storage().unsafeGetStorageImpl() != storage) continue;
@@ -200,11 +199,11 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
          other.tensor->dtype() == impl->dtype()))
       operand.view = other.view;
   }
-  if (!fit(*impl, known ? &trace_.slots[operand.slot] : nullptr)) return false;
-  if (operand.slot < 0) operand.slot = static_cast<int>(trace_.slots.size()) + new_slots_++;
-  if (operand.view < 0 && known) operand.view = trace_.find_view(operand.slot, *impl);
-  if (operand.view < 0) operand.view = static_cast<int>(trace_.views.size()) + new_views_++;
-  const bool pending = known && trace_.slots[operand.slot].pending();
+  if (!fit(*impl, known ? &trace_->slots[operand.slot] : nullptr)) return false;
+  if (operand.slot < 0) operand.slot = static_cast<int>(trace_->slots.size()) + new_slots_++;
+  if (operand.view < 0 && known) operand.view = trace_->find_view(operand.slot, *impl);
+  if (operand.view < 0) operand.view = static_cast<int>(trace_->views.size()) + new_views_++;
+  const bool pending = known && trace_->slots[operand.slot].pending();
   any_pending_ = any_pending_ || pending;
   if (written) {
     if (at::has_internal_overlap(impl) != at::MemOverlap::No) return false;
@@ -212,7 +211,7 @@ inline bool Recorder::read_tensor(const at::Tensor& tensor, size_t index) {
     if (!pending && impl->unsafe_storage().use_count() != 1) return false;
     // read by another session, too
     if (!pending && Kept::holds(*storage) &&
-        !(known && trace_.slots[operand.slot].kept.use_count() == 2))
+        !(known && trace_->slots[operand.slot].kept.use_count() == 2))
       return false;
   }
   auto sizes = impl->sizes(), strides = impl->strides();
@@ -279,7 +278,7 @@ inline uint64_t key_header(const OpInfo& info, const ProcessState& state) {
 }
 
 inline bool Recorder::read_arguments() {
-  scratch_.key.push_back(key_header(info_, trace_.state));
+  scratch_.key.push_back(key_header(info_, trace_->state));
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there
@@ -353,7 +352,7 @@ inline Step* Recorder::add_step(Node* parent, int64_t line) {
   auto& signature = all.signatures[signature_key()];
   if (!signature) signature = std::make_unique<Signature>();
   step->signature = signature.get();
-  step->numbers = trace_.numbers.size();
+  step->numbers = trace_->numbers.size();
   for (size_t i = 0; i < info_.arguments; ++i)
     step->arguments.push_back(map_tensors(stack_[first_ + i], [this](const at::Tensor& tensor) {
       if (is_number(tensor)) return wrapped_number(item_of(tensor));
@@ -376,8 +375,8 @@ inline Node* Recorder::variant(const Memo& memo) {
   node->id = static_cast<int64_t>(all.nodes.size());
   node->step = step_;
   node->pattern = memo.pattern;
-  int slot = static_cast<int>(trace_.slots.size()) + new_slots_;
-  int view = static_cast<int>(trace_.views.size()) + new_views_;
+  int slot = static_cast<int>(trace_->slots.size()) + new_slots_;
+  int view = static_cast<int>(trace_->views.size()) + new_views_;
   for (size_t i = 0; i < info_.results; ++i) {
     int argument = info_.result_argument[i];
     if (argument >= 0) {  // in-place and out= forms take single tensors
@@ -414,27 +413,27 @@ inline void add_input(Trace& trace, c10::StorageImpl& storage) {
 
 inline void Recorder::commit(const Memo& memo, Node* node) {
   Node* const before = at_;
-  const size_t slots = trace_.slots.size(), views = trace_.views.size(),
-               words = trace_.words.size();
+  const size_t slots = trace_->slots.size(), views = trace_->views.size(),
+               words = trace_->words.size();
   std::vector<uint64_t> keys;
   if (info_.typed)
     for (const Given& operand : scratch_.operands)
       keys.push_back(operand.tensor->key_set().raw_repr());
   for (const Given& operand : scratch_.operands) {
     const auto& storage = operand.tensor->unsafe_storage();
-    if (operand.slot == static_cast<int>(trace_.slots.size()))  // new slots come in order
-      add_input(trace_, *storage.unsafeGetStorageImpl());
-    if (operand.view == static_cast<int>(trace_.views.size()))
-      trace_.add_view(operand.slot, operand.tensor->storage_offset(), operand.tensor->sizes(),
-                      operand.tensor->strides(),
-                      c10::typeMetaToScalarType(operand.tensor->dtype()));
+    if (operand.slot == static_cast<int>(trace_->slots.size()))  // new slots come in order
+      add_input(*trace_, *storage.unsafeGetStorageImpl());
+    if (operand.view == static_cast<int>(trace_->views.size()))
+      trace_->add_view(operand.slot, operand.tensor->storage_offset(), operand.tensor->sizes(),
+                       operand.tensor->strides(),
+                       c10::typeMetaToScalarType(operand.tensor->dtype()));
   }
   for (const Given& operand : scratch_.operands) {
-    Slot& slot = trace_.slots[operand.slot];
-    if (operand.written && !slot.pending()) defer_write(trace_, slot, *operand.tensor);
+    Slot& slot = trace_->slots[operand.slot];
+    if (operand.written && !slot.pending()) defer_write(*trace_, slot, *operand.tensor);
   }
-  trace_.numbers.insert(trace_.numbers.end(), scratch_.numbers.begin(), scratch_.numbers.end());
-  trace_.path.push_back(node);
+  trace_->numbers.insert(trace_->numbers.end(), scratch_.numbers.begin(), scratch_.numbers.end());
+  trace_->path.push_back(node);
   for (size_t i = 0; i < info_.results; ++i) {
     int argument = info_.result_argument[i];
     if (argument >= 0) {
@@ -443,10 +442,10 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
       results_.emplace_back(at::Tensor());
     } else {
       const Layout& layout = memo.results[i];
-      results_.emplace_back(pending_tensor(trace_, layout));
-      trace_.add_view(static_cast<int>(trace_.slots.size()) - 1, 0, layout.sizes, layout.strides,
-                      layout.dtype);
-      trace_.large_bytes += memo.results[i].bytes;
+      results_.emplace_back(pending_tensor(*trace_, layout));
+      trace_->add_view(static_cast<int>(trace_->slots.size()) - 1, 0, layout.sizes, layout.strides,
+                       layout.dtype);
+      trace_->large_bytes += memo.results[i].bytes;
     }
   }
   ++session_.recorded;
@@ -457,7 +456,7 @@ inline void Recorder::commit(const Memo& memo, Node* node) {
 inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
                              const std::vector<uint64_t>& keys) {
   auto made = std::make_unique<Expectation>();
-  made->node = trace_.path.back();
+  made->node = trace_->path.back();
   made->layouts = scratch_.layouts;
   size_t at = 0;
   std::vector<c10::ScalarType> dtypes = step_->signature->result_dtypes;
@@ -486,8 +485,8 @@ inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t wo
     at += 2 * static_cast<size_t>(tensor.dim());
     made->operands.push_back(operand);
   }
-  made->views.assign(trace_.views.begin() + static_cast<ptrdiff_t>(views), trace_.views.end());
-  made->words.assign(trace_.words.begin() + static_cast<ptrdiff_t>(words), trace_.words.end());
+  made->views.assign(trace_->views.begin() + static_cast<ptrdiff_t>(views), trace_->views.end());
+  made->words.assign(trace_->words.begin() + static_cast<ptrdiff_t>(words), trace_->words.end());
   const auto& known = step_->signature->memos.at(scratch_.layouts).results;
   for (size_t i = 0; i < info_.results; ++i) {
     if (info_.result_argument[i] >= 0) continue;
@@ -510,8 +509,9 @@ inline void Recorder::expect(Node* before, size_t slots, size_t views, size_t wo
 }
 
 inline Outcome Recorder::attempt(Node* root, std::optional<int64_t> line) {
+  trace_ = session_.trace.get();
   if (session_.running || !read_arguments() || overlaps()) return Outcome::kRunNow;
-  at_ = trace_.path.empty() ? root : trace_.path.back();
+  at_ = trace_->path.empty() ? root : trace_->path.back();
   step_ = at_->find(scratch_.key);
   if (!step_) {
     if (!line) return Outcome::kNeedsLine;

@@ -92,8 +92,17 @@ struct Above : c10::OperatorKernel {
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
     at::Tensor result;
     if (goes_to_backend(keys) && (has_no_gradient(arguments) && ...) &&
-        record_if_known(*info, result, arguments...))
-      return result;
+        record_if_known(*info, result, arguments...)) {
+      if constexpr (std::is_reference_v<R>) {
+        auto& written = first_of(arguments...);
+        // as torch's own kernel between autograd and the backend does
+        if (keys.has(c10::DispatchKey::ADInplaceOrView))
+          written.unsafeGetTensorImpl()->bump_version();
+        return written;
+      } else {
+        return result;
+      }
+    }
     return autograd.call<R, A...>(info->op, keys, std::forward<A>(arguments)...);
   }
 };
@@ -119,16 +128,14 @@ void register_typed(OpInfo* info, Registrations& registrations) {
   };
   put(DispatchKey::PrivateUse3, c10::KernelFunction::makeFromUnboxedFunctor<false, Below<R, A...>>(
                                     std::make_unique<Below<R, A...>>(info)));
-  if constexpr (!std::is_reference_v<R>) {
-    if (!op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
-        op.hasKernelForDispatchKey(DispatchKey::Autograd)) {
-      const auto safe = op.getComputedKernelForDispatchKey(DispatchKey::AutogradCPU);
-      const c10::KernelFunction& own =
-          safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
-      put(DispatchKey::AutogradPrivateUse3,
-          c10::KernelFunction::makeFromUnboxedFunctor<false, Above<R, A...>>(
-              std::make_unique<Above<R, A...>>(info, own)));
-    }
+  if (!op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
+      op.hasKernelForDispatchKey(DispatchKey::Autograd)) {
+    const auto safe = op.getComputedKernelForDispatchKey(DispatchKey::AutogradCPU);
+    const c10::KernelFunction& own =
+        safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
+    put(DispatchKey::AutogradPrivateUse3,
+        c10::KernelFunction::makeFromUnboxedFunctor<false, Above<R, A...>>(
+            std::make_unique<Above<R, A...>>(info, own)));
   }
   info->typed = true;
 }
@@ -162,12 +169,9 @@ inline void specialize(OpInfo* info, Registrations& registrations) {
       {"T", &register_typed<Out, T>},
       {"TT", &register_typed<Out, T, T>},
       {"TS", &register_typed<Out, T, S>},
-      {"ST", &register_typed<Out, S, T>},
       {"TTS", &register_typed<Out, T, T, S>},
-      {"TSS", &register_typed<Out, T, S, S>},
       {"TTT", &register_typed<Out, T, T, T>},
       {"TTTS", &register_typed<Out, T, T, T, S>},
-      {"TTSS", &register_typed<Out, T, T, S, S>},
       {"TTTSS", &register_typed<Out, T, T, T, S, S>},
       {"TD", &register_typed<Out, T, Dtype>},
       {"Tib", &register_typed<Out, T, int64_t, bool>},
@@ -180,9 +184,7 @@ inline void specialize(OpInfo* info, Registrations& registrations) {
       {"TS&", &register_typed<Self, Self, S>},
       {"TTS&", &register_typed<Self, Self, T, S>},
       {"TTT&", &register_typed<Self, Self, T, T>},
-      {"TSS&", &register_typed<Self, Self, S, S>},
       {"TTTS&", &register_typed<Self, Self, T, T, S>},
-      {"TTTSS&", &register_typed<Self, Self, T, T, S, S>},
       {"TTb&", &register_typed<Self, Self, T, bool>},
   };
   const auto found = kRegister.find(letters_of(info->op.schema()));
