@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import enum
 import functools
 import itertools
 import os
@@ -31,6 +30,7 @@ from torchy.plan.plan import FusedGroup
 from torchy.record import native, policy
 from torchy.record.native import Record, Repeated, Walker, address_of
 from torchy.record.places import Places
+from torchy.record.questions import CALLED, Ask, reason_in_words
 from torchy.record.readers import Readers
 from torchy.record.served import Served
 from torchy.record.source import raised_by_program
@@ -43,44 +43,13 @@ from torchy.run.tiers import Compiled, Kernels, prepare
 from torchy.session import Session
 from torchy.settings import Settings
 
-
-class Ask(enum.IntEnum):
-    """What the walker asks; the numbers are the walker's."""
-
-    FLUSH = 0
-    PLACE = 1
-    CLASSIFY = 2
-    PACE = 3
-    PAUSE = 4
-    PLACES = 5
-
-
 CREATED, WRITTEN, LIVE, HEAVY = 1, 2, 4, 8  # a slot's flags; the walker's
 
-REASONS = (
-    "{} runs now",  # an operand is pending
-    "{} reads the memory",
-    "max_ops recorded",
-    "memory bound reached",
-    "process state changed",
-    "{} writes what a pending op reads",
-    "{} on another thread",
-    "{}",
-)
-CALLED = 7  # the last of them: by Python, for a reason of its own
 MODES = ("record", "pass_through", "carry")
 # what calls the __torch_dispatch__ of the program's modes
 _MODES = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.PythonTLSSnapshot
 )
-OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
-
-
-def reason_in_words(reason: int, text: str) -> str:
-    """Return what the report says of a flush for one of the walker's reasons."""
-    if text in OP_READERS:
-        return OP_READERS[text]
-    return REASONS[reason].format(text or "memory access")
 
 
 class Runtime:

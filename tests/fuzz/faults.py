@@ -135,7 +135,7 @@ FAULTS = (
         'settle_storage(storage, /*written=*/false, Reason::kMemory, "");',
     ),
     Fault(
-        "an input that was written counts as dead", "record/trace.h",
+        "an input that was written counts as dead", "record/finish.h",
         "(slot.live ? kLive : 0)", "(slot.live && !slot.written ? kLive : 0)",
     ),
     Fault(

@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "finish.h"
 #include "numbers.h"
 #include "pack.h"
 
