@@ -107,6 +107,8 @@ class Runtime:
     def enter(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
         """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
         self.served.check(self.walker.prepare())
+        for other in list(self.sessions.values()):
+            self._close_if_done(other)  # one that ended before what it owed was computed
         self._bound_places()
         session = self.regions.session
         if session is not None:
@@ -484,15 +486,11 @@ class Runtime:
     def settle(self, tensor: torch.Tensor, escapes: bool, reason: str) -> None:
         """Compute what is pending on a tensor that something outside the walker looks at."""
         walker, address = self.walker, address_of(tensor)
-        done = walker.settle(address, escapes, reason)
-        if done == Repeated.YES:
-            return
-        if done == Repeated.NO:
+        while (done := walker.settle(address, escapes, reason)) == Repeated.NO:
             storage = walker.storage(tensor)
             for session in walker.storage_owing(storage, escapes) if storage else ():
                 self.flush(session, reason, (CALLED, reason))
-            walker.settle(address, escapes, reason)
-        elif (here := self.regions.session) is not None:
+        if done != Repeated.YES and (here := self.regions.session) is not None:
             self._mind(here, done)
 
     def _settle_storage(self, storage: int, reason: str) -> None:

@@ -155,11 +155,6 @@ FAULTS = (
         "if (operand.any_offset)\n", "if (false)\n",
     ),
     Fault(
-        "an expected write is deferred though other tensors are on the storage", "record/expect.h",
-        "return !known.written || (tensor.unsafe_storage().use_count() == 1 && !Kept::holds(*storage));",
-        "return true;",
-    ),
-    Fault(
         "what an interpreted flush needs later is released", "record/interpret.h",
         "if (last_[slot] < 0) last_[slot] = static_cast<int64_t>(op);", "last_[slot] = static_cast<int64_t>(op);",
     ),

@@ -148,7 +148,8 @@ inline std::shared_ptr<Script> find_script(Session& session, Reason reason, cons
     if (known->busy || known->variant != session.variant || known->flags != trace.flags ||
         known->reason != static_cast<int64_t>(reason) || known->text != text)
       continue;
-    known->busy = true;
+    known->busy = true;  // until the flush is finished, by whomever
+    trace.held = known;
     trace.script = known->id;
     return known;
   }
@@ -169,7 +170,7 @@ inline int64_t bytes_moved(const Trace& trace, const Script& script) {
 // Notes a flush that a script has run; true if Python should mind the session's pace. Call with the
 // mutex held, once the flush is finished.
 inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& script,
-                        int64_t nanoseconds) {
+                        int64_t epoch, int64_t nanoseconds) {
   Flushed flushed;
   flushed.script = script;
   flushed.nanoseconds = nanoseconds;
@@ -186,7 +187,7 @@ inline bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Sc
   for (const auto* list : {&trace.numbers, &trace.times})
     flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), list->begin(), list->end());
   flushed.held += sizeof(Flushed) + sizeof(int64_t) * flushed.numbers_and_times.size();
-  flushed.epoch = registry().epoch;
+  flushed.epoch = epoch;
   session.log.add(std::move(flushed));
   ++session.repeated;
   session.balance.add(script->ops, script->bytes_moved,
@@ -212,13 +213,6 @@ Repeated repeat(Session& session, Reason reason, const char* text, const Pause& 
   const std::shared_ptr<Trace> trace = session.running;
   const std::shared_ptr<Script> script = find_script(session, reason, text);
   if (!script) return Repeated::kNo;
-  struct Idle {
-    Script& script;
-    ~Idle() {
-      std::lock_guard<std::mutex> lock(registry().mutex);
-      script.busy = false;
-    }
-  } idle{*script};
   for (;;) {
     Progress progress;
     try {
@@ -231,12 +225,13 @@ Repeated repeat(Session& session, Reason reason, const char* text, const Pause& 
     std::lock_guard<std::mutex> lock(registry().mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
-  finish_flush(session, script->origin);
+  const int64_t epoch = registry().epoch;  // places may be forgotten once the flush is finished
+  if (finish_flush(session, script->origin, trace.get()) < 0) return Repeated::kYes;
   const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
   bool lost = false;
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    lost = note_repeat(session, *trace, script, passed.count());
+    lost = note_repeat(session, *trace, script, epoch, passed.count());
   }
   keep_spare(session, trace);
   return lost ? Repeated::kMindPace : Repeated::kYes;

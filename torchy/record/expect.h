@@ -186,14 +186,19 @@ class Matcher {
     return storage(known, *impl);
   }
 
+  // Whether a tensor is a view of the trace, which need not lie as it lay the last time.
+  bool is_view(const c10::TensorImpl& tensor, const View& view) const {
+    const int64_t* at = &trace_.words[view.at];
+    return at[0] == tensor.storage_offset() && same(tensor.sizes(), at + 1) &&
+           same(tensor.strides(), at + 1 + view.rank);
+  }
+
   bool storage(const Expectation::Operand& known, const c10::TensorImpl& tensor) {
     auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
     if (known.from == Expectation::Operand::kKnown) {
       const Slot& slot = trace_.slots[static_cast<size_t>(known.slot)];
       if (slot.storage != storage || !slot.as_recorded()) return false;
-      // a view that is known lies where the trace says, not where it lay the last time
-      if (!known.adds_view &&
-          trace_.words[trace_.views[static_cast<size_t>(known.view)].at] != known.offset)
+      if (!known.adds_view && !is_view(tensor, trace_.views[static_cast<size_t>(known.view)]))
         return false;
       return !known.written || slot.pending() ||
              (tensor.unsafe_storage().use_count() == 1 &&

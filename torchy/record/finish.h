@@ -131,16 +131,21 @@ inline void settle_trace(Trace& trace, const Inputs& inputs) {
     } else if (slot.as_recorded()) {
       storage->set_data_ptr_noswap(std::move(slot.memory));
     }
-    if (slot.created) static_cast<PendingStorage*>(storage)->settled();
     bool pending = false;
-    if (storage->has_materializer() && holders(storage, &pending).empty())
+    if (slot.created) {
       storage->clear_materializer();
+      // last: whoever drops it now frees it at once
+      static_cast<PendingStorage*>(storage)->settled();
+    } else if (storage->has_materializer() && holders(storage, &pending).empty()) {
+      storage->clear_materializer();
+    }
   }
 }
 
 // All values are there: put them into the storages of the program and take the bit off its tensors.
-// Returns the nanoseconds that calls took; -1 if somebody else has finished it.
-inline int64_t finish_flush(Session& session, int64_t origin) {
+// Returns the nanoseconds that calls took; -1 if somebody else has finished it. `expected`: the
+// trace, if that is known.
+inline int64_t finish_flush(Session& session, int64_t origin, const Trace* expected = nullptr) {
   std::shared_ptr<Trace> trace;
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped without the mutex, as here
   Inputs inputs;
@@ -148,7 +153,7 @@ inline int64_t finish_flush(Session& session, int64_t origin) {
     std::lock_guard<std::mutex> lock(registry().mutex);
     trace = session.running;
   }
-  if (!trace) return -1;
+  if (!trace || (expected && trace.get() != expected)) return -1;
   restore_state(session);
   for (Slot& slot : trace->slots) inputs.push_back(slot.weak ? slot.weak->lock() : nullptr);
   for (;;) {
@@ -159,6 +164,7 @@ inline int64_t finish_flush(Session& session, int64_t origin) {
       bearers.swap(trace->bearers.tensors);
       if (bearers.empty()) {  // else views may have been made meanwhile
         session.running.reset();
+        if (trace->held) trace->held->busy = false;
         settle_trace(*trace, inputs);
         for (auto& tensor : tensors) take_bit(*tensor);
         session.origin = origin;

@@ -99,12 +99,17 @@ inline bool is_interpreted(const Session& session, const Trace& trace) {
          Interpretation::fusable_traffic(trace) < kWorthAsking;
 }
 
-// Notes a flush that has been interpreted, for the report. Call with the mutex held, once it is
-// finished.
-inline void note_interpreted(Session& session, const Trace& trace, Reason reason, const char* text,
-                             int64_t line, int64_t nanoseconds) {
+// What the report needs to know of a trace that has been interpreted, while its places are there.
+inline Flushed note_of(const Session& session, const Trace& trace, Reason reason, const char* text,
+                       int64_t line) {
+  auto unplanned = std::make_shared<Unplanned>();
+  for (const Node* node : trace.path) unplanned->path.push_back(node->id);
+  unplanned->flags = trace.flags;
+  unplanned->reason = static_cast<int64_t>(reason);
+  unplanned->text = text;
+  unplanned->line = line;
+  unplanned->variant = session.variant;
   Flushed flushed;
-  flushed.nanoseconds = nanoseconds;
   flushed.words = std::make_shared<const std::vector<int64_t>>(trace.words);
   flushed.numbers = trace.numbers.size();
   flushed.numbers_and_times = trace.numbers;
@@ -113,20 +118,12 @@ inline void note_interpreted(Session& session, const Trace& trace, Reason reason
   for (size_t at = 0; at < trace.own.size(); at += static_cast<size_t>(trace.own[at]))
     times[static_cast<size_t>(trace.own[at + 1])] = trace.times[step++];
   flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), times.begin(), times.end());
-  auto unplanned = std::make_shared<Unplanned>();
-  for (const Node* node : trace.path) unplanned->path.push_back(node->id);
-  unplanned->flags = trace.flags;
-  unplanned->reason = static_cast<int64_t>(reason);
-  unplanned->text = text;
-  unplanned->line = line;
-  unplanned->variant = session.variant;
   flushed.held = sizeof(Flushed) + sizeof(Unplanned) + trace.flags.size() +
                  sizeof(int64_t) * (trace.words.size() + flushed.numbers_and_times.size() +
                                     unplanned->path.size());
   flushed.unplanned = std::move(unplanned);
   flushed.epoch = registry().epoch;
-  session.log.add(std::move(flushed));
-  ++session.interpreted;
+  return flushed;
 }
 
 // Runs such a flush. `pause` as for repeat().
@@ -149,12 +146,14 @@ Repeated interpret(Session& session, Reason reason, const char* text, const Paus
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
   const auto [line, origin] = where_here();
-  finish_flush(session, origin);
-  const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
+  Flushed flushed = note_of(session, *trace, reason, text, line);
+  if (finish_flush(session, origin, trace.get()) < 0) return Repeated::kYes;
+  flushed.nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   bool many = false;
   {
     std::lock_guard<std::mutex> lock(registry().mutex);
-    note_interpreted(session, *trace, reason, text, line, passed.count());
+    session.log.add(std::move(flushed));
+    ++session.interpreted;
     many = registry().steps.size() > registry().most_places;
   }
   keep_spare(session, trace);
@@ -165,8 +164,10 @@ Repeated interpret(Session& session, Reason reason, const char* text, const Paus
 template <typename Pause>
 Repeated run_alone(Session& session, Reason reason, const char* text, const Pause& pause) {
   const auto repeated = repeat(session, reason, text, pause);
-  if (repeated != Repeated::kNo || !is_interpreted(session, *session.running)) return repeated;
-  return interpret(session, reason, text, pause);
+  if (repeated != Repeated::kNo) return repeated;
+  const std::shared_ptr<Trace> trace = session.running;
+  if (!trace) return Repeated::kYes;  // finished by what ran meanwhile
+  return is_interpreted(session, *trace) ? interpret(session, reason, text, pause) : repeated;
 }
 
 inline void flush(Session& session, Reason reason, const char* text) {
@@ -194,7 +195,13 @@ inline Repeated flush_for_python(Session& session, const char* text) {
   const int claimed = begin_flush(session, /*wait=*/false);
   if (claimed == 0) return Repeated::kYes;
   if (claimed != 1) return Repeated::kNo;
-  const auto done = run_alone(session, Reason::kCalled, text, [] { return false; });
+  auto done = Repeated::kNo;
+  try {
+    done = run_alone(session, Reason::kCalled, text, [] { return false; });
+  } catch (...) {
+    leave_flush(session);
+    throw;
+  }
   if (done == Repeated::kNo) leave_flush(session);
   return done;
 }

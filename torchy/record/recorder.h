@@ -402,7 +402,7 @@ inline Node* Recorder::variant(const Memo& memo) {
 inline void add_input(Trace& trace, c10::StorageImpl& storage) {
   Slot& slot = trace.slots.emplace_back();
   slot.storage = &storage;
-  slot.weak.emplace(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(&storage));
+  slot.weak.emplace(weakly(storage));
   slot.kept = Kept::of(storage);
   slot.given = static_cast<const char*>(slot.address());
   slot.bytes = storage.nbytes();

@@ -143,7 +143,7 @@ inline void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack*
           int slot = trace ? trace->find_slot(storage) : -1;
           if (slot < 0 || !trace->slots[slot].pending()) continue;
           give_bit(impl);
-          trace->bearers.add(tensor.getIntrusivePtr());
+          trace->bearers.add(weakly(impl));
           ++session->views;
           return;
         }
@@ -276,6 +276,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   std::optional<Precision> precision;  // pointwise ops do not mind
   if (!info.pointwise) precision = float32_precision();
   Node* root = nullptr;
+  int64_t epoch = registry().epoch;  // of the root
   std::optional<int64_t> line;
   constexpr int kAttempts = 8;  // other threads may flush in between
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
@@ -284,6 +285,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     bool too_long = false;
     {
       std::lock_guard<std::mutex> lock(registry().mutex);
+      if (epoch != registry().epoch) root = nullptr;  // what ran meanwhile has forgotten it
       Trace& trace = *session->trace;
       if (trace.path.empty()) trace.state = state;
       if (session->too_large()) {
@@ -319,6 +321,7 @@ inline void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         flush(*session, Reason::kState, "");
         break;
       case Outcome::kNeedsRoot:
+        epoch = registry().epoch;
         root = root_of(*session);
         break;
       case Outcome::kNeedsLine:

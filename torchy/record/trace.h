@@ -29,6 +29,13 @@ namespace torchy {
 using WeakStorage = c10::weak_intrusive_ptr<c10::StorageImpl>;
 using WeakTensor = c10::weak_intrusive_ptr<c10::TensorImpl>;
 
+// A weak reference, made without a strong one: that takes the GIL of what only Python holds.
+template <typename T>
+c10::weak_intrusive_ptr<T> weakly(T& target) {
+  c10::raw::weak_intrusive_ptr::incref(&target);
+  return c10::weak_intrusive_ptr<T>::reclaim(&target);
+}
+
 struct Trace;
 
 // The storage of a pending result. It tells its slot when the program lets go of it, and is like
@@ -102,12 +109,12 @@ struct Trace {
     std::vector<WeakTensor> tensors;
     size_t room = 64;
 
-    void add(c10::intrusive_ptr<c10::TensorImpl> tensor) {
+    void add(WeakTensor tensor) {
       if (tensors.size() >= room) {
         std::erase_if(tensors, [](const WeakTensor& known) { return known.expired(); });
         room = std::max<size_t>(64, 2 * tensors.size());
       }
-      tensors.emplace_back(std::move(tensor));
+      tensors.push_back(std::move(tensor));
     }
   };
 
@@ -128,6 +135,7 @@ struct Trace {
   std::vector<uint8_t> flags;          // by slot
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = kNoScript;          // that is being run
+  std::shared_ptr<Script> held;        // the same, for this flush alone until that is finished
   std::vector<int64_t> own;            // the program, if it is interpreted
   int64_t serial = 0;                  // of the flush, in its session
   const int64_t* program = nullptr;    // that has been begun
@@ -150,6 +158,7 @@ struct Trace {
     flags.clear();
     at = called = 0;
     script = kNoScript;
+    held.reset();
     own.clear();
     program = nullptr;
     seen = false;
@@ -267,10 +276,11 @@ struct Session {
   // one's result replaces is gone by then.
   bool too_large() {
     if (trace->large_bytes < kNoticed && trace->path.size() % 64 != 0) return false;
-    trace->large_bytes = 0;
     // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
     const size_t needed = weigh();
-    return needed > trace->peak + allowance(*trace) / 2;
+    if (needed > trace->peak + allowance(*trace) / 2) return true;
+    trace->large_bytes = 0;
+    return false;
   }
 
   // Whether the trace keeps much that eager would have let go of by now: an op that is about to
@@ -438,7 +448,7 @@ inline PendingStorage::PendingStorage(size_t bytes, Trace& trace, int slot)
 }
 
 inline void PendingStorage::forget() {
-  if (!trace_.load(std::memory_order_relaxed)) return;
+  if (!trace_.load(std::memory_order_acquire)) return;
   std::lock_guard<std::mutex> lock(registry().mutex);
   if (Trace* trace = trace_.exchange(nullptr))
     trace->slots[static_cast<size_t>(slot_)].storage = nullptr;
@@ -462,7 +472,7 @@ inline PendingTensor::PendingTensor(c10::Storage&& storage, const Layout& layout
 
 // Its storage goes with it, mostly: one lock serves both.
 inline void PendingTensor::forget() {
-  if (!trace_.load(std::memory_order_relaxed)) return;
+  if (!trace_.load(std::memory_order_acquire)) return;
   std::lock_guard<std::mutex> lock(registry().mutex);
   Trace* trace = trace_.exchange(nullptr);
   if (!trace) return;
@@ -499,7 +509,7 @@ inline void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
   slot.storage->set_data_ptr_noswap(no_memory());
   slot.kept.reset();
   give_bit(tensor);
-  trace.bearers.add(c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(&tensor));
+  trace.bearers.add(weakly(tensor));
 }
 
 }  // namespace torchy

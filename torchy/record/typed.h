@@ -20,7 +20,9 @@ inline bool has_no_gradient(const at::Tensor& tensor) {
   auto* meta =
       static_cast<torch::autograd::AutogradMeta*>(tensor.unsafeGetTensorImpl()->autograd_meta());
   if (!meta) return true;
-  return !meta->fw_grad_ && (!c10::GradMode::is_enabled() || !meta->requires_grad());
+  // a view may get either from its base, which has changed since
+  if (meta->fw_grad_ || (meta->is_view_ && tensor._fw_grad(/*level=*/0).defined())) return false;
+  return !c10::GradMode::is_enabled() || !meta->requires_grad();
 }
 template <typename T>
 bool has_no_gradient(const T& /*no tensor*/) {
