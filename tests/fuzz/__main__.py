@@ -58,7 +58,10 @@ def summary(total: Coverage, failures: list[Failure]) -> str:
     deferred = {spec.name for spec in specs.values() if spec}
     fused = {spec.name for name, spec in specs.items() if spec and total.fused[name]}
     rows = [
-        ("programs", f"{total.programs}, each in all tiers, three times"),
+        (
+            "programs",
+            f"{total.programs}, each in all tiers, six times: with other layouts and sizes",
+        ),
         ("differ", str(len(failures))),
         ("not steady in eager", str(total.unsteady)),
         *((name.replace("_", " "), f"{count:,}") for name, count in total.counters.items()),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
-from programs import TIERS, Program, disagreement, is_steady, programs
+from programs import TIERS, VISITS, Program, disagreement, is_steady, programs
 
 MARK = "--- program ---"  # stands before each program in the log of a batch that dies
 
@@ -92,7 +92,7 @@ class Broken(BaseException):  # noqa: N818 - hypothesis shall not go on
 
 
 def run_batch(
-    seed: int, count: int, shrink: bool, visits: int = 3
+    seed: int, count: int, shrink: bool, visits: int = len(VISITS)
 ) -> tuple[Coverage, Failure | None]:
     """Run programs until one differs from eager."""
     coverage, failures = Coverage(), []

@@ -80,8 +80,6 @@ void torchy_listen(double tiny_op) {
   torchy::guard_forks();
 }
 
-void torchy_claim() { torchy::claim_ops(); }
-
 // An op's kernels have changed.
 void torchy_renew(const char* name) {
   const std::string full = name;
@@ -254,19 +252,8 @@ int64_t torchy_is_pending(c10::TensorImpl* tensor) {
   return pending;
 }
 
-void torchy_take_stray_bit(c10::TensorImpl* tensor) {
-  if (torchy::carries_bit(*tensor) && !torchy_is_pending(tensor)) torchy::take_bit(*tensor);
-}
-
 // From now on, ops on this storage run at once: something outside torch can see its memory.
 void torchy_escaped(c10::StorageImpl* storage) { torchy::note_escape(storage); }
-
-// Whether a session has values to compute still.
-int64_t torchy_owes(int64_t id) {
-  auto session = torchy::session_of(id);
-  std::lock_guard<std::mutex> lock(registry().mutex);
-  return session && torchy::owes(*session);
-}
 
 // Called with the GIL, unlike the others. See hooks.h.
 PyObject* torchy_hook(const char* name, const char* doc, PyObject* before, PyObject* original,

@@ -341,10 +341,6 @@ class Walker:
         """Return the address of a tensor's storage, if it has one."""
         return self.library.torchy_storage(address_of(tensor))  # type: ignore[no-any-return]
 
-    def take_stray_bit(self, tensor: torch.Tensor) -> None:
-        """Let a tensor go that is not pending any more, or never was."""
-        self.library.torchy_take_stray_bit(address_of(tensor))
-
     def source(self, line: int) -> Source | None:
         """Return the file and line of what the walker knows by a number."""
         return Source(*self._tell_line(line)) if line >= 0 else None
@@ -416,7 +412,6 @@ _OBJECT = ctypes.py_object
 _HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
 _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
-    ("claim", _VOID),
     ("renew", _VOID, _TEXT),
     ("set_op", _VOID, *[_INT] * 4, *[ctypes.c_uint64] * 3),
     ("attach", _VOID, _INT),
@@ -435,7 +430,5 @@ _FUNCTIONS = (
     ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
     ("storage", _POINTER, _POINTER),
     ("is_pending", _INT, _POINTER),
-    ("take_stray_bit", _VOID, _POINTER),
     ("escaped", _VOID, _POINTER),
-    ("owes", _INT, _INT),
 )
