@@ -5,7 +5,6 @@
 
 #include <cfloat>
 #include <cmath>
-#include <string_view>
 
 #include "recorder.h"
 

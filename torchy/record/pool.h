@@ -57,7 +57,8 @@ class Pool final : public c10::Allocator {
            (before_ && deleter == before_->raw_deleter());
   }
   bool is_plain(const c10::Allocator* allocator) const {
-    return allocator == this || allocator == c10::GetCPUAllocator() || allocator == before_;
+    return allocator && (allocator == this || allocator == c10::GetCPUAllocator() ||
+                         allocator == before_);  // none yet, perhaps
   }
 
   // Gives back to the kernel what has not been handed out since a moment; `now` is one.

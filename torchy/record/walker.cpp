@@ -4,9 +4,10 @@
 // arrive from threads without Python, and because an op is recorded in the time in which Python
 // looks up a name.
 //
-// How ops get here: keys.h, claim.h. What becomes of them: see.h. What is recorded, and how: trie.h
-// (places), trace.h (traces), recorder.h. How a flush runs: execute.h. What Python calls: api.h,
-// hooks.h. Built on first use by native.py, without Python's headers.
+// How ops get here: keys.h, claim.h, typed.h. What becomes of them: see.h. What is recorded, and
+// how: trie.h (places), trace.h (traces), recorder.h (the long way), expect.h (the short one). How
+// a flush runs: finish.h, execute.h, interpret.h. What Python calls: calls.h, api.h, hooks.h. Built
+// on first use by native.py, without Python's headers.
 #include "api.h"
 
 TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
