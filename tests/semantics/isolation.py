@@ -1,6 +1,6 @@
 """Runs each test in a process of its own, so that a crash or a hang is that test's and nobody else's.
 
-A server process imports torch once and forks for every test: a few milliseconds each. It never runs an op itself, so
+A server process imports torch once and forks for every test: a few milliseconds each. It runs nothing on threads, so
 that no thread pool is inherited. The file is both: a module for the tests' side, a script for the server's.
 """
 

@@ -43,6 +43,17 @@ class MathFunction:
     arity: int
 
 
+def choose_processor(library: ctypes.CDLL) -> None:
+    """Let MKL's vector math find out on one thread which processor it runs on.
+
+    It does so at the first call, without a lock, and stores its own number for the processor before the one that its
+    tables go by: a second thread that calls it for the first time within these few instructions takes the functions of
+    another processor or accuracy (``mkl_vml_serv_cpu_detect``; seen once in eager, an ``exp`` off by 3e-5).
+    """
+    one, result = (ctypes.c_float * 1)(1), (ctypes.c_float * 1)()
+    library.vmsExp(ctypes.c_int32(1), one, result, ctypes.c_int64(VML_MODE))
+
+
 @dataclass(frozen=True, slots=True)
 class MathLibrary:
     """The vector-math functions that this build of torch exports.
@@ -64,10 +75,12 @@ class MathLibrary:
     @classmethod
     def of_torch(cls) -> MathLibrary:
         """Open the library of the torch that is imported."""
-        path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         capability = torch.backends.cpu.get_cpu_capability()
         mkl: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-        return cls(ctypes.CDLL(str(path)), {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
+        if mkl:
+            choose_processor(library)
+        return cls(library, {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
 
     def find(self, name: str, dtype: torch.dtype) -> MathFunction | None:
         """Return the function that computes ``name`` on this dtype, None if the build has none."""
