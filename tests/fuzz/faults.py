@@ -67,7 +67,7 @@ FAULTS = (
         '    "masked_fill": LayoutRule.CONTIGUOUS,\n', "",
     ),
     Fault(
-        "a kernel takes its first number for all", "record/pack.h",
+        "a kernel takes its first number for all", "record/walker/pack.cpp",
         "*number++ = trace.numbers[index];", "*number++ = trace.numbers[numbers.front() + 0 * index];",
     ),
     Fault(
@@ -75,95 +75,95 @@ FAULTS = (
         "when.append(max(ready, loaded.get(access, 0)))", "when.append(ready)",
     ),
     Fault(
-        "a kernel ignores storage offsets", "record/pack.h",
+        "a kernel ignores storage offsets", "record/walker/pack.cpp",
         "trace.addresses[views[i].slot] + trace.words[views[i].at] * views[i].itemsize;",
         "trace.addresses[views[i].slot];",
     ),
     Fault(
-        "a kernel is launched with the layouts of last time", "record/pack.h",
+        "a kernel is launched with the layouts of last time", "record/walker/pack.cpp",
         "same = std::equal(layout, layout + 2 * views[i].rank, at);", "(void)layout;",
     ),
     Fault(
-        "a flush is repeated though other buffers are live", "record/execute.h",
+        "a flush is repeated though other buffers are live", "record/walker/execute.cpp",
         "known->flags != trace.flags ||", "",
     ),
     Fault(
-        "a number is stale", "record/recorder.h",
+        "a number is stale", "record/walker/recorder.cpp",
         "    scratch_.key.push_back(static_cast<uint64_t>(bits));\n", "",
     ),
     Fault(
-        "the kind of a number is missing from the key", "record/recorder.h",
+        "the kind of a number is missing from the key", "record/walker/recorder.cpp",
         "<< 8 |\n                         static_cast<uint8_t>(kind));", "<< 8);",
     ),
     Fault(
-        "a dtype is missing from the key", "record/recorder.h",
+        "a dtype is missing from the key", "record/walker/recorder.cpp",
         "static_cast<uint64_t>(c10::typeMetaToScalarType(impl.dtype())) << 8 |", "",
     ),
     Fault(
-        "which operand is meant is missing from the key", "record/recorder.h",
+        "which operand is meant is missing from the key", "record/walker/recorder.cpp",
         "static_cast<uint64_t>(operand.slot) << 32 |\n                         static_cast<uint64_t>(operand.view)",
         "0",
     ),
     Fault(
-        "layouts of other sizes are taken", "record/recorder.h",
+        "layouts of other sizes are taken", "record/walker/recorder.cpp",
         "return found == memos.end() ? nullptr : &found->second;",
         "return memos.empty() ? nullptr : &memos.begin()->second;",
     ),
     Fault(
-        "memory that NumPy shares is written later", "record/recorder.h",
+        "memory that NumPy shares is written later", "record/walker/recorder.cpp",
         "if (!escaped.empty() && escaped.find(storage) != escaped.end()) return false;", "",
     ),
     Fault(
-        "a write is deferred though other tensors are on the storage", "record/recorder.h",
+        "a write is deferred though other tensors are on the storage", "record/walker/recorder.cpp",
         "if (!pending && impl->unsafe_storage().use_count() != 1) return false;", "",
     ),
     Fault(
-        "a write to an expanded tensor is deferred", "record/recorder.h",
+        "a write to an expanded tensor is deferred", "record/walker/recorder.cpp",
         "if (at::has_internal_overlap(impl) != at::MemOverlap::No) return false;", "",
     ),
     Fault(
-        "a write over part of an operand is deferred", "record/recorder.h",
+        "a write over part of an operand is deferred", "record/walker/recorder.cpp",
         "if (one.slot == other.slot && one.view != other.view) return true;", "{}",
     ),
     Fault(
-        "an alias is lost", "record/see.h",
+        "an alias is lost", "record/walker/see.cpp",
         "          give_bit(impl);\n          trace->bearers", "          take_bit(impl);\n          trace->bearers",
     ),
     Fault(
-        "a write on another thread does not wait for pending reads", "record/trace.h",
+        "a write on another thread does not wait for pending reads", "record/walker/settle.cpp",
         'settle_storage(storage, /*written=*/true, Reason::kMemory, "");',
         'settle_storage(storage, /*written=*/false, Reason::kMemory, "");',
     ),
     Fault(
-        "an input that was written counts as dead", "record/finish.h",
+        "an input that was written counts as dead", "record/walker/finish.cpp",
         "(slot.live ? kLive : 0)", "(slot.live && !slot.written ? kLive : 0)",
     ),
     Fault(
-        "sizes are not compared with those expected", "record/expect.h",
+        "sizes are not compared with those expected", "record/walker/expect.h",
         "if (!same(sizes, layout) || !same(strides, layout + sizes.size())) return false;", "",
     ),
     Fault(
-        "another storage than expected is taken", "record/expect.h",
+        "another storage than expected is taken", "record/walker/expect.h",
         "if (slot.storage != storage || !slot.as_recorded()) return false;", "",
     ),
     Fault(
-        "a number that is part of the place is not compared", "record/expect.h",
+        "a number that is part of the place is not compared", "record/walker/expect.h",
         "if (!runtime) return word(static_cast<uint64_t>(bits));", "if (!runtime) return ++at_, true;",
     ),
     Fault(
-        "the offset of an operand is the last one's", "record/expect.h",
+        "the offset of an operand is the last one's", "record/walker/expect.cpp",
         "if (operand.any_offset)\n", "if (false)\n",
     ),
     Fault(
-        "what an interpreted flush needs later is released", "record/interpret.h",
+        "what an interpreted flush needs later is released", "record/walker/interpret.cpp",
         "if (last_[slot] < 0) last_[slot] = static_cast<int64_t>(op);", "last_[slot] = static_cast<int64_t>(op);",
     ),
     Fault(
-        "an interpreted flush leaves out what a live buffer needs", "record/interpret.h",
+        "an interpreted flush leaves out what a live buffer needs", "record/walker/interpret.cpp",
         "wanted_[slot] = true;", "{}",
     ),
     Fault(
-        "a result that is viewed counts as dropped", "record/trace.h",
+        "a result that is viewed counts as dropped", "record/walker/trace.cpp",
         "if (only.use_count() == 1 && only.weak_use_count() == 1) {", "{",
     ),
 )  # fmt: skip

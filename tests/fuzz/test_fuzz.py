@@ -94,7 +94,7 @@ def test_random_programs_find_a_planted_fault(fault, tmp_path, monkeypatch):
     fault.plant(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # goes before the package's own folder
     monkeypatch.setenv("TORCHY_DEBUG", "")  # values alone must show it
-    if fault.file.endswith(".h"):
+    if fault.file.endswith((".h", ".cpp")):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     programs = 0
     with contextlib.closing(start_servers(2)) as servers:

@@ -24,15 +24,17 @@ from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
 
 NO_SCRIPT, INTERPRETED = -1, -2
 Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
-HERE = Path(__file__).parent
-MAIN = HERE / "walker.cpp"
+SOURCES = Path(__file__).parent / "walker"
+MAIN = SOURCES / "walker.cpp"
 FLAGS = (
-    "-O2",
+    "-O2",  # -O1 compiles in two thirds of the time, but recording takes a tenth longer
     "-std=c++20",
     "-fPIC",
     "-shared",
     "-fvisibility=hidden",
-)  # -O1 compiles in two thirds of the time, but recording takes a tenth longer
+    "-fno-plt",  # with the next: calls among its own functions are direct
+    "-Wl,-Bsymbolic-functions",
+)
 
 
 class WalkerUnavailable(RuntimeError):
@@ -158,7 +160,7 @@ def compiler() -> str | None:
 def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where the walker for this torch, these sources and this machine is kept."""
     content = hashlib.sha256()
-    for source in (MAIN, *sorted(HERE.glob("*.h"))):
+    for source in sorted(SOURCES.iterdir()):
         content.update(source.read_bytes())
     content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()} {FLAGS}".encode())
     return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
@@ -307,6 +309,10 @@ class Walker:
         self.origin: Callable[[int], int] = call(b"origin")
         self._tell_line: Callable[[int], tuple[str, int]] = call(b"tell_line")
         self._counters: Callable[[Handle], tuple[int, ...]] = call(b"counters")
+        self._running: Callable[[int], tuple[Any, ...] | None] = call(b"running")
+        self._owing: Callable[[int, bool], list[int]] = call(b"owing")
+        self._storage: Callable[[int], int] = call(b"storage")
+        self._is_pending: Callable[[int], int] = call(b"is_pending")
         self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         call(b"set_recordable")(recordable)
@@ -330,16 +336,15 @@ class Walker:
 
     def storage_owing(self, storage: int, written: bool) -> list[int]:
         """Return the sessions that must flush before a storage is read, or written, from outside."""
-        out = (ctypes.c_int64 * 16)()
-        return out[: self.library.torchy_owing(storage, written, out, len(out))]
+        return self._owing(storage, written)
 
     def is_pending(self, tensor: torch.Tensor) -> bool:
         """Return True if a tensor's values have not been computed yet."""
-        return bool(self.library.torchy_is_pending(address_of(tensor)))
+        return bool(self._is_pending(address_of(tensor)))
 
     def storage(self, tensor: torch.Tensor) -> int | None:
         """Return the address of a tensor's storage, if it has one."""
-        return self.library.torchy_storage(address_of(tensor))  # type: ignore[no-any-return]
+        return self._storage(address_of(tensor)) or None
 
     def source(self, line: int) -> Source | None:
         """Return the file and line of what the walker knows by a number."""
@@ -352,22 +357,11 @@ class Walker:
 
     def running(self, session: int) -> Record | None:
         """Return the trace that is being flushed, if one is."""
-        out = (ctypes.c_int64 * 16)()
-        record = self.library.torchy_running(session, out)
-        if not record:
+        told = self._running(session)
+        if told is None:
             return None
-        script, serial, at, visits, program, size, *arrays = out
-        try:
-            path, words, numbers, times, flags = (
-                _bytes_at(address, size)
-                for address, size in zip(arrays[::2], arrays[1::2], strict=True)
-            )
-        finally:
-            self.library.torchy_free_record(record)
-        return Record(
-            script, serial, at, visits, program, size,
-            memoryview(path).cast("q").tolist(), words, numbers, times, flags,
-        )  # fmt: skip
+        record = Record._make(told)
+        return record._replace(path=memoryview(told[6]).cast("q").tolist())
 
     def counters(self, session: Handle) -> Counters:
         """Return a session's counters."""
@@ -397,9 +391,6 @@ def _recursing(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_bytes_at = _recursing(ctypes.string_at)
-
-
 def address_of(tensor: torch.Tensor) -> int:
     """Return where a tensor lies, for the walker; the program's modes do not see that it is read."""
     with torch._C.DisableTorchFunction():
@@ -425,10 +416,5 @@ _FUNCTIONS = (
     ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT, _POINTER),
     ("weigh", _INT, _INT, _INT, _INT, _INT),
     ("only_walks", _INT, _INT),
-    ("free_record", _VOID, _POINTER),
-    ("running", _POINTER, _INT, _POINTER),
-    ("owing", _INT, _POINTER, _INT, _POINTER, _INT),
-    ("storage", _POINTER, _POINTER),
-    ("is_pending", _INT, _POINTER),
     ("escaped", _VOID, _POINTER),
 )

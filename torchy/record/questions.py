@@ -1,4 +1,4 @@
-"""What the walker asks of Python, and why it flushes: its codes (trace.h), and the words for them."""
+"""What the walker asks of Python, and why it flushes: its codes (codes.h), and the words for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plan -> the words that the walker's `execute.h` runs: each step a kernel or a call of one op.
+"""Plan -> the words that the walker's `execute.cpp` runs: each step a kernel or a call of one op.
 
 A step's words::
 

@@ -1,0 +1,228 @@
+// What Python calls now and then: plain functions through ctypes (which gives up the GIL
+// meanwhile), and torch ops where an exception of torch must reach Python as what it is. What it
+// calls all the time is in calls.h.
+
+#include <torch/library.h>
+
+#include <memory>
+#include <string>
+
+#include "calls.h"
+#include "claim.h"
+#include "execute.h"
+#include "finish.h"
+#include "fork.h"
+#include "hooks.h"
+#include "meta.h"
+#include "pack.h"
+#include "settle.h"
+#include "source.h"
+
+namespace torchy {
+
+namespace {
+
+// For the policy and the planner: an op at a place, with its pattern if the node is known. See
+// `Place` in places.py.
+c10::IValue describe(const Step& step, const Node* node) {
+  const OpInfo& info = *step.info;
+  c10::impl::GenericList arguments(c10::AnyType::get()), operands(c10::AnyType::get());
+  int64_t runtime = 0;
+  for (size_t i = 0; i < step.arguments.size(); ++i) {
+    arguments.push_back(step.arguments[i]);
+    if (info.runtime(i, step.arguments[i])) runtime |= int64_t{1} << i;
+  }
+  for (const Operand& operand : step.operands)
+    operands.push_back(c10::ivalue::Tuple::create(
+        {operand.view, operand.slot, static_cast<int64_t>(operand.dtype), operand.rank}));
+  auto ints = [](const auto& items) { return std::vector<int64_t>(items.begin(), items.end()); };
+  static const Node unknown;
+  if (!node) node = &unknown;
+  return c10::ivalue::Tuple::create(
+      {step.id, c10::toString(info.op.operator_name()), info.pointwise, runtime,
+       static_cast<int64_t>(info.writes | info.hidden_writes), step.line, arguments, operands,
+       ints(node->pattern), ints(node->result_views), ints(node->result_slots)});
+}
+
+// Boxed kernels, since schemas have no C++ type for "anything".
+void describe_node(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  const int64_t id = torch::jit::pop(*stack).toInt();
+  const Lock lock(shared_mutex);
+  const Node* node = registry().nodes.at(id);
+  stack->push_back(describe(*node->step, node));
+}
+
+void describe_step(const c10::OperatorHandle&, torch::jit::Stack* stack) {
+  const int64_t id = torch::jit::pop(*stack).toInt();
+  const Lock lock(shared_mutex);
+  stack->push_back(describe(*registry().steps.at(id), nullptr));
+}
+
+}  // namespace
+
+}  // namespace torchy
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+using torchy::registry;
+
+// From now on there is a Python kernel for torchy::ask. `tiny_op`: the seconds that eager takes for
+// an op on a few elements.
+void torchy_listen(double tiny_op) {
+  torchy::listening() = true;
+  torchy::Balance::tiny_op = tiny_op;
+  torchy::watch_access();
+  torchy::guard_forks();
+}
+
+// An op's kernels have changed.
+void torchy_renew(const char* name) {
+  const std::string full = name;
+  const auto dot = full.find('.');
+  const bool plain = dot == std::string::npos;
+  torchy::claims().renew({full.substr(0, dot), plain ? "" : full.substr(dot + 1)});
+}
+
+void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
+                   uint64_t unless_one, uint64_t hidden) {
+  const torchy::Lock lock(torchy::shared_mutex);
+  auto& info = *registry().ops[id];
+  info.pointwise = pointwise != 0;
+  info.rule = static_cast<torchy::LayoutRule>(rule);
+  info.meta = torchy::meta_kernel(c10::toString(info.op.operator_name()));
+  if (info.rule == torchy::LayoutRule::kLearn && info.meta) info.rule = torchy::LayoutRule::kMeta;
+  info.runtime_numbers = runtime;
+  info.unless_one = unless_one;
+  info.hidden_writes = hidden;
+  bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
+  auto wanted = static_cast<torchy::OpClass>(op_class);
+  info.op_class =
+      wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
+}
+
+// The session that this thread records into from now on; -1: none.
+void torchy_attach(int64_t id) { torchy::attach(id < 0 ? nullptr : torchy::session_of(id)); }
+
+// Forgets all places, if there is no session but this one, and no trace stands on them; 0 if not.
+// Called on the session's own thread: no other one is in the midst of recording then.
+int64_t torchy_forget(int64_t id) {
+  auto& all = registry();
+  decltype(all.roots) roots;  // dropped without the mutex
+  decltype(all.signatures) signatures;
+  torchy::UniqueLock lock(torchy::shared_mutex);
+  for (const auto& session : all.sessions) {
+    if (session->id != id || !session->trace->path.empty() || session->running) return 0;
+    session->origin = -1;
+    session->root = nullptr;
+  }
+  roots.swap(all.roots);
+  signatures.swap(all.signatures);
+  all.nodes.clear();
+  all.steps.clear();
+  ++all.epoch;
+  lock.release();  // nothing waits for the GIL while holding it
+  torchy::Gil gil;
+  torchy::lines().clear();
+  return 1;
+}
+
+// Nested: while paused (1), this thread's ops are run, not recorded; 0 ends the last pause.
+void torchy_pause(int64_t on) { torchy::pause(on); }
+
+// Before this thread forks (1) and after it (0, in the child too).
+void torchy_hold_flushes(int64_t on) { on ? torchy::hold_flushes() : torchy::let_flushes_go(); }
+
+// Whether this thread is in the midst of a session's flush.
+int64_t torchy_flushes(int64_t id) {
+  auto session = torchy::session_of(id);
+  const torchy::Lock lock(torchy::shared_mutex);
+  return session && session->flusher == std::this_thread::get_id();
+}
+
+int64_t torchy_begin(int64_t id) {
+  auto session = torchy::session_of(id);
+  return session && torchy::begin_flush(*session, /*wait=*/true).first != torchy::Claim::kNothing;
+}
+
+void torchy_leave(int64_t id) {
+  if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
+}
+
+int64_t torchy_finish(int64_t id, int64_t origin) {
+  auto session = torchy::session_of(id);
+  return session ? torchy::finish_flush(*session, origin) : -1;
+}
+
+// From now on, flushes like the one that is running, for a reason and a text, are run by the
+// walker. 0: there are too many already, or it is known. `lists`: how many slots are never stored,
+// those; how many views the fused ops read or write, those.
+int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
+                        const int64_t* program, int64_t size, int64_t id, int64_t origin,
+                        const int64_t* lists) {
+  auto session = torchy::session_of(session_id);
+  const torchy::Lock lock(torchy::shared_mutex);
+  if (!session || !session->running) return 0;
+  auto& trace = *session->running;
+  auto& scripts = trace.path.back()->scripts;
+  constexpr size_t kScripts = 16;
+  if (scripts.size() >= kScripts) return 0;
+  auto script = std::make_shared<torchy::Script>();
+  script->id = id;
+  script->variant = session->variant;
+  script->reason = reason;
+  script->text = text;
+  script->flags = trace.flags;
+  script->program = program;
+  script->size = size;
+  script->origin = origin;
+  script->ops = static_cast<int64_t>(trace.path.size());
+  torchy::Cursor cursor{lists};
+  for (auto* list : {&script->unstored, &script->moved}) *list = cursor.list().vec();
+  for (auto& known : scripts)
+    if (known->matches(*script)) return 0;
+  scripts.push_back(std::move(script));
+  return 1;
+}
+
+// Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
+// fused, nanoseconds. 1 if the session has cost more than it has brought.
+int64_t torchy_weigh(int64_t id, int64_t ops, int64_t bytes, int64_t nanoseconds) {
+  auto session = torchy::session_of(id);
+  if (!session) return 0;
+  const torchy::Lock lock(torchy::shared_mutex);
+  session->balance.add(ops, bytes, 1e-9 * static_cast<double>(nanoseconds));
+  return session->balance.loses();
+}
+
+// Whether almost no op has been recorded since this was asked last.
+int64_t torchy_only_walks(int64_t id) {
+  auto session = torchy::session_of(id);
+  if (!session) return 0;
+  const torchy::Lock lock(torchy::shared_mutex);
+  return session->balance.only_walks(session->counters.recorded, session->counters.run_now);
+}
+
+// From now on, ops on this storage run at once: something outside torch can see its memory.
+void torchy_escaped(c10::StorageImpl* storage) { torchy::note_escape(storage); }
+
+// Called with the GIL, unlike the others. See hooks.h.
+PyObject* torchy_hook(const char* name, const char* doc, PyObject* before, PyObject* original,
+                      int64_t is_method, PyObject* owner, PyObject* module) {
+  return torchy::make_hook(name, doc, before, original, is_method != 0, owner, module);
+}
+
+// The same: one of the functions in calls.h, as a Python function.
+PyObject* torchy_call(const char* name) { return torchy::python_call(name); }
+
+}  // extern "C"
+#pragma GCC visibility pop
+
+TORCH_LIBRARY(torchy, m) {
+  m.def("execute(int session, int program, int size) -> int", &torchy::execute_program);
+  m.def("describe_node(int id) -> Any",
+        torch::CppFunction::makeFromBoxedFunction<&torchy::describe_node>());
+  m.def("describe_step(int id) -> Any",
+        torch::CppFunction::makeFromBoxedFunction<&torchy::describe_step>());
+  m.def("ask(int what, int session, int argument, str text) -> int");
+}

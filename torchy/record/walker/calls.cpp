@@ -1,0 +1,456 @@
+#include "calls.h"
+
+#include <link.h>
+
+#include <array>
+#include <tuple>
+
+#include "claim.h"
+#include "hooks.h"
+#include "interpret.h"
+#include "pool.h"
+#include "settle.h"
+#include "source.h"
+
+namespace torchy {
+
+namespace {
+
+// A session as Python holds it: what it did can be read as long as somebody does.
+constexpr const char* kSession = "torchy.session";
+
+struct Arguments {
+  PyObject* const* items;
+
+  int64_t number(size_t i) const { return PyLong_AsLongLong(items[i]); }
+  const char* text(size_t i) const { return text_of(items[i]).data(); }
+  template <typename T>
+  T* address(size_t i) const {
+    return reinterpret_cast<T*>(number(i));
+  }
+  const std::shared_ptr<Session>& session(size_t i) const {
+    auto* session =
+        static_cast<std::shared_ptr<Session>*>(PyCapsule_GetPointer(items[i], kSession));
+    if (!session) throw std::invalid_argument("not a session");
+    return *session;
+  }
+};
+
+PyObject* number(int64_t value) { return PyLong_FromLongLong(value); }
+
+PyObject* nothing() {
+  Py_IncRef(&_Py_NoneStruct);
+  return &_Py_NoneStruct;
+}
+
+// A tuple of new references.
+template <size_t n>
+PyObject* tuple_of(const std::array<PyObject*, n>& items) {
+  std::array<Object, n> owned;
+  for (size_t i = 0; i < n; ++i) owned[i] = Object::owned(items[i]);
+  return std::apply(
+      [](auto... item) { return PyTuple_Pack(static_cast<std::ptrdiff_t>(n), item...); }, items);
+}
+template <typename... Items>
+PyObject* tuple(Items... items) {
+  return tuple_of(std::array<PyObject*, sizeof...(Items)>{items...});
+}
+
+// Null if it has none.
+c10::StorageImpl* storage_of(const c10::TensorImpl& tensor) {
+  return tensor.has_storage() ? tensor.unsafe_storage().unsafeGetStorageImpl() : nullptr;
+}
+
+PyObject* text(const std::string& value) {
+  return PyUnicode_FromStringAndSize(value.data(), static_cast<std::ptrdiff_t>(value.size()));
+}
+
+template <typename Item>
+PyObject* bytes_of(c10::ArrayRef<Item> items) {
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(items.data()),
+                                   static_cast<std::ptrdiff_t>(items.size() * sizeof(Item)));
+}
+template <typename Item>
+PyObject* bytes_of(const std::vector<Item>& items) {
+  return bytes_of(c10::ArrayRef<Item>(items));
+}
+
+bool owes(const Session& session) TORCHY_REQUIRES(shared_mutex) {
+  return session.running || !session.trace->path.empty();
+}
+
+void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(shared_mutex) {
+  open_sessions -= static_cast<int64_t>(
+      std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
+}
+
+// open(id, mode, max ops, slack, whether there is a pool): a session that is new.
+PyObject* open_session(const Arguments& given) {
+  auto session = std::make_shared<Session>();
+  session->id = given.number(0);
+  session->mode = static_cast<SessionMode>(given.number(1));
+  session->max_ops = static_cast<size_t>(given.number(2));
+  session->slack_bytes = static_cast<size_t>(given.number(3));
+  if (given.number(4)) Pool::get().install();
+  auto held = std::make_unique<std::shared_ptr<Session>>(session);
+  PyObject* capsule = PyCapsule_New(held.get(), kSession, [](PyObject* dropped) {
+    std::unique_ptr<std::shared_ptr<Session>> last(
+        static_cast<std::shared_ptr<Session>*>(PyCapsule_GetPointer(dropped, kSession)));
+    const Lock lock(shared_mutex);
+    if (!owes(**last)) forget_session(*last);  // an interrupt came before Python had it
+  });
+  if (!capsule) return nullptr;
+  held.release();
+  const uint64_t now = Pool::get().now();
+  const Lock lock(shared_mutex);
+  if (registry().sessions.empty()) registry().opened = now;
+  registry().sessions.push_back(std::move(session));
+  ++open_sessions;
+  return capsule;
+}
+
+// set(session, variant, whether first flushes are interpreted, whether dead ops are left out)
+PyObject* set_session(const Arguments& given) {
+  Session& session = *given.session(0);
+  const Lock lock(shared_mutex);
+  session.variant = given.number(1);
+  session.interprets = given.number(2) != 0;
+  session.skip_dead = given.number(3) != 0;
+  return nothing();
+}
+
+// record_into(session): what this thread's ops are recorded into from now on.
+PyObject* record_into(const Arguments& given) {
+  attach(given.session(0));
+  return nothing();
+}
+
+// record_no_more(): as if this thread had no session.
+PyObject* record_no_more(const Arguments&) {
+  attach(nullptr);
+  return nothing();
+}
+
+// close(session): 1 if the walker has let go of it; 0 if it has values to compute still.
+PyObject* close_session(const Arguments& given) {
+  const auto& session = given.session(0);
+  std::optional<uint64_t> opened;
+  {
+    const Lock lock(shared_mutex);
+    if (owes(*session)) return number(0);
+    forget_session(session);
+    if (registry().sessions.empty()) opened = registry().opened;
+  }
+  if (opened) Pool::get().trim(*opened);  // what the last one did not use
+  return number(1);
+}
+
+// flush(session, reason): a Repeated; kNo if Python is to do it.
+PyObject* flush_session(const Arguments& given) {
+  const std::shared_ptr<Session> session = given.session(0);
+  {
+    const Lock lock(shared_mutex);
+    if (!owes(*session)) return number(static_cast<int64_t>(Repeated::kYes));
+  }
+  const char* reason = given.text(1);  // Python holds it
+  auto repeated = Repeated::kNo;
+  {
+    WithoutGil without;
+    repeated = flush_for_python(*session, reason);
+  }
+  return number(static_cast<int64_t>(repeated));
+}
+
+// flush_here(reason): the same for this thread's session; kNo also if it has none.
+PyObject* flush_here(const Arguments& given) {
+  auto repeated = Repeated::kNo;
+  if (this_session) {
+    const char* reason = given.text(0);
+    UniqueLock lock(shared_mutex);
+    const bool idle = !owes(*this_session);
+    lock.release();
+    if (idle) return number(static_cast<int64_t>(Repeated::kYes));
+    const std::shared_ptr<Session> session = this_session;
+    const WithoutGil without;
+    repeated = flush_for_python(*session, reason);
+  }
+  return number(static_cast<int64_t>(repeated));
+}
+
+// What is pending on a tensor that something outside the walker looks at, or, if its memory leaves
+// torch, what still reads that.
+Repeated settle_for_python(c10::TensorImpl& tensor, bool escapes, const char* reason) {
+  auto done = Repeated::kYes;
+  if (!tensor.has_storage()) return done;
+  auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
+  std::vector<std::shared_ptr<Session>> sessions;
+  bool pending = false;
+  if (storage->has_materializer()) {
+    const Lock lock(shared_mutex);
+    sessions = holders(storage, &pending);
+  }
+  if (pending || escapes) {
+    for (const auto& session : sessions) {
+      const auto repeated = flush_for_python(*session, reason);
+      if (repeated == Repeated::kNo) return repeated;
+      if (repeated != Repeated::kYes && session == this_session) done = repeated;
+    }
+  }
+  if (carries_bit(tensor)) take_bit(tensor);
+  if (escapes) note_escape(storage);
+  return done;
+}
+
+// settle(tensor's address, whether its memory leaves torch, reason): a Repeated; kNo if Python is
+// to flush.
+PyObject* settle(const Arguments& given) {
+  auto* tensor = given.address<c10::TensorImpl>(0);
+  const bool escapes = given.number(1) != 0;
+  const char* reason = given.text(2);
+  auto settled = Repeated::kNo;
+  {
+    WithoutGil without;
+    settled = settle_for_python(*tensor, escapes, reason);
+  }
+  return number(static_cast<int64_t>(settled));
+}
+
+// release(): gives back to the system the memory that is kept for tensors to come; how many bytes.
+PyObject* release_memory(const Arguments&) {
+  return number(static_cast<int64_t>(Pool::get().release()));
+}
+
+// prepare(): before a region begins; how many shared libraries the process has loaded so far.
+PyObject* prepare(const Arguments&) {
+  pause(-1);
+  if (!loaded().load(std::memory_order_acquire) || claims().due()) {
+    WithoutGil without;
+    claim_ops();
+  }
+  int64_t libraries = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* into) {
+        *static_cast<int64_t*>(into) = static_cast<int64_t>(info->dlpi_adds);
+        return 1;
+      },
+      &libraries);
+  return number(libraries);
+}
+
+// places(): how many are known. Lines count as well: eight take as much memory.
+PyObject* places(const Arguments&) {
+  constexpr size_t kLines = 8;
+  const Lock lock(shared_mutex);
+  return number(static_cast<int64_t>(std::max(registry().steps.size(), lines().size() / kLines)));
+}
+
+// set_most_places(count): from which on they are forgotten.
+PyObject* set_most_places(const Arguments& given) {
+  const Lock lock(shared_mutex);
+  registry().most_places = static_cast<size_t>(given.number(0));
+  return nothing();
+}
+
+// set_folders(own, of libraries): whose code is not the program's.
+PyObject* set_folders(const Arguments& given) {
+  std::array<std::vector<std::string>, 2> folders;
+  for (size_t i = 0; i < folders.size(); ++i)
+    for (std::ptrdiff_t j = 0; j < PySequence_Size(given.items[i]); ++j)
+      folders[i].emplace_back(text_of(Object::owned(PySequence_GetItem(given.items[i], j)).get()));
+  lines().set_folders(std::move(folders[0]), std::move(folders[1]));
+  return nothing();
+}
+
+// set_recordable(names): ops that are recorded, without overload; before the first region.
+PyObject* set_recordable(const Arguments& given) {
+  for (std::ptrdiff_t i = 0; i < PySequence_Size(given.items[0]); ++i)
+    recordable_ops().emplace(text_of(Object::owned(PySequence_GetItem(given.items[0], i)).get()));
+  return nothing();
+}
+
+// line_here(): that of the program, as a number; -1 if there is none.
+PyObject* python_line_here(const Arguments&) { return number(lines().here()); }
+
+// origin(line): the number of the root for what is recorded after a flush there.
+PyObject* root_number(const Arguments& given) { return number(lines().origin(given.number(0))); }
+
+// tell_line(line): its file and number.
+PyObject* tell_line(const Arguments& given) {
+  const auto [file, line] = lines().tell(given.number(0));
+  return tuple(text(file), number(line));
+}
+
+// counters(session)
+PyObject* counters_of(const Arguments& given) {
+  const Counters& counters = given.session(0)->counters;
+#define TORCHY_ITEM(name) number(counters.name),
+  const std::array items{TORCHY_COUNTERS(TORCHY_ITEM)};
+#undef TORCHY_ITEM
+  return tuple_of(items);
+}
+
+// running(session's id): a copy of the trace that is being flushed; None if none is.
+PyObject* running(const Arguments& given) {
+  const auto session = session_of(given.number(0));
+  Running copy;
+  {
+    const Lock lock(shared_mutex);
+    if (!session || !session->running) return nothing();
+    Trace& trace = *session->running;
+    trace.seen = true;
+    copy.script = trace.script;
+    copy.serial = trace.serial;
+    copy.at = trace.at;
+    copy.visits = trace.path.back()->flushes;
+    copy.program = reinterpret_cast<int64_t>(trace.own.data());
+    copy.size = static_cast<int64_t>(trace.own.size());
+    for (const Node* node : trace.path) copy.path.push_back(node->id);
+    copy.words = trace.words;
+    copy.numbers = trace.numbers;
+    copy.times = trace.times;
+    copy.flags = trace.flags;
+  }
+#define TORCHY_ITEM(name) number(copy.name),
+#define TORCHY_BYTES(name) bytes_of(copy.name),
+  const std::array items{TORCHY_RECORD(TORCHY_ITEM) TORCHY_RECORD_ARRAYS(TORCHY_BYTES)};
+#undef TORCHY_ITEM
+#undef TORCHY_BYTES
+  return tuple_of(items);
+}
+
+// storage(tensor's address): that of its storage, 0 if it has none.
+PyObject* storage_address(const Arguments& given) {
+  return number(reinterpret_cast<int64_t>(storage_of(*given.address<c10::TensorImpl>(0))));
+}
+
+// is_pending(tensor's address)
+PyObject* is_pending(const Arguments& given) {
+  auto* storage = storage_of(*given.address<c10::TensorImpl>(0));
+  bool pending = false;
+  if (storage) {
+    const Lock lock(shared_mutex);
+    holders(storage, &pending);
+  }
+  return number(pending);
+}
+
+// owing(storage's address, whether it is written): the ids of the sessions that must flush before.
+PyObject* owing(const Arguments& given) {
+  std::vector<std::shared_ptr<Session>> sessions;
+  bool pending = false;
+  {
+    const Lock lock(shared_mutex);
+    sessions = holders(given.address<c10::StorageImpl>(0), &pending);
+  }
+  if (!pending && !given.number(1)) sessions.clear();
+  Object ids = Object::owned(PyList_New(0));
+  for (const auto& session : sessions) {
+    const Object id = Object::owned(number(session->id));
+    if (!ids || !id || PyList_Append(ids.get(), id.get()) != 0) return nullptr;
+  }
+  return ids.release();
+}
+
+// For a flush by a script its id; else what it takes to plan it.
+PyObject* origin_of(const Flushed& flushed) {
+  if (flushed.script) return number(flushed.script->id);
+  const Unplanned& unplanned = *flushed.unplanned;
+  return tuple(bytes_of(unplanned.path), bytes_of(unplanned.flags), number(unplanned.reason),
+               text(unplanned.text), number(unplanned.line), number(unplanned.variant));
+}
+
+// take_log(session): the flushes that Python has not seen, the newest as raw records, of the others
+// sums by script.
+PyObject* take_log(const Arguments& given) {
+  const auto [records, sums] = [&] {
+    const Lock lock(shared_mutex);
+    return given.session(0)->log.take(registry().epoch);
+  }();
+  const Object told = Object::owned(PyList_New(0)), summed = Object::owned(PyList_New(0));
+  if (!told || !summed) return nullptr;
+  Object words;  // of the last record: the next one has the same, mostly
+  const std::vector<int64_t>* last = nullptr;
+  for (const Flushed& flushed : records) {
+    if (flushed.words.get() != last) words = Object::owned(bytes_of(*flushed.words));
+    last = flushed.words.get();
+    const c10::IntArrayRef both(flushed.numbers_and_times);
+    const Object record = Object::owned(
+        tuple(origin_of(flushed), number(flushed.nanoseconds), number(flushed.saved),
+              number(static_cast<int64_t>(flushed.held)), Object::borrowed(words.get()).release(),
+              bytes_of(both.slice(0, flushed.numbers)), bytes_of(both.slice(flushed.numbers))));
+    if (!record || PyList_Append(told.get(), record.get()) != 0) return nullptr;
+  }
+  for (const auto& [script, sum] : sums) {
+    const Object item = Object::owned(tuple(number(script), number(sum.count), number(sum.ops),
+                                            number(sum.nanoseconds), number(sum.saved)));
+    if (!item || PyList_Append(summed.get(), item.get()) != 0) return nullptr;
+  }
+  return PyTuple_Pack(2, told.get(), summed.get());
+}
+
+using Call = PyObject* (*)(const Arguments&);
+
+template <Call call>
+PyObject* enter_call(PyObject*, PyObject* const* items, std::ptrdiff_t) {
+  try {
+    PyObject* result = call(Arguments{items});
+    return PyErr_Occurred() ? nullptr : result;
+  } catch (const std::exception& error) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
+}
+
+}  // namespace
+
+void pause(int64_t on) {
+  static thread_local std::vector<std::unique_ptr<Paused>> pauses;
+  if (on > 0) {
+    pauses.push_back(std::make_unique<Paused>());
+  } else if (!pauses.empty()) {
+    pauses.pop_back();
+  }
+  while (on < 0 && !pauses.empty()) pauses.pop_back();
+}
+
+PyObject* python_call(const std::string& name) {
+  using Function = PyObject* (*)(PyObject*, PyObject*, PyObject*);
+  constexpr int kFast = 0x80;  // METH_FASTCALL
+  auto define = []<Call call>(const char* called, std::integral_constant<Call, call>) {
+    auto* entry = reinterpret_cast<void*>(&enter_call<call>);  // the flags tell how it is called
+    return PyMethodDef{called, reinterpret_cast<Function>(entry), kFast, nullptr};
+  };
+#define TORCHY_CALL(called, function) define(called, std::integral_constant<Call, &function>{})
+  static std::array definitions{
+      TORCHY_CALL("open", open_session),
+      TORCHY_CALL("close", close_session),
+      TORCHY_CALL("set", set_session),
+      TORCHY_CALL("record_into", record_into),
+      TORCHY_CALL("record_no_more", record_no_more),
+      TORCHY_CALL("flush", flush_session),
+      TORCHY_CALL("flush_here", flush_here),
+      TORCHY_CALL("settle", settle),
+      TORCHY_CALL("prepare", prepare),
+      TORCHY_CALL("set_folders", set_folders),
+      TORCHY_CALL("set_recordable", set_recordable),
+      TORCHY_CALL("places", places),
+      TORCHY_CALL("set_most_places", set_most_places),
+      TORCHY_CALL("release_memory", release_memory),
+      TORCHY_CALL("line_here", python_line_here),
+      TORCHY_CALL("origin", root_number),
+      TORCHY_CALL("tell_line", tell_line),
+      TORCHY_CALL("counters", counters_of),
+      TORCHY_CALL("running", running),
+      TORCHY_CALL("storage", storage_address),
+      TORCHY_CALL("is_pending", is_pending),
+      TORCHY_CALL("owing", owing),
+      TORCHY_CALL("take_log", take_log),
+  };
+#undef TORCHY_CALL
+  for (PyMethodDef& definition : definitions)
+    if (name == definition.name) return PyCFunction_NewEx(&definition, nullptr, nullptr);
+  PyErr_SetString(PyExc_RuntimeError, ("the walker has no function " + name).c_str());
+  return nullptr;
+}
+
+}  // namespace torchy

@@ -1,0 +1,236 @@
+#include "execute.h"
+
+#include <ATen/EmptyTensor.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <chrono>
+
+#include "finish.h"
+#include "numbers.h"
+#include "pack.h"
+
+namespace torchy {
+
+namespace {
+
+void allocate(Trace& trace, int64_t index) {
+  Slot& slot = trace.slots[index];
+  if (!slot.memory.get() && slot.bytes > 0)
+    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
+  trace.addresses[index] = reinterpret_cast<int64_t>(slot.memory.get());
+}
+
+// A real tensor on the memory of a slot, which the program cannot see.
+at::Tensor shadow(Trace& trace, int view_index) {
+  const View& view = trace.views[view_index];
+  Slot& slot = trace.slots[view.slot];
+  auto storage = c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
+      c10::DataPtr(slot.address(), c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
+  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::Storage(std::move(storage)),
+      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
+      c10::scalarTypeToTypeMeta(view.dtype));
+  const int64_t* at = &trace.words[view.at];
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
+      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
+  return tensor;
+}
+
+// A step's arguments with this recording's operands and numbers.
+torch::jit::Stack arguments_of(Trace& trace, const Step& step) {
+  auto operand = step.operands.begin();
+  auto number = trace.numbers.begin() + static_cast<ptrdiff_t>(step.numbers);
+  torch::jit::Stack stack;
+  for (size_t i = 0; i < step.arguments.size(); ++i) {
+    const c10::IValue& known = step.arguments[i];
+    const bool runtime = step.info->runtime(i, known);
+    if (runtime && is_scalar(known)) {
+      stack.push_back(number_of(*number++, known));
+      continue;
+    }
+    stack.push_back(map_tensors(known, [&](const at::Tensor& model) {
+      if (is_number(model))
+        return runtime ? wrapped_number(number_of(*number++, item_of(model))) : model;
+      at::Tensor tensor = shadow(trace, operand++->view);
+      if (model.requires_grad()) tensor.set_requires_grad(true);
+      return tensor;
+    }));
+  }
+  return stack;
+}
+
+// Runs one recorded op as torch itself would have; its results become the memory of its slots.
+void call(Trace& trace, int64_t index) {
+  Node* node = trace.path[index];
+  const Step& step = *node->step;
+  c10::InferenceMode inference(false);
+  c10::AutoGradMode grad(step.grad_mode);
+  BelowEverything below;  // last: the modes set the keys of the thread
+  torch::jit::Stack stack = arguments_of(trace, step);
+  step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
+  for (size_t i = 0; i < step.info->results; ++i) {
+    int slot_index = node->result_slots[i];
+    if (slot_index < 0 || step.info->result_argument[i] >= 0) continue;
+    const at::Tensor& result = stack[i].toTensor();
+    const View& view = trace.views[node->result_views[i]];
+    const int64_t* at = &trace.words[view.at];
+    Slot& slot = trace.slots[slot_index];
+    TORCH_INTERNAL_ASSERT(
+        result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
+        "torchy: ", c10::toString(step.info->op.operator_name()),
+        " gave another shape than recorded");
+    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
+                  result.storage_offset() == 0 && result.storage().nbytes() == slot.bytes &&
+                  result.storage().use_count() == 1 && !slot.memory.get();
+    if (stolen) {
+      slot.memory =
+          std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
+      trace.addresses[slot_index] = reinterpret_cast<int64_t>(slot.memory.get());
+    } else {
+      allocate(trace, slot_index);
+      shadow(trace, node->result_views[i]).copy_(result);
+    }
+  }
+}
+
+// The script that a running flush is to be run by; null if Python has to see it, or to go on with
+// it.
+std::shared_ptr<Script> find_script(const Session& session, Trace& trace, Reason reason,
+                                    const char* text) {
+  const Lock lock(shared_mutex);
+  if (trace.at != 0 || trace.seen) return nullptr;
+  for (auto& known : trace.path.back()->scripts) {
+    if (known->busy || known->variant != session.variant || known->flags != trace.flags ||
+        known->reason != static_cast<int64_t>(reason) || known->text != text)
+      continue;
+    known->busy = true;  // until the flush is finished, by whomever
+    trace.held = known;
+    trace.script = known->id;
+    return known;
+  }
+  return nullptr;
+}
+
+// Bytes that the fused ops of a trace read and write if they run one by one.
+int64_t bytes_moved(const Trace& trace, const Script& script) {
+  int64_t bytes = 0;
+  for (int64_t index : script.moved) {
+    const View& view = trace.views[static_cast<size_t>(index)];
+    bytes += c10::multiply_integers(c10::IntArrayRef(&trace.words[view.at] + 1, view.rank)) *
+             static_cast<int64_t>(c10::elementSize(view.dtype));
+  }
+  return bytes;
+}
+
+// Notes a flush that a script has run; true if Python should mind the session's pace. Call once it
+// is finished.
+bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& script,
+                 int64_t epoch, int64_t nanoseconds) TORCHY_REQUIRES(shared_mutex) {
+  Flushed flushed;
+  flushed.script = script;
+  flushed.nanoseconds = nanoseconds;
+  for (int64_t slot : script->unstored)
+    flushed.saved += static_cast<int64_t>(trace.slots[static_cast<size_t>(slot)].bytes);
+  if (!script->words || *script->words != trace.words) {
+    script->bytes_moved = bytes_moved(trace, *script);
+    script->words = std::make_shared<const std::vector<int64_t>>(trace.words);
+    flushed.held += script->words->size() * sizeof(int64_t);
+  }
+  flushed.words = script->words;
+  flushed.numbers = trace.numbers.size();
+  flushed.numbers_and_times.reserve(trace.numbers.size() + trace.times.size());
+  for (const auto* list : {&trace.numbers, &trace.times})
+    flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), list->begin(), list->end());
+  flushed.held += sizeof(Flushed) + sizeof(int64_t) * flushed.numbers_and_times.size();
+  flushed.epoch = epoch;
+  session.log.add(std::move(flushed));
+  ++session.counters.repeated;
+  session.balance.add(script->ops, script->bytes_moved,
+                      1e-9 * static_cast<double>(nanoseconds - trace.called));
+  return session.balance.loses();
+}
+
+}  // namespace
+
+Progress execute(Trace& trace, const int64_t* program, int64_t size) {
+  using Clock = std::chrono::steady_clock;
+  auto now = Clock::now();
+  const auto until = now + std::chrono::milliseconds(20);
+  TORCH_INTERNAL_ASSERT(trace.at == 0 || trace.program == program,
+                        "torchy: a flush goes on with another program");
+  trace.program = program;
+  Paused paused;
+  while (trace.at < size) {
+    if (now > until) return Progress::kPause;
+    Cursor cursor{program + trace.at};
+    const int64_t words = cursor.next(), op = cursor.next(), kernel = cursor.next();
+    for (int64_t slot : cursor.list()) allocate(trace, slot);
+    const auto release = cursor.list();
+    if (!kernel) {
+      call(trace, op);
+    } else {
+      launch(trace, cursor, kernel);
+    }
+    for (int64_t index : release) {
+      Slot& slot = trace.slots[index];
+      if (slot.live) continue;
+      slot.memory.clear();
+      slot.kept.reset();
+      trace.addresses[index] = 0;
+    }
+    trace.at += words;
+    const auto after = Clock::now();
+    trace.times.push_back(std::chrono::nanoseconds(after - now).count());
+    if (!kernel) trace.called += trace.times.back();
+    now = after;
+  }
+  return Progress::kDone;
+}
+
+int64_t execute_program(int64_t session_id, int64_t program, int64_t size) {
+  std::shared_ptr<Trace> trace;
+  {
+    const Lock lock(shared_mutex);
+    if (auto session = registry().find(session_id)) trace = session->running;
+  }
+  if (!trace) return static_cast<int64_t>(Progress::kDone);  // finished from within
+  return static_cast<int64_t>(execute(*trace, reinterpret_cast<const int64_t*>(program), size));
+}
+
+Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
+                const char* text, Pause pause) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::shared_ptr<Script> script = find_script(session, *trace, reason, text);
+  if (!script) return Repeated::kNo;
+  for (;;) {
+    Progress progress;
+    try {
+      progress = execute(*trace, script->program, script->size);
+    } catch (const std::exception&) {
+      return Repeated::kNo;  // Python tries that step again, and names the op
+    }
+    if (progress == Progress::kDone) break;
+    if (!pause(session)) return Repeated::kNo;
+    const Lock lock(shared_mutex);
+    if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
+  }
+  const int64_t epoch = registry().epoch;  // places may be forgotten once the flush is finished
+  if (finish_flush(session, script->origin, trace.get()) < 0) return Repeated::kYes;
+  const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;
+  bool lost = false;
+  {
+    const Lock lock(shared_mutex);
+    lost = note_repeat(session, *trace, script, epoch, passed.count());
+  }
+  keep_spare(session, trace);
+  return lost ? Repeated::kMindPace : Repeated::kYes;
+}
+
+void keep_spare(Session& session, const std::shared_ptr<Trace>& trace) {
+  trace->clear();
+  const Lock lock(shared_mutex);
+  session.spare = trace;
+}
+
+}  // namespace torchy

@@ -1,0 +1,88 @@
+// What flushes that the walker has run by themselves leave behind, as raw records: they become
+// Python objects when somebody reads the report. And whether recording pays.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "trie.h"
+
+namespace torchy {
+
+// What is known of a flush that nobody has planned.
+struct Unplanned {
+  std::vector<int64_t> path;                   // the nodes' ids
+  std::vector<uint8_t> flags;                  // of the slots
+  int64_t reason = 0, line = -1, variant = 0;  // the session's: see Script
+  std::string text;
+};
+
+// One flush, by a script or unplanned, and the bytes that it holds itself: words that are as they
+// were last are shared.
+struct Flushed {
+  std::shared_ptr<const Script> script;
+  std::shared_ptr<const Unplanned> unplanned;
+  int64_t nanoseconds = 0, saved = 0;
+  std::shared_ptr<const std::vector<int64_t>> words;
+  std::vector<int64_t> numbers_and_times;
+  size_t numbers = 0;  // how many
+  int64_t epoch = 0;   // of the places: see Registry
+  size_t held = 0;
+};
+
+// The newest flushes of a session, and sums of the others. Bounded.
+class Log {
+ public:
+  struct Sum {
+    int64_t count = 0, ops = 0, nanoseconds = 0, saved = 0;
+  };
+  static constexpr int64_t kUnplanned = -1;
+
+  void add(Flushed&& flushed);
+
+  // Gives away all that is there. What stands on places that have been forgotten only counts.
+  std::pair<std::deque<Flushed>, std::unordered_map<int64_t, Sum>> take(int64_t epoch);
+
+ private:
+  void drop_oldest();
+
+  static constexpr size_t kMost = 1000;  // as many as a report keeps
+  static constexpr size_t kMostBytes = size_t{4} << 20;
+  std::deque<Flushed> records_;
+  std::unordered_map<int64_t, Sum> sums_;  // by script, those without one together
+  size_t bytes_ = 0;
+};
+
+// Whether recording pays: what eager would have taken is estimated, so much for each op and for
+// each byte that the fused ones move; what Torchy took is measured. Calls of torch's own ops take
+// the same either way: they are left out. Seconds.
+class Balance {
+ public:
+  // An op on a few elements, in eager; measured once a process.
+  static inline double tiny_op = 1e-6;
+
+  void add(int64_t ops, int64_t bytes_moved, double seconds);
+
+  // Whether flushes have cost more than eager would have; forgets the past then and now.
+  bool loses();
+
+  // Whether almost no op has been recorded since this was asked last.
+  bool only_walks(int64_t recorded, int64_t run_now);
+
+ private:
+  static constexpr double kBandwidth = 16e9;  // bytes a second through memory: measured
+  static constexpr double kRecording = 0.55;  // of a tiny op, at a known place
+  static constexpr double kEnoughSeconds = 0.05;
+  static constexpr int kEnoughFlushes = 32;
+  static constexpr double kRunNowShare = 0.97;
+  double eager_ = 0, ours_ = 0;
+  int flushes_ = 0;
+  int64_t recorded_ = 0, run_now_ = 0;
+};
+
+}  // namespace torchy

@@ -1,0 +1,365 @@
+#include "see.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+
+#include "interpret.h"
+#include "recorder.h"
+#include "settle.h"
+
+namespace torchy {
+
+namespace {
+
+bool carry_mode() {
+  return this_session && this_session->mode == SessionMode::kCarry && !Paused::active();
+}
+
+// Another storage may be on the same memory (from DLPack, or a buffer): flushes what still has to
+// read what is about to be written there.
+void settle_memory(const c10::StorageImpl& written, Reason reason, const char* text) {
+  const auto* begin = static_cast<const char*>(written.data_ptr().get());
+  const auto* end = begin + written.nbytes();
+  auto reads = [&](const Trace* trace) {
+    return trace && std::any_of(trace->slots.begin(), trace->slots.end(), [&](const Slot& slot) {
+             return slot.given && slot.storage != &written && slot.given < end &&
+                    begin < slot.given + slot.bytes;
+           });
+  };
+  std::vector<std::shared_ptr<Session>> sessions;
+  {
+    const Lock lock(shared_mutex);
+    for (auto& session : registry().sessions)
+      if (reads(session->trace.get()) || reads(session->running.get())) sessions.push_back(session);
+  }
+  for (auto& session : sessions)
+    flush(*session, session == this_session ? reason : Reason::kOtherThread, text);
+}
+
+void carry(const Stack& stack, size_t results) {
+  for (size_t i = stack.size() - results; i < stack.size(); ++i)
+    each_tensor(stack[i], [](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() &&
+          impl.has_storage())
+        give_bit(impl);
+    });
+}
+
+// What the op needs is computed first; then it runs as eager would run it.
+void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  const bool carrying = carry_mode();
+  settle_arguments(info, *stack);
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) carry(*stack, info.results);
+}
+
+// Generators read their state from memory, and no op tells: what may be one is not left pending.
+bool may_be_random_state(c10::ScalarType dtype, int64_t elements) {
+  static const int64_t kElements = at::detail::getDefaultCPUGenerator().get_state().numel();
+  return dtype == c10::kByte && elements == kElements;
+}
+
+// A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
+void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  if (info.allocates) make_room();
+  std::vector<c10::StorageImpl*> storages;
+  for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto* storage =
+          carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
+      if (storage) storages.push_back(storage);
+    });
+  bool carrying = carry_mode();
+  {
+    Paused paused;
+    info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+  }
+  if (carrying) return carry(*stack, info.results);
+  if (Paused::active() && storages.empty()) return;
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto& impl = *tensor.unsafeGetTensorImpl();
+      if (!carries_bit(impl) && storages.empty()) return;
+      if (!impl.has_storage()) return;
+      auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
+      const Lock lock(shared_mutex);
+      for (auto& session : registry().sessions) {
+        for (Trace* trace : {session->trace.get(), session->running.get()}) {
+          int slot = trace ? trace->find_slot(storage) : -1;
+          if (slot < 0 || !trace->slots[slot].pending()) continue;
+          give_bit(impl);
+          trace->bearers.add(weakly(impl));
+          ++session->counters.views;
+          return;
+        }
+      }
+      take_bit(impl);
+    });
+  if (storages.empty()) return;
+  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      auto* storage = watched_storage(tensor);
+      if (storage && may_be_random_state(tensor.scalar_type(), tensor.numel()))
+        settle_storage(storage, false, Reason::kOperand, "");
+    });
+}
+
+// Unless its place was forgotten meanwhile.
+void learn_from(Recorder& recorder, int64_t epoch, std::vector<Layout> layouts) {
+  for (const auto& layout : layouts)
+    if (may_be_random_state(layout.dtype, c10::multiply_integers(layout.sizes))) return;
+  const Lock lock(shared_mutex);
+  if (epoch == registry().epoch) recorder.learn(std::move(layouts));
+}
+
+// Runs an op for the first time with these layouts, and remembers what its results look like.
+void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  const Stack arguments(stack->end() - static_cast<ptrdiff_t>(info.arguments), stack->end());
+  std::vector<Layout> before;  // of arguments that are results too: some ops resize them
+  for (int argument : info.result_argument)
+    before.push_back(argument < 0 ? Layout() : layout_of(arguments[argument].toTensor()));
+  const int64_t epoch = registry().epoch;
+  make_room();
+  {
+    NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
+    run_now(info, keys, stack);
+    if (warnings.any) return;  // it shall warn again next time, from its own line
+  }
+  std::vector<Layout> layouts;
+  for (size_t i = 0; i < info.results; ++i) {
+    const at::Tensor& tensor = stack->at(stack->size() - info.results + i).toTensor();
+    layouts.push_back(layout_of(tensor));
+    if (!tensor.defined()) continue;
+    if (info.result_argument[i] >= 0) {
+      if (!layouts[i].same_as(before[i])) return;
+    } else if (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts[i].bytes ||
+               tensor.storage().use_count() != 1) {
+      return;  // not what a fresh storage of just this size would be
+    }
+  }
+  learn_from(recorder, epoch, std::move(layouts));
+}
+
+// Asks the policy about an op at a new place; false if all places were forgotten meanwhile.
+bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) {
+  ++session.counters.policy_calls;
+  const int64_t epoch = registry().epoch;
+  const int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
+  auto rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
+  std::optional<std::vector<c10::ScalarType>> dtypes;
+  if (defer && rule != LayoutRule::kLearn) {
+    Paused paused;
+    dtypes = try_on_one_element(info, stack);
+    defer = dtypes || !info.pointwise;
+    if (!dtypes) rule = LayoutRule::kLearn;  // calls may mind their sizes: tried as they are
+  }
+  const Lock lock(shared_mutex);
+  if (epoch != registry().epoch) return false;
+  Signature& signature = *step.signature;
+  if (signature.verdict != Verdict::kUnknown) return true;
+  signature.rule = rule;
+  if (dtypes) signature.result_dtypes = *dtypes;
+  signature.verdict = defer ? Verdict::kDefer : Verdict::kRunNow;
+  return true;
+}
+
+// Finds out what the results look like for operands not seen before; true if the op has been run.
+bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+  const int64_t epoch = registry().epoch;
+  LayoutRule rule;
+  std::vector<c10::ScalarType> dtypes;
+  {
+    const Lock lock(shared_mutex);
+    rule = recorder.step()->signature->rule;
+    dtypes = recorder.step()->signature->result_dtypes;
+  }
+  std::optional<Layout> layout;
+  {
+    Paused paused;
+    layout = infer_layout(info, rule, dtypes, *stack);
+  }
+  if (!layout) {  // eager raises, or shows how it is
+    run_and_learn(info, recorder, keys, stack);
+    return true;
+  }
+  const int argument = info.result_argument[0];
+  const bool resized =
+      argument >= 0 &&
+      !layout_of(stack->at(stack->size() - info.arguments + argument).toTensor()).same_as(*layout);
+  if (resized || may_be_random_state(layout->dtype, c10::multiply_integers(layout->sizes))) {
+    run_now(info, keys, stack);
+    return true;
+  }
+  learn_from(recorder, epoch, {*layout});
+  return false;
+}
+
+void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  std::shared_ptr<Session> session = this_session;
+  // other threads do not flush denormals with this one: which elements are theirs is up to eager
+  if (flushes_denormals()) {
+    ++session->counters.run_now;
+    return run_now(info, keys, stack);
+  }
+  const auto state = ProcessState::now();
+  std::optional<Precision> precision;  // pointwise ops do not mind
+  if (!info.pointwise) precision = float32_precision();
+  Node* root = nullptr;
+  int64_t epoch = registry().epoch;  // of the root
+  std::optional<int64_t> line;
+  constexpr int kAttempts = 8;  // other threads may flush in between
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Recorder recorder(*session, info, *stack);
+    Outcome outcome;
+    bool too_long = false;
+    {
+      const Lock lock(shared_mutex);
+      if (epoch != registry().epoch) root = nullptr;  // what ran meanwhile has forgotten it
+      Trace& trace = *session->trace;
+      if (trace.path.empty()) trace.state = state;
+      if (session->too_large()) {
+        outcome = Outcome::kFull;
+      } else if (!(trace.state == state) ||
+                 (precision && trace.precision && *trace.precision != *precision)) {
+        outcome = Outcome::kOtherState;
+      } else if (trace.path.empty() && !root) {
+        outcome = Outcome::kNeedsRoot;
+      } else {
+        outcome = recorder.attempt(root, line);
+        if (outcome == Outcome::kRecorded) {
+          if (precision) trace.precision = precision;
+          too_long = session->too_long();
+          if (trace.large_bytes >= Session::kNoticed) session->weigh();  // as eager would be now
+        }
+      }
+    }
+    switch (outcome) {
+      case Outcome::kRecorded:
+        torch::jit::drop(*stack, info.arguments);
+        for (auto& result : recorder.results()) stack->push_back(std::move(result));
+        if (too_long) flush(*session, Reason::kLength, "");
+        return;
+      case Outcome::kFull:
+        flush(*session, Reason::kBytes, "");
+        break;
+      case Outcome::kRunNow:
+        ++session->counters.run_now;
+        make_room();
+        return run_now(info, keys, stack);
+      case Outcome::kOtherState:
+        flush(*session, Reason::kState, "");
+        break;
+      case Outcome::kNeedsRoot:
+        epoch = registry().epoch;
+        root = root_of(*session);
+        break;
+      case Outcome::kNeedsLine:
+        line = where_here().first;
+        break;
+      case Outcome::kNeedsVerdict:
+        if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;
+        break;
+      case Outcome::kNeedsLayout:
+        if (find_layouts(info, recorder, keys, stack)) {
+          ++session->counters.run_now;
+          return;
+        }
+        break;
+    }
+  }
+  ++session->counters.run_now;
+  run_now(info, keys, stack);
+}
+
+void classify(OpInfo& info) {
+  if (!listening()) return;
+  auto name = c10::toString(info.op.operator_name());
+  ask(Ask::kClassify, 0, info.id, name.c_str());
+  if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
+}
+
+}  // namespace
+
+c10::StorageImpl* watched_storage(const at::Tensor& tensor) {
+  if (!tensor.has_storage()) return nullptr;
+  auto* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  return storage && storage->has_materializer() ? storage : nullptr;
+}
+
+void settle_arguments(const OpInfo& info, const Stack& stack, bool only_written) {
+  const size_t first = stack.size() - info.arguments;
+  const bool carrying = carry_mode();
+  for (size_t i = 0; i < info.arguments; ++i) {
+    const bool written = info.written(i);
+    if (only_written && !written) continue;
+    each_tensor(stack[first + i], [&](const at::Tensor& tensor) {
+      if (auto* storage = watched_storage(tensor))
+        settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,
+                       c10::toString(info.op.operator_name()).c_str());
+      if (written && tensor.has_storage() && !tensor.storage().resizable())
+        settle_memory(*tensor.storage().unsafeGetStorageImpl(), Reason::kWrite,
+                      c10::toString(info.op.operator_name()).c_str());
+      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
+        take_bit(*tensor.unsafeGetTensorImpl());
+    });
+  }
+}
+
+void make_room() {
+  std::shared_ptr<Session> session = this_session;
+  if (!session || Paused::active() || !thread_has_bit()) return;
+  bool much = false;
+  {
+    const Lock lock(shared_mutex);
+    much = session->keeps_much();
+  }
+  if (much) flush(*session, Reason::kBytes, "");
+}
+
+Node* root_of(Session& session) {
+  int64_t origin = 0;
+  {
+    const Lock lock(shared_mutex);
+    origin = session.origin;
+  }
+  if (origin < 0) origin = where_here().second;
+  const Lock lock(shared_mutex);
+  auto& root = registry().roots[origin];
+  if (!root) {
+    root = std::make_unique<Node>();
+    root->id = static_cast<int64_t>(registry().nodes.size());
+    registry().nodes.push_back(root.get());
+  }
+  session.root = root.get();
+  return root.get();
+}
+
+void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+  claim_if_due();
+  if (info.op_class == OpClass::kUnknown) classify(info);
+  const OpClass op_class = info.op_class;
+  if (op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
+  Session* session = this_session.get();
+  if (!session && !Paused::active() && thread_has_bit()) set_thread_bit(false);  // a left-over
+  if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit() ||
+      thread_is_traced())
+    return run_now(info, keys, stack);
+  switch (op_class) {
+    case OpClass::kDescend:
+      return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+    case OpClass::kDefer:
+      return record(info, keys, stack);
+    default:
+      if ((++session->counters.run_now & 0xfff) == 0) ask(Ask::kPace, session->id, 0);
+      make_room();
+      return run_now(info, keys, stack);
+  }
+}
+
+}  // namespace torchy

@@ -1,0 +1,45 @@
+// What becomes of an op that arrives: it is recorded, runs on metadata, or runs now.
+#pragma once
+
+#include <ATen/core/boxing/KernelFunction.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+
+#include "session.h"
+
+namespace torchy {
+
+using torch::jit::Stack;
+
+// Whether ops have been registered that the walker does not see yet; and sees to that. In
+// claim.cpp.
+bool claims_are_due();
+void claim_if_due();
+
+template <typename F>
+inline void each_tensor(const c10::IValue& value, const F& f) {
+  if (value.isTensor()) {
+    if (value.toTensor().defined()) f(value.toTensor());
+  } else if (value.isList()) {
+    for (const c10::IValue& item : value.toListRef()) each_tensor(item, f);
+  } else if (value.isTuple()) {
+    for (const c10::IValue& item : value.toTupleRef().elements()) each_tensor(item, f);
+  } else if (value.isGenericDict()) {
+    for (const auto& entry : value.toGenericDict()) each_tensor(entry.value(), f);
+  }
+}
+
+c10::StorageImpl* watched_storage(const at::Tensor& tensor);
+
+// Computes what is pending on an op's arguments, and takes stray bits off.
+void settle_arguments(const OpInfo& info, const Stack& stack, bool only_written = false);
+
+// An op is about to run by itself: what eager would have let go of by now goes first.
+void make_room();
+
+Node* root_of(Session& session);
+
+// An op that arrives.
+void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack);
+
+}  // namespace torchy

@@ -1,0 +1,68 @@
+#include "session.h"
+
+#include "source.h"
+
+namespace torchy {
+
+bool Session::too_large() {
+  if (trace->large_bytes < kNoticed && trace->path.size() % 64 != 0) return false;
+  // half of what is allowed: the rest is for temporaries of the flush, and the allocator's own
+  const size_t needed = weigh();
+  if (needed > trace->peak + allowance(*trace) / 2) return true;
+  trace->large_bytes = 0;
+  return false;
+}
+
+bool Session::keeps_much() const {
+  if (trace->input_bytes <= allowance(*trace) / 2) return false;
+  size_t needed = 0, eager = 0;
+  trace->weigh(needed, eager);
+  return needed > eager + allowance(*trace) / 2;
+}
+
+size_t Session::weigh() {
+  size_t needed = 0, eager = 0;
+  trace->weigh(needed, eager);
+  trace->peak = std::max(trace->peak, eager);
+  return needed;
+}
+
+std::shared_ptr<Session> Registry::find(int64_t id) {
+  for (auto& session : sessions)
+    if (session->id == id) return session;
+  return nullptr;
+}
+
+int64_t ask(Ask what, int64_t session, int64_t argument, const char* text) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchy::ask", "");
+  Paused paused;
+  torch::jit::Stack stack{static_cast<int64_t>(what), session, argument, std::string(text)};
+  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);  // unseen by modes
+  return stack.back().toInt();
+}
+
+std::pair<int64_t, int64_t> where_here() {
+  if (!Py_IsInitialized()) return {Lines::kUnknown, Lines::kUnknown};
+  Gil gil;
+  const int64_t line = lines().here();
+  return {line, lines().origin(line)};
+}
+
+std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending) {
+  std::vector<std::shared_ptr<Session>> found;
+  *pending = false;
+  for (auto& session : registry().sessions) {
+    bool here = false;
+    for (Trace* trace : {session->trace.get(), session->running.get()}) {
+      if (!trace) continue;
+      int slot = trace->find_slot(storage);
+      if (slot < 0) continue;
+      here = true;
+      *pending = *pending || trace->slots[slot].pending();
+    }
+    if (here) found.push_back(session);
+  }
+  return found;
+}
+
+}  // namespace torchy

@@ -1,0 +1,128 @@
+// Sessions, and what the process has one of: the registry, with all places.
+#pragma once
+
+#include <c10/util/flat_hash_map.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "log.h"
+#include "mutex.h"
+#include "trace.h"
+
+namespace torchy {
+
+// What Python reads of a flush that is running.
+struct Running {
+  TORCHY_RECORD(TORCHY_NUMBER)
+  std::vector<int64_t> path, words, numbers, times;
+  std::vector<uint8_t> flags;
+};
+
+struct Session {
+  int64_t id = 0;
+  int64_t variant TORCHY_GUARDED_BY(shared_mutex) =
+      0;  // of what flushes run: scripts of others do not count
+  int64_t origin TORCHY_GUARDED_BY(shared_mutex) =
+      -1;  // of the place where the next trace begins; -1: ask
+  Log log TORCHY_GUARDED_BY(shared_mutex);
+  Balance balance TORCHY_GUARDED_BY(shared_mutex);
+  std::shared_ptr<Trace> trace TORCHY_GUARDED_BY(shared_mutex) = std::make_shared<Trace>();
+  std::shared_ptr<Trace> spare TORCHY_GUARDED_BY(shared_mutex);  // the last one, empty
+  std::shared_ptr<Trace> running
+      TORCHY_GUARDED_BY(shared_mutex);  // being flushed, or left by a flush that failed
+  Node* root TORCHY_GUARDED_BY(shared_mutex) =
+      nullptr;  // where the next trace begins, if that is known
+  std::thread::id flusher TORCHY_GUARDED_BY(shared_mutex);  // nobody: the default value
+  std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
+  std::optional<PrecisionFor> precision;
+  SessionMode mode = SessionMode::kRecord;
+  size_t max_ops = 1024, slack_bytes = 16 << 20;
+  bool interprets = false, skip_dead = true;  // settings
+  Counters counters;
+
+  bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
+
+  // Whether the trace keeps too much memory alive. Asked before an op is recorded: what the last
+  // one's result replaces is gone by then.
+  bool too_large() TORCHY_REQUIRES(shared_mutex);
+
+  // Whether the trace keeps much that eager would have let go of by now: an op that is about to
+  // run by itself may want as much.
+  bool keeps_much() const TORCHY_REQUIRES(shared_mutex);
+
+  // By how much a flush may exceed what eager would have held.
+  size_t allowance(const Trace& of) const { return std::max(slack_bytes, of.peak / 20); }
+
+  // The bytes that a flush would need now; what eager would hold counts towards its peak.
+  size_t weigh() TORCHY_REQUIRES(shared_mutex);
+
+  static constexpr size_t kNoticed = size_t{1} << 20;  // what is smaller is weighed now and then
+};
+
+struct Registry {
+  std::unique_ptr<std::condition_variable> flushed = std::make_unique<std::condition_variable>();
+  std::thread::id forker
+      TORCHY_GUARDED_BY(shared_mutex);  // while it forks, no other thread flushes
+  std::vector<std::shared_ptr<Session>> sessions TORCHY_GUARDED_BY(shared_mutex);
+  ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped
+      TORCHY_GUARDED_BY(shared_mutex);  // a raw pointer to these has left torch
+  std::vector<std::unique_ptr<OpInfo>> ops TORCHY_GUARDED_BY(shared_mutex);
+  std::unordered_map<c10::OperatorName, OpInfo*> op_of_name TORCHY_GUARDED_BY(shared_mutex);
+  std::unordered_map<Words, std::unique_ptr<Signature>, WordsHash> signatures
+      TORCHY_GUARDED_BY(shared_mutex);
+  std::unordered_map<int64_t, std::unique_ptr<Node>> roots TORCHY_GUARDED_BY(shared_mutex);
+  std::vector<Node*> nodes TORCHY_GUARDED_BY(shared_mutex);
+  std::vector<Step*> steps TORCHY_GUARDED_BY(shared_mutex);
+  size_t most_places TORCHY_GUARDED_BY(shared_mutex) =
+      40'000;                      // from which on they are forgotten, when that is possible
+  std::atomic<int64_t> epoch = 0;  // how often all places have been forgotten
+  uint64_t opened TORCHY_GUARDED_BY(shared_mutex) =
+      0;  // when the first of the sessions was: see Pool::now
+
+  std::shared_ptr<Session> find(int64_t id) TORCHY_REQUIRES(shared_mutex);
+
+  bool flushes(std::thread::id thread) const TORCHY_REQUIRES(shared_mutex) {
+    for (const auto& session : sessions)
+      if (session->flusher == thread) return true;
+    return false;
+  }
+
+  // Whether a thread must not begin a flush: another one forks. One that is within a flush may, or
+  // that would never end.
+  bool held_up(std::thread::id thread) const TORCHY_REQUIRES(shared_mutex) {
+    return forker != std::thread::id() && forker != thread && !flushes(thread);
+  }
+};
+
+inline Registry& registry() {
+  static Registry* instance =
+      std::make_unique<Registry>().release();  // lives as long as the process
+  return *instance;
+}
+
+inline thread_local std::shared_ptr<Session> this_session;
+
+// A torch op with a Python kernel, so that exceptions pass through as what they are.
+inline bool& listening() {
+  static bool value = false;
+  return value;
+}
+
+int64_t ask(Ask what, int64_t session, int64_t argument, const char* text = "");
+
+// The program's line on this thread, and the number of the root for what is recorded from there on.
+std::pair<int64_t, int64_t> where_here();
+
+// Which sessions have a storage in a trace, and whether one of them owes it values.
+std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending)
+    TORCHY_REQUIRES(shared_mutex);
+
+}  // namespace torchy

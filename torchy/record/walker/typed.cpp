@@ -1,0 +1,198 @@
+#include "typed.h"
+
+#include <torch/csrc/autograd/variable.h>
+
+#include <type_traits>
+#include <unordered_map>
+
+#include "expect.h"
+#include "interpret.h"
+#include "see.h"
+
+namespace torchy {
+
+namespace {
+
+// No gradient of either kind flows through an argument.
+bool has_no_gradient(const at::Tensor& tensor) {
+  auto* meta =
+      static_cast<torch::autograd::AutogradMeta*>(tensor.unsafeGetTensorImpl()->autograd_meta());
+  if (!meta) return true;
+  // a view may get either from its base, which has changed since
+  if (meta->fw_grad_ || (meta->is_view_ && tensor._fw_grad(/*level=*/0).defined())) return false;
+  return !c10::GradMode::is_enabled() || !meta->requires_grad();
+}
+template <typename T>
+bool has_no_gradient(const T& /*no tensor*/) {
+  return true;
+}
+
+// Whether this thread's ops are recorded, as far as that can be told without the op.
+bool records(const Session* session) {
+  return session && session->mode == SessionMode::kRecord && !Paused::active() &&
+         thread_has_bit() && !thread_is_traced() && !flushes_denormals() && !claims_are_due();
+}
+
+template <typename... A>
+bool record_if_known(const OpInfo& info, at::Tensor& result, const A&... arguments) {
+  Session* session = this_session.get();
+  if (info.op_class != OpClass::kDefer || !records(session)) return false;
+  Known known = record_known(info, *session, result, arguments...);
+  if (known == Known::kNeedsRoot) {
+    root_of(*session);
+    known = record_known(info, *session, result, arguments...);
+  }
+  if (known == Known::kTooLong) {
+    const std::shared_ptr<Session> held = this_session;
+    flush(*held, Reason::kLength, "");
+  }
+  return known == Known::kYes || known == Known::kTooLong;
+}
+
+// Whether nobody between autograd and the backend wants to see an op: no mode, no transform.
+bool goes_to_backend(c10::DispatchKeySet keys) {
+  constexpr c10::DispatchKeySet views(c10::DispatchKey::ADInplaceOrView);
+  const auto below = (keys & c10::after_autograd_keyset) - views;
+  return below.highestFunctionalityKey() == c10::DispatchKey::Dense;
+}
+
+template <typename First, typename... Rest>
+First& first_of(First& first, Rest&&... /*rest*/) {
+  return first;
+}
+
+// Below autograd. R is a tensor, or a reference to the first argument.
+template <typename R, typename... A>
+struct Below : c10::OperatorKernel {
+  explicit Below(OpInfo* info) : info(info) {}
+  OpInfo* info;
+
+  R operator()(c10::DispatchKeySet keys, A... arguments) const {
+    at::Tensor result;
+    if (!record_if_known(*info, result, arguments...)) {
+      Stack stack = c10::impl::boxArgs<A...>(arguments...);
+      see(*info, keys, &stack);
+      result = std::move(stack.back()).toTensor();
+    }
+    if constexpr (std::is_reference_v<R>) {
+      return first_of(arguments...);
+    } else {
+      return result;
+    }
+  }
+};
+
+// At autograd's key; `autograd` is torch's own kernel there.
+template <typename R, typename... A>
+struct Above : c10::OperatorKernel {
+  Above(OpInfo* info, c10::KernelFunction autograd) : info(info), autograd(std::move(autograd)) {}
+  OpInfo* info;
+  c10::KernelFunction autograd;
+
+  R operator()(c10::DispatchKeySet keys, A... arguments) const {
+    at::Tensor result;
+    if (goes_to_backend(keys) && (has_no_gradient(arguments) && ...) &&
+        record_if_known(*info, result, arguments...)) {
+      if constexpr (std::is_reference_v<R>) {
+        auto& written = first_of(arguments...);
+        // as torch's own kernel between autograd and the backend does
+        if (keys.has(c10::DispatchKey::ADInplaceOrView))
+          written.unsafeGetTensorImpl()->bump_version();
+        return written;
+      } else {
+        return result;
+      }
+    }
+    return autograd.call<R, A...>(info->op, keys, std::forward<A>(arguments)...);
+  }
+};
+
+// SafeKernelFunction keeps its kernel private.
+template <auto kMember>
+struct OpenMember {
+  friend auto kernel_member(c10::SafeKernelFunction*) { return kMember; }
+};
+auto kernel_member(c10::SafeKernelFunction*);
+template struct OpenMember<&c10::SafeKernelFunction::kernel_>;
+
+template <typename R, typename... A>
+void register_typed(OpInfo* info, Registrations& registrations) {
+  using c10::DispatchKey;
+  const c10::OperatorHandle& op = info->op;
+  static_cast<void>(op.typed<R(A...)>());  // raises if the op has another signature
+  auto put = [&](DispatchKey key, c10::KernelFunction kernel) {
+    registrations.push_back(c10::Dispatcher::singleton().registerImpl(
+        op.operator_name(), key, std::move(kernel), std::nullopt, nullptr, "torchy"));
+  };
+  put(DispatchKey::PrivateUse3, c10::KernelFunction::makeFromUnboxedFunctor<false, Below<R, A...>>(
+                                    std::make_unique<Below<R, A...>>(info)));
+  if (!op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
+      op.hasKernelForDispatchKey(DispatchKey::Autograd)) {
+    const auto safe = op.getComputedKernelForDispatchKey(DispatchKey::AutogradCPU);
+    const c10::KernelFunction& own =
+        safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
+    put(DispatchKey::AutogradPrivateUse3,
+        c10::KernelFunction::makeFromUnboxedFunctor<false, Above<R, A...>>(
+            std::make_unique<Above<R, A...>>(info, own)));
+  }
+  info->typed = true;
+}
+
+// An op's signature in letters: its arguments, then whether it returns the first of them (&).
+std::string letters_of(const c10::FunctionSchema& schema) {
+  static const std::unordered_map<std::string, char> kLetters = {
+      {"Tensor", 'T'}, {"Scalar", 'S'}, {"bool", 'b'},       {"int", 'i'},
+      {"int[]", 'I'},  {"int[]?", 'J'}, {"ScalarType", 'd'}, {"ScalarType?", 'D'}};
+  std::string letters;
+  for (const auto& argument : schema.arguments()) {
+    const auto letter = kLetters.find(argument.real_type()->str());
+    if (letter == kLetters.end() || (argument.kwarg_only() && argument.alias_info())) return "";
+    letters += letter->second;
+  }
+  if (schema.returns().size() != 1 || schema.returns()[0].type()->str() != "Tensor") return "";
+  const auto* alias = schema.returns()[0].alias_info();
+  return alias ? alias->isWrite() ? letters + "&" : "" : letters;
+}
+
+}  // namespace
+
+void specialize(OpInfo* info, Registrations& registrations) {
+  using T = const at::Tensor&;
+  using S = const at::Scalar&;
+  using Dtype = std::optional<at::ScalarType>;
+  using Dims = at::OptionalIntArrayRef;
+  using Out = at::Tensor;
+  using Self = at::Tensor&;
+  using Register = void (*)(OpInfo*, Registrations&);
+  static const std::unordered_map<std::string, Register> kRegister = {
+      {"T", &register_typed<Out, T>},
+      {"TT", &register_typed<Out, T, T>},
+      {"TS", &register_typed<Out, T, S>},
+      {"TTS", &register_typed<Out, T, T, S>},
+      {"TTT", &register_typed<Out, T, T, T>},
+      {"TTTS", &register_typed<Out, T, T, T, S>},
+      {"TTTSS", &register_typed<Out, T, T, T, S, S>},
+      {"TD", &register_typed<Out, T, Dtype>},
+      {"Tib", &register_typed<Out, T, int64_t, bool>},
+      {"TIb", &register_typed<Out, T, at::IntArrayRef, bool>},
+      {"TJb", &register_typed<Out, T, Dims, bool>},
+      {"TJbD", &register_typed<Out, T, Dims, bool, Dtype>},
+      {"TTid", &register_typed<Out, T, T, int64_t, at::ScalarType>},
+      {"T&", &register_typed<Self, Self>},
+      {"TT&", &register_typed<Self, Self, T>},
+      {"TS&", &register_typed<Self, Self, S>},
+      {"TTS&", &register_typed<Self, Self, T, S>},
+      {"TTT&", &register_typed<Self, Self, T, T>},
+      {"TTTS&", &register_typed<Self, Self, T, T, S>},
+      {"TTb&", &register_typed<Self, Self, T, bool>},
+  };
+  const auto found = kRegister.find(letters_of(info->op.schema()));
+  if (found == kRegister.end()) return;
+  try {
+    found->second(info, registrations);
+  } catch (const c10::Error&) {  // the same letters, but other types: it arrives boxed
+    info->typed = false;
+  }
+}
+
+}  // namespace torchy
