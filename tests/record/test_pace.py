@@ -1,0 +1,149 @@
+"""Whether recording pays is reckoned; a session that does not pay goes to sleep under compile="auto", and only then."""
+
+import functools
+
+import pytest
+import torch
+from recording import counters, the_walker
+
+import torchy
+
+ENOUGH_FLUSHES = 32
+SECOND = 10**9
+
+
+def weigh(session, times, ops=1, moved=0, nanoseconds=SECOND // 100):
+    """Tell the walker of flushes that Python has run."""
+    weigh = the_walker().library.torchy_weigh
+    return [weigh(session.id, ops, moved, nanoseconds) for _ in range(times)]
+
+
+def step(x):
+    (x * 2.5).sum().item()
+
+
+def nearly_asleep(session, body):
+    """Have the walker repeat what a body does, and its next flush be the one by which the session has lost."""
+    the_walker().library.torchy_listen(1e-3)  # so long, it is said, eager takes for an op: awake
+    while counters(session).repeated < 3:
+        body()
+    lose = functools.partial(weigh, session, ops=0, nanoseconds=SECOND)
+    while lose(1) == [0]:
+        pass
+    assert lose(ENOUGH_FLUSHES - 1) == [0] * (ENOUGH_FLUSHES - 1)
+
+
+def test_flushes_that_cost_more_than_eager_lose_once_there_are_enough():
+    with torchy.lazy() as session:
+        told = weigh(session, 3 * ENOUGH_FLUSHES)
+    assert told == [*[0] * (ENOUGH_FLUSHES - 1), 1] * 3  # the past is forgotten then
+
+
+def test_flushes_that_take_hardly_any_time_are_not_judged():
+    with torchy.lazy() as session:
+        assert weigh(session, 500, nanoseconds=1000, ops=0) == [0] * 500
+
+
+def test_what_is_not_moved_through_memory_is_won():
+    with torchy.lazy() as session:
+        assert weigh(session, 100, moved=10**9, nanoseconds=SECOND // 100) == [0] * 100
+        assert 1 in weigh(session, 100, moved=10**7, nanoseconds=SECOND // 100)
+
+
+def test_ops_are_won_too():
+    the_walker().library.torchy_listen(1e-3)  # so long, it is said, eager takes for an op
+    with torchy.lazy() as session:
+        assert 1 not in weigh(session, 100, ops=100, nanoseconds=SECOND // 100)
+        assert 1 in weigh(session, 100, ops=10, nanoseconds=SECOND // 100)
+
+
+@pytest.mark.parametrize("compile", ["auto", "always", "never"])
+def test_small_traces_put_a_session_to_sleep_under_auto_only(compile):
+    x = torch.randn(4)
+    with torchy.lazy(compile=compile) as session:
+        nearly_asleep(session, lambda: step(x))
+        before = counters(session)
+        step(x)  # this flush weighs too
+        assert session.asleep == (compile == "auto")
+        step(x)
+        recorded = counters(session).recorded - before.recorded
+    assert recorded == (2 if compile == "auto" else 4)
+    events = [event.text for event in session.report.events if event.kind == "asleep"]
+    assert events == ["traces are small: recording does not pay here"] * (compile == "auto")
+
+
+def test_a_session_that_sleeps_is_woken_by_the_next_region():
+    x = torch.randn(4)
+    with torchy.lazy() as session:
+        nearly_asleep(session, lambda: step(x))
+        step(x)
+        assert session.asleep
+        assert not torchy.is_pending(x * 2)
+        with torchy.lazy() as inner:
+            assert inner is session and not session.asleep
+            assert torchy.is_pending(x * 2)
+        assert torchy.is_pending(x * 2)
+    with torchy.lazy():
+        assert torchy.is_pending(x * 2)
+
+
+def test_what_is_pending_when_a_session_falls_asleep_is_there():
+    x = torch.randn(4)
+
+    def body():
+        y = x * 3.5
+        step(x)
+        return y
+
+    with torchy.lazy() as session:
+        nearly_asleep(session, body)
+        y = body()
+        assert session.asleep
+        assert not torchy.is_pending(y) and torch.equal(y, x * 3.5)
+
+
+@pytest.mark.parametrize("compile", ["auto", "never"])
+def test_a_session_whose_ops_nearly_all_run_now_goes_to_sleep(compile):
+    x = torch.randn(4)
+    with torchy.lazy(compile=compile) as session:
+        for _ in range(4095):
+            x.sort()
+        assert not session.asleep
+        x.sort()
+        assert session.asleep == (compile == "auto")
+        for _ in range(10):
+            x.sort()
+        done = counters(session)
+    assert done.run_now == (4096 if compile == "auto" else 4106)
+    events = [event.text for event in session.report.events if event.kind == "asleep"]
+    told = ["nearly all ops run now: recording does not pay here"]
+    assert events == (told if compile == "auto" else [])
+
+
+def test_a_session_that_records_a_tenth_stays_awake():
+    x = torch.randn(4)
+    with torchy.lazy(max_ops=100) as session:
+        for i in range(4200):
+            x.sort()
+            if i % 10 == 0:
+                x.exp()
+        assert counters(session).run_now >= 4096
+        assert not session.asleep
+
+
+def test_only_what_came_since_the_last_question_counts():
+    x = torch.randn(4)
+    only_walks = the_walker().library.torchy_only_walks
+    with torchy.lazy(compile="never") as session:
+        for _ in range(100):
+            x.sort()
+        assert only_walks(session.id) == 1
+        assert only_walks(session.id) == 0  # nothing has come
+        y = [x.exp() for _ in range(10)]
+        for _ in range(100):
+            x.sort()
+        assert only_walks(session.id) == 0
+        for _ in range(100):
+            x.sort()
+        assert only_walks(session.id) == 1
+        del y
