@@ -12,7 +12,7 @@ from torchy.face import (
 )
 from torchy.record.native import WalkerUnavailable
 from torchy.report import Report
-from torchy.session import Session
+from torchy.session.session import Session
 from torchy.settings import Settings
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from torchy.record import native
-from torchy.regions import Region, Regions
 from torchy.runtime import Runtime
-from torchy.session import Session
+from torchy.session.regions import Region, Regions
+from torchy.session.session import Session
 from torchy.settings import Settings
 
 P = ParamSpec("P")
@@ -100,7 +100,7 @@ def enable(**settings: Any) -> Session:
 
 def disable() -> None:
     """Flush, and end what :func:`enable` began last on this thread; if there is none, its innermost region."""
-    here = _process.regions.here if _process.regions is not None else []
+    here = _process.regions.here.regions if _process.regions is not None else []
     _process.leave(_process.last(None) or (here[-1] if here else None), "disable")
 
 
@@ -113,7 +113,7 @@ def flush(reason: str = "flush()") -> None:
         What the report says of it.
     """
     if _process.runtime is not None:
-        _process.runtime.compute_here(reason)
+        _process.runtime.pending.compute_here(reason)
 
 
 def release_memory() -> int:
@@ -133,7 +133,7 @@ def is_pending(tensor: torch.Tensor) -> bool:
 
 def current_session() -> Session | None:
     """Return the session of this thread, None if it has none."""
-    return _process.regions.session if _process.regions is not None else None
+    return _process.regions.here.session if _process.regions is not None else None
 
 
 class lazy:  # noqa: N801  (reads as a function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,6 +12,10 @@ from torchy.ir.ops import Numerics
 
 Compile = Literal["auto", "always", "never"]
 Mode = Literal["record", "pass_through", "carry"]
+
+# numerics, compile and skip_dead: what of a session's settings changes what its flushes run
+VARIANTS = tuple(itertools.product(get_args(Numerics), get_args(Compile), (True, False)))
+VARIANT_NUMBERS = {variant: number for number, variant in enumerate(VARIANTS)}
 
 
 @dataclass(frozen=True, slots=True)

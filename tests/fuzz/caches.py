@@ -17,7 +17,7 @@ def with_small_caches(places: int, plans: int, kernels: int) -> None:
     """Have the process keep less than it does."""
     with torchy.lazy():
         runtime = _process.runtime
-    runtime.most_places = places
+    runtime.upkeep.most_places = places
     runtime.plans.capacity, runtime.kernels._ready.capacity = plans, kernels
 
 

@@ -64,7 +64,7 @@ def test_a_kernel_goes_with_the_last_that_has_it():
     module.Kernel = Watched
     runtime = the_runtime()
     runtime.kernels._ready.capacity = runtime.plans.capacity = 2
-    runtime.most_places = 0  # scripts have programs, and these have kernels
+    runtime.upkeep.most_places = 0  # scripts have programs, and these have kernels
     watched = []
     for names in itertools.islice(itertools.permutations(OPS, 2), 8):
         with torchy.lazy(compile="always"):
@@ -98,7 +98,7 @@ def test_places_are_forgotten_and_learned_again(compile):
     import torchy
 
     runtime = the_runtime()
-    runtime.most_places = 40
+    runtime.upkeep.most_places = 40
     most = 0
     for _ in range(3):
         for names in itertools.islice(itertools.permutations(OPS, 3), 40):
@@ -108,7 +108,7 @@ def test_places_are_forgotten_and_learned_again(compile):
             assert torch.equal(y, chain(names))
     assert 40 < most <= 80  # reached, and kept within a trace's length
     assert len(runtime.places._traces) <= most
-    assert len(runtime._scripts) <= most
+    assert len(runtime.scripts) <= most
 
 
 @TIERS
@@ -116,7 +116,7 @@ def test_places_are_forgotten_within_one_long_session(compile):
     import torchy
 
     runtime = the_runtime()
-    runtime.most_places = 40
+    runtime.upkeep.most_places = 40
     programs = list(itertools.islice(itertools.permutations(OPS, 3), 40))
     expected = [chain(names).sum().item() for names in programs]
     most = 0
@@ -149,7 +149,7 @@ def test_scripts_of_one_place_are_bounded(compile):
             for a, b in zip(once(mask), expected[mask], strict=True):
                 assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), (turn, mask)
     assert session.counters["repeated"] > 0
-    assert 8 <= len(runtime._scripts) <= 16
+    assert 8 <= len(runtime.scripts) <= 16
 
 
 @TIERS

@@ -101,19 +101,19 @@ def leaks(count):
     runtime.plans.capacity, runtime.kernels._ready.capacity = plans, kernels
 
     def counted(numbers):
-        runtime.most_places = places
+        runtime.upkeep.most_places = places
         most = [0, 0, 0]
         for start in range(numbers.start, numbers.stop, 50):
             notebook.cells(range(start, min(start + 50, numbers.stop)), lazily=True)
             sizes = len(runtime.places), len(runtime.plans), len(runtime.kernels._ready)
             most = [max(pair) for pair in zip(most, sizes, strict=True)]
-            assert not runtime.sessions
+            assert not runtime.sessions.by_number
         assert most[0] >= places / 2 and most[1:] == [plans, kernels], most  # they were full
         assert most[0] <= 2 * places
-        runtime.most_places = 0  # what is left of them is forgotten before all is counted
+        runtime.upkeep.most_places = 0  # what is left of them is forgotten before all is counted
         with torchy.lazy():
             pass
-        assert not runtime._scripts and not len(runtime.places)
+        assert not runtime.scripts and not len(runtime.places)
         return notebook.count()
 
     first, own_before = counted(range(1000, 1000 + half))

@@ -351,10 +351,11 @@ def test_no_tensor_keeps_the_bit_after_a_session(compile):
 
 def test_the_end_of_an_inner_region_does_not_wake_a_session_that_sleeps():
     import torchy
+    from torchy.face import _process
 
     with torchy.lazy() as session:
         with torchy.lazy():
-            session._runtime._put_to_sleep(session, "traces are small")
+            _process.runtime.upkeep.put_to_sleep(session, "traces are small")
             assert not torchy.is_pending(torch.ones(3) * 2)
         assert not torchy.is_pending(torch.ones(3) * 2)
         with torchy.lazy():

@@ -362,6 +362,7 @@ def test_a_session_ends_while_another_thread_flushes_it(compile):
 
 def test_a_finalizer_looks_at_what_another_thread_flushes_while_both_want_to_compile():
     import torchy
+    from torchy.face import _process
     from torchy.run.tiers import Kernels
 
     ready, inside, shared, seen = threading.Event(), threading.Event(), {}, []
@@ -384,7 +385,7 @@ def test_a_finalizer_looks_at_what_another_thread_flushes_while_both_want_to_com
         return compile_kernel(kernels, *what)
 
     def flushing():
-        return other and torchy.current_session()._runtime.walker.running(other[0].id) is not None
+        return other and _process.runtime.walker.running(other[0].id) is not None
 
     def first():
         assert ready.wait(20)

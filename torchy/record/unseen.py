@@ -1,4 +1,7 @@
-"""Keeps Torchy's own work out of the sight of torch's compilers, which may be at work on the program above it."""
+"""Keeps Torchy's own work out of sight: it is not recorded, and neither the program's modes nor torch's compilers see it.
+
+Those may be at work on the program above it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+from torchy.record.native import Walker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,6 +22,10 @@ _TRACER = _torch._parse_dispatch_key("Tracer")
 _frames: Any = getattr(getattr(_torch, "_dynamo", None), "eval_frame", None)
 _strategy = getattr(_frames, "_FrameExecStrategy", None)
 _action = getattr(_frames, "_FrameAction", None)
+# what calls the __torch_dispatch__ of the program's modes
+_MODES = torch._C.DispatchKeySet(torch._C.DispatchKey.Python) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.PythonTLSSnapshot
+)
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -44,3 +53,25 @@ def untraced() -> Iterator[None]:
     finally:
         _torch._set_tracing_state(state)
         _torch._dispatch_tls_set_dispatch_key_excluded(_TRACER, excluded)
+
+
+@contextlib.contextmanager
+def paused(walker: Walker) -> Iterator[None]:
+    """Run this thread's ops without recording them."""
+    walker.library.torchy_pause(1)
+    try:
+        yield
+    finally:
+        walker.library.torchy_pause(0)
+
+
+@contextlib.contextmanager
+def unseen(walker: Walker) -> Iterator[None]:
+    """Run this thread's ops without recording them, and hidden from the program's modes."""
+    with (
+        paused(walker),
+        untraced(),
+        torch._C.DisableTorchFunction(),
+        torch._C._ExcludeDispatchKeyGuard(_MODES),
+    ):
+        yield

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torchy.record.native import Handle
 from torchy.report import Report, ReportBuilder
 from torchy.settings import Settings
 
-if TYPE_CHECKING:
-    from torchy.runtime import Runtime
+
+class Teller(Protocol):
+    """What knows what the walker has done for a session."""
+
+    def read(self, session: Session) -> None:
+        """Tell a session's report of what it has not been told yet."""
+
+    def counters(self, session: Session) -> dict[str, int]:
+        """Return how often what happened."""
 
 
 class Session:
     """One enabled region on one thread: what it recorded, flushed and reports."""
 
-    def __init__(self, runtime: Runtime, number: int, settings: Settings) -> None:
-        self._runtime = runtime
+    def __init__(self, log: Teller, number: int, settings: Settings) -> None:
+        self._log = log
         self._began = perf_counter()
         self._builder: ReportBuilder | None = None
         self.id = number
@@ -41,11 +48,10 @@ class Session:
     @property
     def report(self) -> Report:
         """What happened so far, as plain data; reading it touches no tensor and flushes nothing."""
-        self._runtime.read_log(self)
+        self._log.read(self)
         return self.builder.report(self.counters["run_now"])
 
     @property
     def counters(self) -> dict[str, int]:
         """How often what happened: ``recorded``, ``run_now``, ``places``, ``policy_calls``, ..."""
-        counters = self._runtime.walker.counters(self.handle)
-        return counters._asdict() | {"kernels_compiled": self._runtime.kernels.compiled}
+        return self._log.counters(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,9 +31,6 @@ class Host(Protocol[Hosted]):
     def use(self, session: Hosted, settings: Settings) -> None:
         """Record this thread's ops into a session from now on, under these settings."""
 
-    def compute(self, session: Hosted, reason: str) -> None:
-        """Flush."""
-
 
 @dataclass(eq=False, slots=True)
 class Region(Generic[S]):
@@ -43,62 +41,68 @@ class Region(Generic[S]):
     settings: Settings
 
 
-class _Thread(threading.local, Generic[S]):
-    """What each thread has of its own."""
+class Here(threading.local, Generic[S]):
+    """What the calling thread has of its own: its regions, innermost last."""
 
     def __init__(self) -> None:
-        self.here: list[Region[S]] = []  # innermost last
-
-
-class Regions(Generic[S]):
-    """The regions of each thread."""
-
-    def __init__(self, host: Host[S]) -> None:
-        self._host = host
-        self._thread: _Thread[S] = _Thread()
-
-    @property
-    def here(self) -> list[Region[S]]:
-        """Those of the calling thread, innermost last."""
-        return self._thread.here
+        self.regions: list[Region[S]] = []
 
     @property
     def session(self) -> S | None:
         """The session of the calling thread."""
-        here = self._thread.here
-        return here[-1].session if here else None
+        regions = self.regions
+        return regions[-1].session if regions else None
+
+
+class Regions(Generic[S]):
+    """The regions of each thread.
+
+    Parameters
+    ----------
+    host
+        What has the sessions.
+    compute
+        ``compute(session, reason)`` flushes.
+    here
+        Where each thread's regions are kept.
+    """
+
+    def __init__(self, host: Host[S], compute: Callable[[S, str], None], here: Here[S]) -> None:
+        self._host = host
+        self._compute = compute
+        self.here = here
 
     def last(self, owner: object) -> Region[S] | None:
         """Return the region that an owner began last on this thread, if it has not ended."""
-        for region in reversed(self.here):
+        for region in reversed(self.here.regions):
             if region.owner is owner:
                 return region
         return None
 
     def join(self, region: Region[S], given: dict[str, Any]) -> None:
         """Begin a region within this thread's innermost: what it is given itself goes before that one's settings."""
-        outer = self.here[-1].settings
+        outer = self.here.regions[-1].settings
         region.settings = dataclasses.replace(outer, **given)
-        self.here.append(region)
+        self.here.regions.append(region)
         if region.settings != outer:
-            self._host.compute(region.session, "settings changed")
+            self._compute(region.session, "settings changed")
         self._host.use(region.session, region.settings)
 
     def begin(self, region: Region[S]) -> None:
         """Begin the first region of a session on this thread."""
-        self.here.append(region)  # first, and taken off last
+        self.here.regions.append(region)  # first, and taken off last
         self._host.open(region.session)
         self._host.use(region.session, region.settings)
 
     def leave(self, region: Region[S], reason: str) -> None:
         """Flush if a region is the last of its session, or had settings of its own; end it."""
         try:
-            here = self.here
+            here = self.here.regions
             others = [other for other in here if other is not region]
             if not others:
-                self._host.compute(region.session, reason)
+                self._compute(region.session, reason)
             elif others[-1].settings != here[-1].settings:
-                self._host.compute(region.session, "settings changed")
+                self._compute(region.session, "settings changed")
             self.end(region)
         except BaseException:
             self.end(region)
@@ -106,7 +110,7 @@ class Regions(Generic[S]):
 
     def end(self, region: Region[S]) -> None:
         """End a region, unless it has ended; flushes nothing."""
-        here = self.here
+        here = self.here.regions
         if region not in here:
             return
         others = [other for other in here if other is not region]

@@ -1,11 +1,10 @@
-"""One flush: what it runs, and what the report is told of it."""
+"""What a flush runs, and what the report is told of it."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 from torchy.codegen.loops import lower
 from torchy.ir.kernel import KernelForm
@@ -13,10 +12,10 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
-from torchy.record.native import Repeat, Unplanned, Walker
+from torchy.record.native import Repeat, Unplanned
 from torchy.report import ReportBuilder
 from torchy.report.records import Tier
-from torchy.run.execute import Execution, bytes_moved, fused_views, layouts
+from torchy.run.execute import bytes_moved, fused_views, layouts
 from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Sizes
 
@@ -178,40 +177,6 @@ class Script:
                 bytes_moved(recording.trace, entry.plan, layouts),
             )
         return entry.sizes
-
-
-class Flush:
-    """A flush under way, of a serial number in its session; ``kept`` if the walker keeps the script."""
-
-    def __init__(
-        self,
-        walker: Walker,
-        session: int,
-        serial: int,
-        script: Script,
-        recording: Recording,
-        kept: bool = False,
-    ) -> None:
-        self.serial = serial
-        self.kept = kept
-        self.script = script
-        self.recording = recording
-        self.execution = Execution(walker, session)
-        self.seconds = 0.0
-
-    def advance(self) -> None:
-        """Run what has not been run; may raise, and may be called again."""
-        begin = perf_counter()
-        try:
-            self.execution.run(self.script.program)
-        except Exception as error:
-            index = self.execution.op(self.script.program)
-            if index is not None:
-                op = self.recording.trace.ops[index]
-                error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
-            raise
-        finally:
-            self.seconds += perf_counter() - begin
 
 
 def _loop_nest(form: KernelForm, numerics: Numerics) -> str:

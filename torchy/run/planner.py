@@ -1,0 +1,123 @@
+"""What a trace becomes: a plan, made or remembered, and the program that runs it this time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torchy.ir.check import require_valid
+from torchy.ir.ops import Numerics
+from torchy.ir.trace import Layout, Trace
+from torchy.plan.build import build_plan, plan_of_calls
+from torchy.plan.check import require_valid_plan
+from torchy.plan.plan import FusedGroup
+from torchy.record import slots
+from torchy.record.source import raised_by_program
+from torchy.run.cache import LeastRecentlyUsed
+from torchy.run.program import Program
+from torchy.run.tiers import Compiled, Kernels, Tell, prepare
+from torchy.settings import Compile
+
+# by the last node of the trace, flags, numerics, whether dead ops are left out, and how many kernels have failed
+Plans = LeastRecentlyUsed[tuple[int, bytes, Numerics, bool, int], Compiled]
+
+
+class Planner:
+    """Plans traces, and chooses between kernels and the interpreter.
+
+    Parameters
+    ----------
+    plans
+        Where plans are remembered.
+    kernels
+        Those of the process.
+    checks
+        Whether each trace and each plan is checked before it is run.
+    """
+
+    def __init__(self, plans: Plans, kernels: Kernels, checks: bool = False) -> None:
+        self.kernels = kernels
+        self._plans = plans
+        self._checks = checks
+
+    def plan(
+        self,
+        trace: Trace,
+        node: int,
+        flags: bytes,
+        numerics: Numerics,
+        skip_dead: bool,
+        tell: Tell,
+    ) -> Compiled:
+        """Return the plan of a trace for what is live at its end.
+
+        Parameters
+        ----------
+        node
+            Where the trace ends, for the walker; stands for all of it.
+        flags
+            A byte for each buffer: see :mod:`torchy.record.slots`.
+        numerics, skip_dead
+            See :class:`torchy.Settings`.
+        tell
+            Told that planning has failed: the ops run one by one then.
+        """
+        compiler = self.kernels.compiler
+        # what turned out not to compile changes what is fused
+        key = (node, flags, numerics, skip_dead, self.kernels.failed)
+        entry = self._plans.get(key)
+        if entry is None:
+            live, dead_inputs = slots.live(flags), slots.dead_inputs(flags)
+            try:
+                plan = build_plan(
+                    trace,
+                    live,
+                    numerics,
+                    dead_inputs=dead_inputs,
+                    skip_dead=skip_dead,
+                    agrees=compiler.verifier.agrees,
+                )
+            except Exception as error:  # nothing must be lost
+                if raised_by_program(error):
+                    raise
+                plan = plan_of_calls(trace)
+                what = f"{type(error).__name__}: {error}"
+                tell("planning failed", f"{what}: the ops run one by one")
+            kernel_ids = tuple(
+                compiler.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
+                for step in plan.steps
+            )
+            entry = Compiled(plan, live, trace, kernel_ids)
+            self._plans.put(key, entry)
+        return entry
+
+    def program(
+        self,
+        entry: Compiled,
+        layouts: Callable[[], Sequence[Layout]],
+        numerics: Numerics,
+        compile: Compile,
+        heavy: bool,
+        tell: Tell,
+    ) -> tuple[Program, bool]:
+        """Return what runs a plan, and whether it has kernels; those that are missing are seen to.
+
+        Parameters
+        ----------
+        layouts
+            Gives the layout of each view of the trace, this time.
+        numerics, compile
+            See :class:`torchy.Settings`.
+        heavy
+            Whether memory is short: a kernel needs all of its operands at once; op by op, each goes after its last use.
+        tell
+            Told of kernels that cannot be compiled.
+        """
+        if self._checks:
+            require_valid(entry.trace, layouts())
+            require_valid_plan(entry.plan, entry.trace)
+        if compile == "never" or heavy:
+            return entry.interpretation(), False
+        prepare(self.kernels, entry, layouts, compile == "always", numerics, tell)
+        if entry.compiled:
+            return entry.take(), True
+        return entry.interpretation(), False

@@ -1,0 +1,193 @@
+"""Flushes that Python sees: all that the walker does not do by itself."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from time import perf_counter
+
+from torchy.record import slots
+from torchy.record.native import INTERPRETED, Record, Walker
+from torchy.record.places import Places
+from torchy.record.unseen import unseen
+from torchy.run.execute import Execution
+from torchy.run.planner import Planner
+from torchy.run.program import Program
+from torchy.session.log import Log
+from torchy.session.script import Recording, Script
+from torchy.session.session import Session
+from torchy.session.sessions import Sessions
+from torchy.session.upkeep import Upkeep
+
+
+class Flush:
+    """A flush under way, of a serial number in its session; ``kept`` if the walker keeps the script."""
+
+    def __init__(
+        self,
+        walker: Walker,
+        session: int,
+        serial: int,
+        script: Script,
+        recording: Recording,
+        kept: bool = False,
+    ) -> None:
+        self.serial = serial
+        self.kept = kept
+        self.script = script
+        self.recording = recording
+        self.execution = Execution(walker, session)
+        self.seconds = 0.0
+
+    def advance(self) -> None:
+        """Run what has not been run; may raise, and may be called again."""
+        begin = perf_counter()
+        try:
+            self.execution.run(self.script.program)
+        except Exception as error:
+            index = self.execution.op(self.script.program)
+            if index is not None:
+                op = self.recording.trace.ops[index]
+                error.add_note(f"Torchy was running {op.name}, recorded at {op.source}")
+            raise
+        finally:
+            self.seconds += perf_counter() - begin
+
+
+class Flushes:
+    """Begins flushes, goes on with those in whose midst something was raised, and sees to what follows.
+
+    Parameters
+    ----------
+    scripts
+        Those that the walker runs by itself, by identity; added to.
+    """
+
+    def __init__(
+        self,
+        walker: Walker,
+        sessions: Sessions,
+        places: Places,
+        planner: Planner,
+        scripts: dict[int, Script],
+        log: Log,
+        upkeep: Upkeep,
+    ) -> None:
+        self._walker = walker
+        self._sessions = sessions
+        self._places = places
+        self._planner = planner
+        self._scripts = scripts
+        self._log = log
+        self._upkeep = upkeep
+        self._identities = itertools.count(1)  # of scripts
+        self._under_way: dict[int, Flush] = {}  # by session
+
+    def flush(self, number: int, reason: str, asked: tuple[int, str]) -> None:
+        """Give every live buffer of a session its values; may be called in the midst of a flush.
+
+        Parameters
+        ----------
+        number, reason
+            Of the session, and for the report.
+        asked
+            The walker's own words for the reason: it will run the same flush by itself next time.
+        """
+        walker, session = self._walker, self._sessions.by_number.get(number)
+        if session is None:  # another thread was first: a session that owes nothing may be closed
+            return
+        with unseen(walker):
+            joined = walker.library.torchy_flushes(number)
+            try:
+                with self._planner.kernels.waiting():
+                    begun = walker.library.torchy_begin(number)
+                if begun == 0:
+                    return
+                running = walker.running(number)
+                if running is None:  # a signal handler, or a finalizer, has finished it meanwhile
+                    return
+                flush = self._under_way.get(number)
+                if flush is None or flush.serial != running.serial:
+                    flush = self._under_way[number] = self._begin(session, running, reason)
+                flush.advance()
+                if not flush.kept:
+                    self._remember(session, flush, asked)
+                ended = walker.running(number)
+                called = walker.library.torchy_finish(number, walker.origin(flush.script.line))
+                self._under_way.pop(number, None)
+                if called >= 0 and ended is not None:
+                    flush.recording = replace(flush.recording, times=ended.times)
+                    self._finished(session, flush, called)
+            except BaseException:
+                if not joined:
+                    walker.library.torchy_leave(number)
+                raise
+
+    def _begin(self, session: Session, running: Record, reason: str) -> Flush:
+        """Decide what the running trace of a session becomes."""
+        walker, planner, settings = self._walker, self._planner, session.settings
+        numerics, tell = settings.numerics, session.builder.event
+        trace = self._places.trace(running.path)
+        recording = Recording(trace, running.words, running.numbers)
+        known = self._scripts.get(running.script)  # the walker has begun, and something was raised
+        if known is not None:
+            return Flush(walker, session.id, running.serial, known, recording, kept=True)
+        node, flags = running.path[-1], running.flags
+        entry = planner.plan(trace, node, flags, numerics, settings.skip_dead, tell)
+        entry.visits = max(entry.visits + 1, running.visits)
+        by_walker = running.script == INTERPRETED  # it has begun, too
+        if by_walker:
+            program, compiled = Program.at(running.program, running.size), False
+        else:
+            heavy = slots.is_heavy(flags)
+            program, compiled = planner.program(
+                entry, recording.layouts, numerics, settings.compile, heavy, tell
+            )
+        line = walker.line_here()
+        script = Script(entry, program, compiled, numerics, reason, walker.source(line), line)
+        return Flush(walker, session.id, running.serial, script, recording, kept=by_walker)
+
+    def _remember(self, session: Session, flush: Flush, asked: tuple[int, str]) -> None:
+        """Have the walker run such a flush by itself from now on, if nothing can change any more.
+
+        That it comes from the same line then is assumed, as for the ops of a place.
+        """
+        script = flush.script
+        entry, settings = script.entry, session.settings
+        if entry.visits < 2:
+            return
+        if settings.compile != "never" and entry.unsettled:
+            return
+        program, identity = script.program, next(self._identities)
+        self._scripts[identity] = script  # first: the walker will hold addresses of it
+        flush.kept = True  # as long as that is not known: the program is nobody else's then
+        remembered = self._walker.library.torchy_remember(
+            session.id,
+            asked[0],
+            asked[1].encode(),
+            program.address,
+            len(program.words),
+            identity,
+            self._walker.origin(script.line),
+            script.lists(),
+        )
+        if not remembered:
+            flush.kept = False
+            del self._scripts[identity]
+
+    def _finished(self, session: Session, flush: Flush, called: int) -> None:
+        """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""
+        script, recording = flush.script, flush.recording
+        self._log.read(session)  # flushes before this one
+        script.tell(session.builder, recording, flush.seconds)
+        if script.compiled and not flush.kept:
+            script.entry.give_back(script.program)
+        lost = False
+        if script.entry.visits > 2:  # first sights, and compiling, are paid once
+            ops, moved = len(recording.trace.ops), script.bytes_moved(recording)
+            own = int(flush.seconds * 1e9) - called
+            lost = bool(self._walker.library.torchy_weigh(session.id, ops, moved, own))
+        self._upkeep.bound_places(session)
+        self._sessions.close_if_done(session)
+        if lost:
+            self._upkeep.mind_pace(session, lost)

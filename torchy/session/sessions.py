@@ -1,0 +1,81 @@
+"""Sessions come and go: the walker knows of those that are open, and of closed ones that owe values."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+
+from torchy.record.native import Walker
+from torchy.session.session import Session
+from torchy.settings import VARIANT_NUMBERS, Settings
+
+MODES = ("record", "pass_through", "carry")  # in the walker's order
+
+
+class Sessions:
+    """The sessions of the process; the host of its regions.
+
+    Attributes
+    ----------
+    by_number
+        Those that are open, or whose flush has failed and can be resumed.
+    lock
+        Held while sessions come and go.
+    """
+
+    def __init__(self, walker: Walker) -> None:
+        self.by_number: dict[int, Session] = {}
+        self.lock = threading.RLock()
+        self._walker = walker
+        self._alive: list[weakref.ref[Session]] = []  # also those that are closed
+
+    def open(self, session: Session) -> None:
+        """Have the walker know of a session."""
+        settings = session.settings
+        with self.lock:
+            session.handle = self._walker.open(
+                session.id,
+                MODES.index(settings.mode),
+                settings.max_ops,
+                settings.max_bytes,
+                settings.memory_pool,
+            )
+            self.by_number[session.id] = session
+            if len(self._alive) > 2 * len(self.by_number) + 64:
+                self._alive = [known for known in self._alive if known() is not None]
+            self._alive.append(weakref.ref(session))
+
+    def use(self, session: Session, settings: Settings) -> None:
+        """Record into a session; what was flushed under other settings is not repeated."""
+        session.settings = settings
+        variant = VARIANT_NUMBERS[settings.numerics, settings.compile, settings.skip_dead]
+        interprets = settings.compile != "always"
+        self._walker.set(session.handle, variant, interprets, settings.skip_dead)
+        if not session.asleep:  # a region that begins has woken it
+            self._walker.record_into(session.handle)
+
+    def close(self, session: Session) -> None:
+        """Record no more into a session."""
+        self._walker.record_no_more()
+        session.open = False
+        self.close_if_done(session)
+
+    def close_if_done(self, session: Session) -> None:
+        """Let go of a session that has ended; not while a flush that failed can still be resumed."""
+        if session.open or (session.handle and not self._walker.close(session.handle)):
+            return
+        session.closed = True
+        with self.lock:
+            self.by_number.pop(session.id, None)
+
+    def alive(self) -> Iterator[Session]:
+        """Yield the sessions that anybody still has, closed or not; call with the lock held."""
+        for known in self._alive:
+            if (session := known()) is not None:
+                yield session
+
+    def tell(self, kind: str, text: str) -> None:
+        """Write an event into the reports of all that are open."""
+        for session in list(self.by_number.values()):
+            session.builder.event(kind, text)
