@@ -111,7 +111,14 @@ def flush(reason: str = "flush()") -> None:
     ----------
     reason
         What the report says of it.
+
+    Raises
+    ------
+    TypeError
+        If that is no text.
     """
+    if not isinstance(reason, str):
+        raise TypeError(f"flush takes a reason in words, a str, not {type(reason).__name__}")
     if _process.runtime is not None:
         _process.runtime.pending.compute_here(reason)
 

@@ -15,7 +15,7 @@ from torchy.face import _process
 from torchy.ir.trace import Trace
 from torchy.record.native import Counters, Record, Repeat, Walker
 from torchy.record.places import Places
-from torchy.session import Session
+from torchy.session.session import Session
 
 
 def the_walker() -> Walker:
@@ -25,7 +25,7 @@ def the_walker() -> Walker:
 
 def forget_places_beyond(count: int) -> None:
     """Have all places forgotten once there are more."""
-    _process.get().most_places = count
+    _process.get().upkeep.most_places = count
 
 
 def counters(session: Session) -> Counters:

@@ -8,7 +8,7 @@ import torch
 from recording import begun, counters, the_walker, trace_of
 
 import torchy
-from torchy.record.native import NO_SCRIPT, Repeated
+from torchy.record.codes import Repeated, ScriptId
 
 NUMBER = 10**6
 MOST_SCRIPTS = 16
@@ -58,7 +58,12 @@ def test_a_flush_is_begun_and_joined_and_left_and_resumed_and_finished():
     assert library().torchy_begin(NUMBER) == 1
     assert library().torchy_flushes(NUMBER)
     running = walker.running(NUMBER)
-    assert (running.serial, running.visits, running.at, running.script) == (1, 1, 0, NO_SCRIPT)
+    assert (running.serial, running.visits, running.at, running.script) == (
+        1,
+        1,
+        0,
+        ScriptId.NO_SCRIPT,
+    )
     assert library().torchy_begin(NUMBER) == 2  # this thread is at it
     library().torchy_leave(NUMBER)
     assert not library().torchy_flushes(NUMBER)
@@ -202,7 +207,9 @@ def test_a_flush_that_python_has_looked_at_is_not_repeated():
         assert way == "repeated"
         y = x * 2.5
         with begun(session) as record_of_it:
-            assert record_of_it.script == NO_SCRIPT  # it is looked for when a flush is to be run
+            assert (
+                record_of_it.script == ScriptId.NO_SCRIPT
+            )  # it is looked for when a flush is to be run
         before = counters(session).repeated
         torchy.flush()
         assert counters(session).repeated == before and not torchy.is_pending(y)

@@ -141,3 +141,13 @@ def test_ops_within_torch_are_told_at_the_line_that_called_it():
     ops = session.report.traces[0].ops
     assert len(ops) == 2 and {(op.file, op.line) for op in ops} == {(__file__, line)}
     del y
+
+
+def test_files_whose_names_are_no_text_are_told_as_they_are():
+    name = "caf\udce9.py"
+    names = {"x": torch.ones(3)}
+    with torchy.lazy(compile="never") as session:
+        exec(compile("y = x * 2\nz = y.sum().item()", name, "exec"), names)
+    assert names["z"] == 6
+    trace = session.report.traces[0]
+    assert trace.where.file == name

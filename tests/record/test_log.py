@@ -4,7 +4,8 @@ import torch
 from recording import counters, did, forget_places_beyond, integers, log, the_walker, trace_of
 
 import torchy
-from torchy.record.native import NO_SCRIPT, Unplanned
+from torchy.record.codes import ScriptId
+from torchy.record.native import Unplanned
 
 MOST, MOST_BYTES = 1000, 4 << 20
 
@@ -54,7 +55,9 @@ def test_flushes_that_nobody_has_planned_are_summed_together():
         records, sums = taken(session)
         assert counters(session).interpreted == 1100
     assert len(records) == MOST
-    assert [(entry.script, entry.flushes, entry.ops) for entry in sums] == [(NO_SCRIPT, 100, 100)]
+    assert [(entry.script, entry.flushes, entry.ops) for entry in sums] == [
+        (ScriptId.NO_SCRIPT, 100, 100)
+    ]
 
 
 def test_what_is_taken_is_gone():

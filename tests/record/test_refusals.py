@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from recording import counters, the_walker
+from recording import begun, counters, the_walker
 
 import torchy
-from torchy.record import native
+from torchy.record import codes, native
 from torchy.record.native import WalkerUnavailable
 
 ENOUGH = {  # what comes after the handle
@@ -52,7 +52,7 @@ def test_numbers_of_no_session_are_as_if_it_had_ended():
     assert walker.running(unknown) is None
     assert library.torchy_finish(unknown, -1) == -1
     assert library.torchy_weigh(unknown, 1, 1, 1) == library.torchy_only_walks(unknown) == 0
-    assert library.torchy_remember(unknown, 0, b"", 0, 0, 1, -1, None) == 0
+    assert walker.remember(unknown, 0, "", 0, 0, 1, -1, (), ()) == 0
     assert walker.execute(unknown, 0, 0) == 0
     library.torchy_leave(unknown)
     library.torchy_attach(unknown)
@@ -62,9 +62,58 @@ def test_numbers_of_no_session_are_as_if_it_had_ended():
 def test_a_script_is_only_remembered_while_a_flush_runs():
     with torchy.lazy(compile="never") as session:
         y = torch.ones(3) * 2
-        remember = the_walker().library.torchy_remember
-        assert remember(session.id, 0, b"", 0, 0, 1, -1, None) == 0
+        assert the_walker().remember(session.id, 0, "", 0, 0, 1, -1, (), ()) == 0
     del y
+
+
+def test_functions_of_the_walker_mind_how_many_arguments_they_get_and_which():
+    walker = the_walker()
+    with pytest.raises(RuntimeError, match="takes 5 arguments, not 1"):
+        walker.open(1)
+    with pytest.raises(TypeError):
+        walker.open("a", 0, 1024, 1 << 24, False)
+    with pytest.raises(TypeError):
+        walker.remember(1, 0, "", 0, 0, 1, -1, ("a",), ())
+    assert walker.library.torchy_forget(-1) == 1  # no session is left behind
+
+
+def test_a_place_where_traces_begin_has_no_op_to_describe():
+    with torchy.lazy(compile="never") as session:
+        y = torch.ones(3) * 2
+        with begun(session) as record:
+            root = record.path[0] - 1
+        with pytest.raises(RuntimeError, match="where traces begin"):
+            the_walker().describe_node(root)
+    del y
+
+
+@pytest.mark.parametrize("reason", [5, None, b"bytes"])
+def test_a_reason_that_is_no_text_is_refused_and_nothing_is_lost(reason):
+    with torchy.lazy(compile="never"):
+        y = torch.ones(3) * 2
+        with pytest.raises(TypeError, match="flush takes a reason in words, a str, not"):
+            torchy.flush(reason)
+        assert torchy.is_pending(y)
+    assert y.tolist() == [2] * 3
+
+
+@pytest.mark.parametrize("reason", ["a\0b", "\udc80", "\ud800x", "é", ""])
+def test_any_text_is_a_reason(reason):
+    with torchy.lazy(compile="never") as session:
+        for _ in range(4):
+            y = torch.ones(3) * 2
+            torchy.flush(reason)
+    del y
+    assert [trace.reason for trace in session.report.traces] == [reason] * 4
+
+
+def test_a_table_that_differs_is_told_part_by_part():
+    told = "\n".join(
+        line.replace("Flush=0", "Flush=9") for line in the_walker().codes().splitlines()
+    )
+    records = {"functions": ["listen=vi"]}
+    found = sorted(line.split(" is ")[0] for line in codes.differences(told, records))
+    assert found == ["Ask", "Counters", "Record", "functions"]
 
 
 def test_tensors_without_memory_owe_nothing():
@@ -72,7 +121,7 @@ def test_tensors_without_memory_owe_nothing():
     sparse = torch.eye(3).to_sparse()
     assert not torchy.is_pending(sparse)
     assert not torchy.is_pending(torch.empty(3, device="meta"))
-    assert walker.settle(sparse._cdata, True, "a reader") == native.Repeated.YES
+    assert walker.settle(sparse._cdata, True, "a reader") == codes.Repeated.YES
     assert walker.storage(sparse) is None
     for nothing in (None, 5, [torch.ones(2)]):
         with pytest.raises(TypeError, match="is_pending takes a tensor, not"):

@@ -5,9 +5,9 @@ import torch
 from recording import begun, integers, recorded, the_walker, trace_of, turn
 
 import torchy
-from torchy.flush import Recording
 from torchy.ir.trace import Constant, Mode, Number, Operand, Source
 from torchy.record.places import Place, Places
+from torchy.session.script import Recording
 
 HERE = __file__
 

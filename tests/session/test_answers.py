@@ -2,7 +2,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from torchy.record.questions import Ask
+from torchy.record.codes import Ask
 from torchy.session.answers import Answers
 
 

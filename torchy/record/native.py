@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import enum
 import fcntl
 import hashlib
 import os
@@ -20,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 
 from torchy.ir.trace import Source
+from torchy.record import codes
 from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
 
-NO_SCRIPT, INTERPRETED = -1, -2
 Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
 SOURCES = Path(__file__).parent / "walker"
 MAIN = SOURCES / "walker.cpp"
@@ -41,22 +40,13 @@ class WalkerUnavailable(RuntimeError):
     """The walker cannot be built or loaded here; the message says what to do about it."""
 
 
-class Repeated(enum.IntEnum):
-    """What became of a flush that the walker was to run by itself; the numbers are the walker's."""
-
-    NO = 0  # Python is to do it
-    YES = 1
-    MIND_PACE = 2  # done, and the session has cost more than it has brought
-    MIND_PLACES = 3  # done, and there are many places
-
-
 class Record(NamedTuple):
     """A trace that is being flushed: copies of what was recorded.
 
     Parameters
     ----------
     script
-        The script that the walker runs by itself, NO_SCRIPT, or INTERPRETED: by a program of its own.
+        The script that the walker runs by itself, or a :class:`.codes.ScriptId`.
     serial
         The flush's number in its session.
     at
@@ -114,7 +104,7 @@ class Repeat(NamedTuple):
 
 
 class RepeatSum(NamedTuple):
-    """Flushes of one script (or of none: NO_SCRIPT) whose own records have been dropped."""
+    """Flushes of one script (or of none: ``ScriptId.NO_SCRIPT``) whose own records have been dropped."""
 
     script: int
     flushes: int
@@ -308,12 +298,15 @@ class Walker:
         self.line_here: Callable[[], int] = call(b"line_here")
         self.origin: Callable[[int], int] = call(b"origin")
         self._tell_line: Callable[[int], tuple[str, int]] = call(b"tell_line")
+        self.remember: Callable[..., int] = call(b"remember")
         self._counters: Callable[[Handle], tuple[int, ...]] = call(b"counters")
         self._running: Callable[[int], tuple[Any, ...] | None] = call(b"running")
         self._owing: Callable[[int, bool], list[int]] = call(b"owing")
         self._storage: Callable[[int], int] = call(b"storage")
         self._is_pending: Callable[[int], int] = call(b"is_pending")
         self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
+        self.codes: Callable[[], str] = call(b"codes")
+        self._require_same_codes(library, self.codes())
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         call(b"set_recordable")(recordable)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
@@ -322,6 +315,20 @@ class Walker:
         self.execute = torch.ops.torchy.execute.default
         self.describe_node = torch.ops.torchy.describe_node.default
         self.describe_step = torch.ops.torchy.describe_step.default
+
+    @staticmethod
+    def _require_same_codes(library: Path, told: str) -> None:
+        records: dict[str, Sequence[str]] = {
+            "Counters": Counters._fields,
+            "Record": Record._fields,
+            "functions": [f"{name}={_letters(*types)}" for name, *types in _FUNCTIONS],
+        }
+        found = list(codes.differences(told, records))
+        if found:
+            raise WalkerUnavailable(
+                f"The walker is not the one of this Torchy: {'; '.join(found)}. Delete {library} to "
+                "have it built anew."
+            )
 
     def hook(self, before: Callable[..., None], original: Any) -> Any:
         """Return what calls ``before(*args)``, then a function or method written in C, and looks like that.
@@ -398,13 +405,14 @@ def address_of(tensor: torch.Tensor) -> int:
 
 
 _INT, _TEXT, _VOID = ctypes.c_int64, ctypes.c_char_p, None
-_POINTER = ctypes.c_void_p
+_BITS, _POINTER = ctypes.c_uint64, ctypes.c_void_p
 _OBJECT = ctypes.py_object
 _HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
+# name, result, arguments: those of api.cpp, which tells what its own are
 _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
     ("renew", _VOID, _TEXT),
-    ("set_op", _VOID, *[_INT] * 4, *[ctypes.c_uint64] * 3),
+    ("set_op", _VOID, *[_INT] * 4, *[_BITS] * 3),
     ("attach", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),
@@ -413,8 +421,13 @@ _FUNCTIONS = (
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
     ("finish", _INT, _INT, _INT),
-    ("remember", _INT, _INT, _INT, _TEXT, _INT, _INT, _INT, _INT, _POINTER),
     ("weigh", _INT, _INT, _INT, _INT, _INT),
     ("only_walks", _INT, _INT),
     ("escaped", _VOID, _POINTER),
 )
+_LETTERS = {_INT: "i", _TEXT: "t", _VOID: "v", _BITS: "u", _POINTER: "p", ctypes.c_double: "d"}
+
+
+def _letters(*types: Any) -> str:
+    """Return a function's signature in letters, the result first."""
+    return "".join(_LETTERS[kind] for kind in types)

@@ -19,6 +19,7 @@ from torchy.ir.trace import (
     Trace,
     View,
 )
+from torchy.record.codes import MODES, SAME_SIZES
 from torchy.record.native import Walker
 
 # in the order of c10::ScalarType
@@ -33,8 +34,6 @@ DTYPES: tuple[torch.dtype, ...] = (
     *(getattr(torch, f"int{bits}") for bits in range(1, 8)),
     torch.float8_e8m0fnu, torch.float4_e2m1fn_x2,
 )  # fmt: skip
-MODES = tuple(Mode)  # in the order of the walker's Mode
-SAME_SIZES = 8
 
 
 class OperandPlace(NamedTuple):

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Any, NamedTuple
 
 import torch
 
 from torchy.ir.ops import lookup
+from torchy.record.codes import LayoutRule, OpClass
 from torchy.record.places import DTYPES, Place
-
-
-class OpClass(enum.IntEnum):
-    """How the walker treats an op; the numbers are the walker's."""
-
-    RUN_NOW = 1
-    METADATA = 2
-    DESCEND = 3
-    DEFER = 4
-
-
-class LayoutRule(enum.IntEnum):
-    """How the layouts of an op's results follow from its operands'; the numbers are the walker's."""
-
-    LEARN = 0  # of its own meta kernel, if the walker knows that; else by running it
-    ITERATE = 1
-    CONTIGUOUS = 3
-    PRESERVE = 4
 
 
 class Classification(NamedTuple):

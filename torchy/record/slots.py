@@ -1,9 +1,10 @@
-"""What the walker says of each buffer where a trace ends: a byte, whose bits are the walker's (trace.h)."""
+"""What the walker says of each buffer where a trace ends: a byte of :class:`.codes.SlotFlag`."""
 
 from __future__ import annotations
 
-CREATED, WRITTEN, LIVE = 1, 2, 4
-HEAVY = 8  # on the first of them: all that the flush needs at once is more than the bound allows
+from torchy.record.codes import SlotFlag
+
+CREATED, WRITTEN, LIVE, HEAVY = (int(flag) for flag in SlotFlag)  # plain: there may be many buffers
 
 
 def live(flags: bytes) -> frozenset[int]:

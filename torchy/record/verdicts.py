@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torchy.record import policy
+from torchy.record.codes import OpClass
 from torchy.record.native import Walker
 from torchy.record.places import Places
-from torchy.record.policy import OpClass
 from torchy.record.served import Served
 from torchy.record.source import raised_by_program
 from torchy.record.unseen import unseen

@@ -25,12 +25,12 @@ from dataclasses import dataclass
 
 from torchy.codegen.cpu.driver import HEADER
 from torchy.codegen.cpu.kernel import Kernel
-from torchy.ir.trace import Mode, Trace, View
+from torchy.ir.trace import Trace, View
 from torchy.plan.plan import Call, FusedGroup, Plan
+from torchy.record.codes import MODES
 from torchy.run.interpret import group_releases
 
 Words = ctypes.Array[ctypes.c_int64]
-MODES = tuple(Mode)  # in the order of the walker's Mode
 
 
 @dataclass(frozen=True, slots=True)

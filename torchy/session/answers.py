@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torchy.record.questions import Ask, reason_in_words
+from torchy.record.codes import Ask
+from torchy.record.reasons import reason_in_words
 from torchy.record.verdicts import Verdicts
 from torchy.session.flush import Flushes
 from torchy.session.sessions import Sessions

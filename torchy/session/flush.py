@@ -7,7 +7,8 @@ from dataclasses import replace
 from time import perf_counter
 
 from torchy.record import slots
-from torchy.record.native import INTERPRETED, Record, Walker
+from torchy.record.codes import ScriptId
+from torchy.record.native import Record, Walker
 from torchy.record.places import Places
 from torchy.record.unseen import unseen
 from torchy.run.execute import Execution
@@ -135,7 +136,7 @@ class Flushes:
         node, flags = running.path[-1], running.flags
         entry = planner.plan(trace, node, flags, numerics, settings.skip_dead, tell)
         entry.visits = max(entry.visits + 1, running.visits)
-        by_walker = running.script == INTERPRETED  # it has begun, too
+        by_walker = running.script == ScriptId.INTERPRETED  # it has begun, too
         if by_walker:
             program, compiled = Program.at(running.program, running.size), False
         else:
@@ -161,15 +162,15 @@ class Flushes:
         program, identity = script.program, next(self._identities)
         self._scripts[identity] = script  # first: the walker will hold addresses of it
         flush.kept = True  # as long as that is not known: the program is nobody else's then
-        remembered = self._walker.library.torchy_remember(
+        remembered = self._walker.remember(
             session.id,
-            asked[0],
-            asked[1].encode(),
+            *asked,
             program.address,
             len(program.words),
             identity,
             self._walker.origin(script.line),
-            script.lists(),
+            script.unstored(),
+            script.fused_views(),
         )
         if not remembered:
             flush.kept = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torchy.record.native import Unplanned, Walker
 from torchy.record.places import Places
-from torchy.record.questions import reason_in_words
+from torchy.record.reasons import reason_in_words
 from torchy.run.planner import Planner
 from torchy.session.script import Script
 from torchy.session.session import Session

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from torchy.record.native import Repeated, Walker, address_of
-from torchy.record.questions import CALLED
+from torchy.record.codes import Reason, Repeated
+from torchy.record.native import Walker, address_of
 from torchy.session.flush import Flushes
 from torchy.session.regions import Here
 from torchy.session.session import Session
@@ -45,7 +45,7 @@ class Pending:
         """Flush a session."""
         done = self._walker.flush(session.handle, reason)
         if done == Repeated.NO:
-            self._flush(session.id, reason, (CALLED, reason))
+            self._flush(session.id, reason, (Reason.CALLED, reason))
         elif done != Repeated.YES:
             self._mind(session, done)
 
@@ -61,18 +61,18 @@ class Pending:
         while (done := walker.settle(address, escapes, reason)) == Repeated.NO:
             storage = walker.storage(tensor)
             for session in walker.storage_owing(storage, escapes) if storage else ():
-                self._flush(session, reason, (CALLED, reason))
+                self._flush(session, reason, (Reason.CALLED, reason))
         if done != Repeated.YES and (here := self._here.session) is not None:
             self._mind(here, done)
 
     def settle_storage(self, storage: int, reason: str) -> None:
         """Compute what is pending on a storage, by its address, before its memory is replaced or handed out."""
         for session in self._walker.storage_owing(storage, written=True):
-            self._flush(session, reason, (CALLED, reason))
+            self._flush(session, reason, (Reason.CALLED, reason))
         if reason.endswith("data_ptr()"):
             self._walker.library.torchy_escaped(storage)
 
     def settle_all(self, reason: str) -> None:
         """Compute all that is pending in any session."""
         for number in list(self._sessions.by_number):
-            self._flush(number, reason, (CALLED, reason))
+            self._flush(number, reason, (Reason.CALLED, reason))

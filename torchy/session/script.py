@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from dataclasses import dataclass, replace
 
@@ -75,13 +74,13 @@ class Script:
         """What runs it."""
         return "compiled" if self.compiled else "interpreted"
 
-    def lists(self) -> ctypes.Array[ctypes.c_int64]:
-        """Return what the walker reckons with: the buffers never stored, the views that fused ops touch."""
-        trace, plan = self.entry.trace, self.entry.plan
-        unstored = never_stored(plan, trace) if self.compiled else ()
-        moved = fused_views(trace, plan)
-        words = (len(unstored), *unstored, len(moved), *moved)
-        return (ctypes.c_int64 * len(words))(*words)
+    def unstored(self) -> tuple[int, ...]:
+        """Return the buffers that never get memory."""
+        return tuple(never_stored(self.entry.plan, self.entry.trace)) if self.compiled else ()
+
+    def fused_views(self) -> tuple[int, ...]:
+        """Return the views that fused ops read or write, one by one."""
+        return tuple(fused_views(self.entry.trace, self.entry.plan))
 
     def tell(self, builder: ReportBuilder, recording: Recording, seconds: float) -> None:
         """Write the report's record of a flush."""

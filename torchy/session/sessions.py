@@ -6,11 +6,10 @@ import threading
 import weakref
 from collections.abc import Iterator
 
+from torchy.record.codes import SessionMode
 from torchy.record.native import Walker
 from torchy.session.session import Session
 from torchy.settings import VARIANT_NUMBERS, Settings
-
-MODES = ("record", "pass_through", "carry")  # in the walker's order
 
 
 class Sessions:
@@ -36,7 +35,7 @@ class Sessions:
         with self.lock:
             session.handle = self._walker.open(
                 session.id,
-                MODES.index(settings.mode),
+                SessionMode[settings.mode.upper()],
                 settings.max_ops,
                 settings.max_bytes,
                 settings.memory_pool,

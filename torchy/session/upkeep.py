@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from torchy.record.native import Repeated, Walker
+from torchy.record.codes import Repeated
+from torchy.record.native import Walker
 from torchy.session.log import Log
 from torchy.session.regions import Here
 from torchy.session.session import Session

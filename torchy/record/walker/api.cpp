@@ -2,10 +2,13 @@
 // meanwhile), and torch ops where an exception of torch must reach Python as what it is. What it
 // calls all the time is in calls.h.
 
+#include "api.h"
+
 #include <torch/library.h>
 
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "calls.h"
 #include "claim.h"
@@ -14,7 +17,6 @@
 #include "fork.h"
 #include "hooks.h"
 #include "meta.h"
-#include "pack.h"
 #include "settle.h"
 #include "source.h"
 
@@ -49,6 +51,7 @@ void describe_node(const c10::OperatorHandle&, torch::jit::Stack* stack) {
   const int64_t id = torch::jit::pop(*stack).toInt();
   const Lock lock(shared_mutex);
   const Node* node = registry().nodes.at(id);
+  TORCH_CHECK(node->step, "torchy: node ", id, " is where traces begin: it has no op");
   stack->push_back(describe(*node->step, node));
 }
 
@@ -142,7 +145,9 @@ int64_t torchy_flushes(int64_t id) {
 
 int64_t torchy_begin(int64_t id) {
   auto session = torchy::session_of(id);
-  return session && torchy::begin_flush(*session, /*wait=*/true).first != torchy::Claim::kNothing;
+  const auto claim =
+      session ? torchy::begin_flush(*session, /*wait=*/true).first : torchy::Claim::kNothing;
+  return static_cast<int64_t>(claim);
 }
 
 void torchy_leave(int64_t id) {
@@ -152,37 +157,6 @@ void torchy_leave(int64_t id) {
 int64_t torchy_finish(int64_t id, int64_t origin) {
   auto session = torchy::session_of(id);
   return session ? torchy::finish_flush(*session, origin) : -1;
-}
-
-// From now on, flushes like the one that is running, for a reason and a text, are run by the
-// walker. 0: there are too many already, or it is known. `lists`: how many slots are never stored,
-// those; how many views the fused ops read or write, those.
-int64_t torchy_remember(int64_t session_id, int64_t reason, const char* text,
-                        const int64_t* program, int64_t size, int64_t id, int64_t origin,
-                        const int64_t* lists) {
-  auto session = torchy::session_of(session_id);
-  const torchy::Lock lock(torchy::shared_mutex);
-  if (!session || !session->running) return 0;
-  auto& trace = *session->running;
-  auto& scripts = trace.path.back()->scripts;
-  constexpr size_t kScripts = 16;
-  if (scripts.size() >= kScripts) return 0;
-  auto script = std::make_shared<torchy::Script>();
-  script->id = id;
-  script->variant = session->variant;
-  script->reason = reason;
-  script->text = text;
-  script->flags = trace.flags;
-  script->program = program;
-  script->size = size;
-  script->origin = origin;
-  script->ops = static_cast<int64_t>(trace.path.size());
-  torchy::Cursor cursor{lists};
-  for (auto* list : {&script->unstored, &script->moved}) *list = cursor.list().vec();
-  for (auto& known : scripts)
-    if (known->matches(*script)) return 0;
-  scripts.push_back(std::move(script));
-  return 1;
 }
 
 // Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
@@ -217,6 +191,50 @@ PyObject* torchy_call(const char* name) { return torchy::python_call(name); }
 
 }  // extern "C"
 #pragma GCC visibility pop
+
+namespace torchy {
+
+namespace {
+
+template <typename T>
+constexpr char letter_of() {
+  if constexpr (std::is_void_v<T>) return 'v';
+  if constexpr (std::is_same_v<T, int64_t>) return 'i';
+  if constexpr (std::is_same_v<T, uint64_t>) return 'u';
+  if constexpr (std::is_same_v<T, double>) return 'd';
+  if constexpr (std::is_same_v<T, const char*>) return 't';
+  if constexpr (std::is_pointer_v<T>) return 'p';
+}
+
+template <typename R, typename... A>
+std::string letters_of(R (* /*function*/)(A...)) {
+  return {letter_of<R>(), letter_of<A>()...};
+}
+
+}  // namespace
+
+std::string functions_as_text() {
+  std::string text = "functions";
+#define TORCHY_FUNCTION(name) text += " " #name "=" + letters_of(&torchy_##name);
+  TORCHY_FUNCTION(listen)
+  TORCHY_FUNCTION(renew)
+  TORCHY_FUNCTION(set_op)
+  TORCHY_FUNCTION(attach)
+  TORCHY_FUNCTION(forget)
+  TORCHY_FUNCTION(pause)
+  TORCHY_FUNCTION(hold_flushes)
+  TORCHY_FUNCTION(flushes)
+  TORCHY_FUNCTION(begin)
+  TORCHY_FUNCTION(leave)
+  TORCHY_FUNCTION(finish)
+  TORCHY_FUNCTION(weigh)
+  TORCHY_FUNCTION(only_walks)
+  TORCHY_FUNCTION(escaped)
+#undef TORCHY_FUNCTION
+  return text + "\n";
+}
+
+}  // namespace torchy
 
 TORCH_LIBRARY(torchy, m) {
   m.def("execute(int session, int program, int size) -> int", &torchy::execute_program);

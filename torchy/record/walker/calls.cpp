@@ -5,6 +5,7 @@
 #include <array>
 #include <tuple>
 
+#include "api.h"
 #include "claim.h"
 #include "hooks.h"
 #include "interpret.h"
@@ -23,7 +24,7 @@ struct Arguments {
   PyObject* const* items;
 
   int64_t number(size_t i) const { return PyLong_AsLongLong(items[i]); }
-  const char* text(size_t i) const { return text_of(items[i]).data(); }
+  std::string text(size_t i) const { return text_of(items[i]); }
   template <typename T>
   T* address(size_t i) const {
     return reinterpret_cast<T*>(number(i));
@@ -62,7 +63,7 @@ c10::StorageImpl* storage_of(const c10::TensorImpl& tensor) {
 }
 
 PyObject* text(const std::string& value) {
-  return PyUnicode_FromStringAndSize(value.data(), static_cast<std::ptrdiff_t>(value.size()));
+  return PyUnicode_DecodeUTF8(value.data(), static_cast<std::ptrdiff_t>(value.size()), kErrors);
 }
 
 template <typename Item>
@@ -152,7 +153,7 @@ PyObject* flush_session(const Arguments& given) {
     const Lock lock(shared_mutex);
     if (!owes(*session)) return number(static_cast<int64_t>(Repeated::kYes));
   }
-  const char* reason = given.text(1);  // Python holds it
+  const std::string reason = given.text(1);
   auto repeated = Repeated::kNo;
   {
     WithoutGil without;
@@ -165,7 +166,7 @@ PyObject* flush_session(const Arguments& given) {
 PyObject* flush_here(const Arguments& given) {
   auto repeated = Repeated::kNo;
   if (this_session) {
-    const char* reason = given.text(0);
+    const std::string reason = given.text(0);
     UniqueLock lock(shared_mutex);
     const bool idle = !owes(*this_session);
     lock.release();
@@ -179,7 +180,7 @@ PyObject* flush_here(const Arguments& given) {
 
 // What is pending on a tensor that something outside the walker looks at, or, if its memory leaves
 // torch, what still reads that.
-Repeated settle_for_python(c10::TensorImpl& tensor, bool escapes, const char* reason) {
+Repeated settle_for_python(c10::TensorImpl& tensor, bool escapes, const std::string& reason) {
   auto done = Repeated::kYes;
   if (!tensor.has_storage()) return done;
   auto* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
@@ -206,7 +207,7 @@ Repeated settle_for_python(c10::TensorImpl& tensor, bool escapes, const char* re
 PyObject* settle(const Arguments& given) {
   auto* tensor = given.address<c10::TensorImpl>(0);
   const bool escapes = given.number(1) != 0;
-  const char* reason = given.text(2);
+  const std::string reason = given.text(2);
   auto settled = Repeated::kNo;
   {
     WithoutGil without;
@@ -251,22 +252,68 @@ PyObject* set_most_places(const Arguments& given) {
   return nothing();
 }
 
+std::vector<std::string> texts_of(PyObject* sequence) {
+  std::vector<std::string> texts;
+  for (std::ptrdiff_t i = 0; i < PySequence_Size(sequence); ++i)
+    texts.push_back(text_of(Object::owned(PySequence_GetItem(sequence, i)).get()));
+  return texts;
+}
+
+std::vector<int64_t> numbers_of(PyObject* sequence) {
+  std::vector<int64_t> numbers;
+  for (std::ptrdiff_t i = 0; i < PySequence_Size(sequence); ++i)
+    numbers.push_back(PyLong_AsLongLong(Object::owned(PySequence_GetItem(sequence, i)).get()));
+  return numbers;
+}
+
 // set_folders(own, of libraries): whose code is not the program's.
 PyObject* set_folders(const Arguments& given) {
-  std::array<std::vector<std::string>, 2> folders;
-  for (size_t i = 0; i < folders.size(); ++i)
-    for (std::ptrdiff_t j = 0; j < PySequence_Size(given.items[i]); ++j)
-      folders[i].emplace_back(text_of(Object::owned(PySequence_GetItem(given.items[i], j)).get()));
-  lines().set_folders(std::move(folders[0]), std::move(folders[1]));
+  lines().set_folders(texts_of(given.items[0]), texts_of(given.items[1]));
   return nothing();
 }
 
 // set_recordable(names): ops that are recorded, without overload; before the first region.
 PyObject* set_recordable(const Arguments& given) {
-  for (std::ptrdiff_t i = 0; i < PySequence_Size(given.items[0]); ++i)
-    recordable_ops().emplace(text_of(Object::owned(PySequence_GetItem(given.items[0], i)).get()));
+  for (std::string& name : texts_of(given.items[0])) recordable_ops().insert(std::move(name));
   return nothing();
 }
+
+// remember(session's id, reason, text, program's address, its words, script's id, origin, slots
+// that are never stored, views that fused ops read or write): from now on, flushes like the one
+// that is running, for this reason and text, are run by the walker. 0: there are too many already,
+// or it is known.
+PyObject* remember(const Arguments& given) {
+  constexpr size_t kScripts = 16;
+  const auto session = session_of(given.number(0));
+  auto script = std::make_shared<Script>();
+  script->reason = given.number(1);
+  script->text = given.text(2);
+  script->program = given.address<const int64_t>(3);
+  script->size = given.number(4);
+  script->id = given.number(5);
+  script->origin = given.number(6);
+  script->unstored = numbers_of(given.items[7]);
+  script->moved = numbers_of(given.items[8]);
+  if (PyErr_Occurred()) return nullptr;
+  bool added = false;
+  {
+    const Lock lock(shared_mutex);
+    if (session && session->running) {
+      const Trace& trace = *session->running;
+      script->variant = session->variant;
+      script->flags = trace.flags;
+      script->ops = static_cast<int64_t>(trace.path.size());
+      auto& scripts = trace.path.back()->scripts;
+      const auto same = [&](const auto& known) { return known->matches(*script); };
+      added = scripts.size() < kScripts && std::none_of(scripts.begin(), scripts.end(), same);
+      if (added) scripts.push_back(std::move(script));
+    }
+  }
+  return number(added);
+}
+
+// codes(): the numbers, records and functions that the walker shares with Python.
+PyObject* codes(const Arguments&) { return text(codes_as_text() + functions_as_text()); }
 
 // line_here(): that of the program, as a number; -1 if there is none.
 PyObject* python_line_here(const Arguments&) { return number(lines().here()); }
@@ -390,11 +437,14 @@ PyObject* take_log(const Arguments& given) {
 
 using Call = PyObject* (*)(const Arguments&);
 
-template <Call call>
-PyObject* enter_call(PyObject*, PyObject* const* items, std::ptrdiff_t) {
+template <Call call, std::ptrdiff_t arguments>
+PyObject* enter_call(PyObject*, PyObject* const* items, std::ptrdiff_t count) {
   try {
-    PyObject* result = call(Arguments{items});
-    return PyErr_Occurred() ? nullptr : result;
+    if (count != arguments)
+      throw std::invalid_argument("takes " + std::to_string(arguments) + " arguments, not " +
+                                  std::to_string(count));
+    Object result = Object::owned(call(Arguments{items}));
+    return PyErr_Occurred() ? nullptr : result.release();
   } catch (const std::exception& error) {
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, error.what());
     return nullptr;
@@ -416,35 +466,39 @@ void pause(int64_t on) {
 PyObject* python_call(const std::string& name) {
   using Function = PyObject* (*)(PyObject*, PyObject*, PyObject*);
   constexpr int kFast = 0x80;  // METH_FASTCALL
-  auto define = []<Call call>(const char* called, std::integral_constant<Call, call>) {
-    auto* entry = reinterpret_cast<void*>(&enter_call<call>);  // the flags tell how it is called
-    return PyMethodDef{called, reinterpret_cast<Function>(entry), kFast, nullptr};
+#define TORCHY_CALL(called, function, arguments) \
+  definition_of(called, &enter_call<&function, arguments>)
+  constexpr auto definition_of = [](const char* called, auto* entry) {
+    // the flags tell how it is called
+    return PyMethodDef{called, reinterpret_cast<Function>(reinterpret_cast<void*>(entry)), kFast,
+                       nullptr};
   };
-#define TORCHY_CALL(called, function) define(called, std::integral_constant<Call, &function>{})
   static std::array definitions{
-      TORCHY_CALL("open", open_session),
-      TORCHY_CALL("close", close_session),
-      TORCHY_CALL("set", set_session),
-      TORCHY_CALL("record_into", record_into),
-      TORCHY_CALL("record_no_more", record_no_more),
-      TORCHY_CALL("flush", flush_session),
-      TORCHY_CALL("flush_here", flush_here),
-      TORCHY_CALL("settle", settle),
-      TORCHY_CALL("prepare", prepare),
-      TORCHY_CALL("set_folders", set_folders),
-      TORCHY_CALL("set_recordable", set_recordable),
-      TORCHY_CALL("places", places),
-      TORCHY_CALL("set_most_places", set_most_places),
-      TORCHY_CALL("release_memory", release_memory),
-      TORCHY_CALL("line_here", python_line_here),
-      TORCHY_CALL("origin", root_number),
-      TORCHY_CALL("tell_line", tell_line),
-      TORCHY_CALL("counters", counters_of),
-      TORCHY_CALL("running", running),
-      TORCHY_CALL("storage", storage_address),
-      TORCHY_CALL("is_pending", is_pending),
-      TORCHY_CALL("owing", owing),
-      TORCHY_CALL("take_log", take_log),
+      TORCHY_CALL("open", open_session, 5),
+      TORCHY_CALL("close", close_session, 1),
+      TORCHY_CALL("set", set_session, 4),
+      TORCHY_CALL("record_into", record_into, 1),
+      TORCHY_CALL("record_no_more", record_no_more, 0),
+      TORCHY_CALL("flush", flush_session, 2),
+      TORCHY_CALL("flush_here", flush_here, 1),
+      TORCHY_CALL("settle", settle, 3),
+      TORCHY_CALL("prepare", prepare, 0),
+      TORCHY_CALL("set_folders", set_folders, 2),
+      TORCHY_CALL("set_recordable", set_recordable, 1),
+      TORCHY_CALL("places", places, 0),
+      TORCHY_CALL("set_most_places", set_most_places, 1),
+      TORCHY_CALL("release_memory", release_memory, 0),
+      TORCHY_CALL("line_here", python_line_here, 0),
+      TORCHY_CALL("origin", root_number, 1),
+      TORCHY_CALL("tell_line", tell_line, 1),
+      TORCHY_CALL("counters", counters_of, 1),
+      TORCHY_CALL("running", running, 1),
+      TORCHY_CALL("storage", storage_address, 1),
+      TORCHY_CALL("is_pending", is_pending, 1),
+      TORCHY_CALL("owing", owing, 2),
+      TORCHY_CALL("take_log", take_log, 1),
+      TORCHY_CALL("remember", remember, 9),
+      TORCHY_CALL("codes", codes, 0),
   };
 #undef TORCHY_CALL
   for (PyMethodDef& definition : definitions)

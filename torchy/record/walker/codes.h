@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 // clang-format off
 
@@ -76,5 +77,8 @@ enum ScriptId : int64_t { TORCHY_SCRIPT_ID(TORCHY_CODE) };
 struct Counters {
   TORCHY_COUNTERS(TORCHY_NUMBER)
 };
+
+// The table as text, a line for each of its parts.
+std::string codes_as_text();
 
 }  // namespace torchy

@@ -97,7 +97,7 @@ void call(Trace& trace, int64_t index) {
 // The script that a running flush is to be run by; null if Python has to see it, or to go on with
 // it.
 std::shared_ptr<Script> find_script(const Session& session, Trace& trace, Reason reason,
-                                    const char* text) {
+                                    const std::string& text) {
   const Lock lock(shared_mutex);
   if (trace.at != 0 || trace.seen) return nullptr;
   for (auto& known : trace.path.back()->scripts) {
@@ -199,7 +199,7 @@ int64_t execute_program(int64_t session_id, int64_t program, int64_t size) {
 }
 
 Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
-                const char* text, Pause pause) {
+                const std::string& text, Pause pause) {
   const auto begin = std::chrono::steady_clock::now();
   const std::shared_ptr<Script> script = find_script(session, *trace, reason, text);
   if (!script) return Repeated::kNo;

@@ -20,7 +20,7 @@ using Pause = bool (*)(Session& session);
 // Runs a flush that has begun the way it was run before, without Python. It is left where it stands
 // if a step raises, or if `pause` says no.
 Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
-                const char* text, Pause pause);
+                const std::string& text, Pause pause);
 
 // The room that a trace has serves the next one, once its flush is finished.
 void keep_spare(Session& session, const std::shared_ptr<Trace>& trace);

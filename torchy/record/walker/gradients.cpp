@@ -24,7 +24,7 @@ struct SettleGradients : torch::autograd::FunctionPreHook {
       const torch::autograd::variable_list& gradients) override {
     for (const auto& gradient : gradients)
       if (auto* storage = gradient.defined() ? watched_storage(gradient) : nullptr)
-        settle_storage(storage, /*written=*/false, Reason::kOperand, op_.c_str());
+        settle_storage(storage, /*written=*/false, Reason::kOperand, op_);
     return gradients;
   }
 

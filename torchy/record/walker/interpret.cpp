@@ -104,7 +104,7 @@ bool is_interpreted(const Session& session, const Trace& trace) {
 }
 
 // What the report needs to know of a trace that has been interpreted, while its places are there.
-Flushed note_of(const Trace& trace, Reason reason, const char* text, int64_t line,
+Flushed note_of(const Trace& trace, Reason reason, const std::string& text, int64_t line,
                 int64_t variant) {
   auto unplanned = std::make_shared<Unplanned>();
   for (const Node* node : trace.path) unplanned->path.push_back(node->id);
@@ -132,7 +132,7 @@ Flushed note_of(const Trace& trace, Reason reason, const char* text, int64_t lin
 
 // Runs such a flush. `pause` as for repeat().
 Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
-                   const char* text, int64_t variant, Pause pause) {
+                   const std::string& text, int64_t variant, Pause pause) {
   const auto begin = std::chrono::steady_clock::now();
   if (trace->own.empty()) trace->own = Interpretation(*trace, session.skip_dead).program();
   trace->script = kInterpreted;
@@ -165,7 +165,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
 
 // Runs a flush that has begun without Python, if there is nothing that it has to see.
 Repeated run_alone(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
-                   const char* text, Pause pause) {
+                   const std::string& text, Pause pause) {
   const auto repeated = repeat(session, trace, reason, text, pause);
   if (repeated != Repeated::kNo) return repeated;
   int64_t variant = 0;
@@ -180,7 +180,7 @@ Repeated run_alone(Session& session, const std::shared_ptr<Trace>& trace, Reason
 
 }  // namespace
 
-void flush(Session& session, Reason reason, const char* text) {
+void flush(Session& session, Reason reason, const std::string& text) {
   Paused paused;
   const auto [claimed, trace] = begin_flush(session, /*wait=*/false);
   if (claimed == Claim::kNothing) return;
@@ -200,7 +200,7 @@ void flush(Session& session, Reason reason, const char* text) {
   }
 }
 
-Repeated flush_for_python(Session& session, const char* text) {
+Repeated flush_for_python(Session& session, const std::string& text) {
   Paused paused;
   const auto [claimed, trace] = begin_flush(session, /*wait=*/false);
   if (claimed == Claim::kNothing) return Repeated::kYes;

@@ -6,9 +6,9 @@
 
 namespace torchy {
 
-void flush(Session& session, Reason reason, const char* text);
+void flush(Session& session, Reason reason, const std::string& text);
 
 // The same for Python, which goes on with what the walker cannot do by itself: kNo then.
-Repeated flush_for_python(Session& session, const char* text);
+Repeated flush_for_python(Session& session, const std::string& text);
 
 }  // namespace torchy

@@ -6,8 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
-#include <string_view>
+#include <utility>
 
 extern "C" {
 struct PyThreadStateOpaque;
@@ -19,12 +20,14 @@ struct PyMethodDef {
 };
 extern PyObject* PyExc_RuntimeError;
 extern PyObject _Py_NoneStruct;
+int PyBytes_AsStringAndSize(PyObject* bytes, char** data, std::ptrdiff_t* size);
 PyObject* PyBytes_FromStringAndSize(const char* data, std::ptrdiff_t size);
 PyObject* PyCapsule_New(void* pointer, const char* name, void (*destructor)(PyObject*));
 void* PyCapsule_GetPointer(PyObject* capsule, const char* name);
 PyObject* PyCFunction_NewEx(PyMethodDef* definition, PyObject* self, PyObject* module);
 int PyCode_Addr2Line(PyObject* code, int instruction);
 PyObject* PyDescr_NewMethod(PyObject* owner, PyMethodDef* definition);
+void PyErr_Clear();
 PyObject* PyErr_Occurred();
 void PyErr_SetString(PyObject* type, const char* message);
 PyObject* PyEval_GetFrame();
@@ -46,7 +49,8 @@ PyObject* PySequence_GetItem(PyObject* sequence, std::ptrdiff_t index);
 std::ptrdiff_t PySequence_Size(PyObject* sequence);
 PyObject* PyTuple_Pack(std::ptrdiff_t size, ...);
 const char* PyUnicode_AsUTF8AndSize(PyObject* text, std::ptrdiff_t* size);
-PyObject* PyUnicode_FromStringAndSize(const char* text, std::ptrdiff_t size);
+PyObject* PyUnicode_AsEncodedString(PyObject* text, const char* encoding, const char* errors);
+PyObject* PyUnicode_DecodeUTF8(const char* text, std::ptrdiff_t size, const char* errors);
 int Py_IsInitialized();
 void Py_DecRef(PyObject* object);
 void Py_IncRef(PyObject* object);
@@ -111,10 +115,20 @@ class WithoutGil {
   PyThreadStateOpaque* state_;
 };
 
-inline std::string_view text_of(PyObject* text) {
+// Strings of Python may hold halves of surrogate pairs: names of files that are not UTF-8 do.
+constexpr const char* kErrors = "surrogatepass";
+
+// Raises where Python has set an exception.
+inline std::string text_of(PyObject* text) {
   std::ptrdiff_t size = 0;
-  const char* data = PyUnicode_AsUTF8AndSize(text, &size);
-  return data ? std::string_view(data, static_cast<size_t>(size)) : std::string_view();
+  if (const char* data = PyUnicode_AsUTF8AndSize(text, &size))
+    return {data, static_cast<size_t>(size)};
+  PyErr_Clear();
+  const Object bytes = Object::owned(PyUnicode_AsEncodedString(text, "utf-8", kErrors));
+  char* data = nullptr;
+  if (!bytes || PyBytes_AsStringAndSize(bytes.get(), &data, &size) != 0)
+    throw std::invalid_argument("not a text");
+  return {data, static_cast<size_t>(size)};
 }
 
 }  // namespace torchy

@@ -18,7 +18,7 @@ bool carry_mode() {
 
 // Another storage may be on the same memory (from DLPack, or a buffer): flushes what still has to
 // read what is about to be written there.
-void settle_memory(const c10::StorageImpl& written, Reason reason, const char* text) {
+void settle_memory(const c10::StorageImpl& written, Reason reason, const std::string& text) {
   const auto* begin = static_cast<const char*>(written.data_ptr().get());
   const auto* end = begin + written.nbytes();
   auto reads = [&](const Trace* trace) {
@@ -279,8 +279,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
 
 void classify(OpInfo& info) {
   if (!listening()) return;
-  auto name = c10::toString(info.op.operator_name());
-  ask(Ask::kClassify, 0, info.id, name.c_str());
+  ask(Ask::kClassify, 0, info.id, c10::toString(info.op.operator_name()));
   if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
 }
 
@@ -301,10 +300,10 @@ void settle_arguments(const OpInfo& info, const Stack& stack, bool only_written)
     each_tensor(stack[first + i], [&](const at::Tensor& tensor) {
       if (auto* storage = watched_storage(tensor))
         settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,
-                       c10::toString(info.op.operator_name()).c_str());
+                       c10::toString(info.op.operator_name()));
       if (written && tensor.has_storage() && !tensor.storage().resizable())
         settle_memory(*tensor.storage().unsafeGetStorageImpl(), Reason::kWrite,
-                      c10::toString(info.op.operator_name()).c_str());
+                      c10::toString(info.op.operator_name()));
       if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
         take_bit(*tensor.unsafeGetTensorImpl());
     });

@@ -33,10 +33,10 @@ std::shared_ptr<Session> Registry::find(int64_t id) {
   return nullptr;
 }
 
-int64_t ask(Ask what, int64_t session, int64_t argument, const char* text) {
+int64_t ask(Ask what, int64_t session, int64_t argument, const std::string& text) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchy::ask", "");
   Paused paused;
-  torch::jit::Stack stack{static_cast<int64_t>(what), session, argument, std::string(text)};
+  torch::jit::Stack stack{static_cast<int64_t>(what), session, argument, text};
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);  // unseen by modes
   return stack.back().toInt();
 }

@@ -116,7 +116,7 @@ inline bool& listening() {
   return value;
 }
 
-int64_t ask(Ask what, int64_t session, int64_t argument, const char* text = "");
+int64_t ask(Ask what, int64_t session, int64_t argument, const std::string& text = "");
 
 // The program's line on this thread, and the number of the root for what is recorded from there on.
 std::pair<int64_t, int64_t> where_here();

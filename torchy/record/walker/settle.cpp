@@ -4,7 +4,8 @@
 
 namespace torchy {
 
-void settle_storage(c10::StorageImpl* storage, bool written, Reason reason, const char* text) {
+void settle_storage(c10::StorageImpl* storage, bool written, Reason reason,
+                    const std::string& text) {
   for (int attempt = 0; attempt < 3; ++attempt) {
     std::vector<std::shared_ptr<Session>> sessions;
     bool pending = false;

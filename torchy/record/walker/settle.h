@@ -7,7 +7,8 @@ namespace torchy {
 
 // Flushes whatever is pending on a storage, or, if it is about to be written, whatever still has to
 // read it.
-void settle_storage(c10::StorageImpl* storage, bool written, Reason reason, const char* text);
+void settle_storage(c10::StorageImpl* storage, bool written, Reason reason,
+                    const std::string& text);
 
 void note_escape(c10::StorageImpl* storage);
 

@@ -61,7 +61,7 @@ class Lines {
 
   static std::string file_of(PyObject* code) {
     const Object name = Object::owned(PyObject_GetAttrString(code, "co_filename"));
-    return name ? std::string(text_of(name.get())) : std::string();
+    return name ? text_of(name.get()) : std::string();
   }
 
   Kind kind_of(PyObject* code);

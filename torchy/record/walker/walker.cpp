@@ -41,6 +41,7 @@
 // what Python calls
 #include "api.cpp"
 #include "calls.cpp"
+#include "codes.cpp"
 #include "fork.cpp"
 
 TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {

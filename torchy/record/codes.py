@@ -1,0 +1,130 @@
+"""The numbers that the walker and Python share; compared with the walker's own (codes.h) when it is loaded."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+
+from torchy.ir.trace import Mode
+
+
+class Ask(enum.IntEnum):
+    """What the walker asks of Python."""
+
+    FLUSH = 0
+    PLACE = 1
+    CLASSIFY = 2
+    PACE = 3
+    PAUSE = 4
+    PLACES = 5
+
+
+class Reason(enum.IntEnum):
+    """Why a flush happens."""
+
+    OPERAND = 0  # of an op that runs now
+    MEMORY = 1
+    LENGTH = 2
+    BYTES = 3
+    STATE = 4
+    WRITE = 5  # of what a pending op reads
+    OTHER_THREAD = 6
+    CALLED = 7  # by Python, for a reason of its own
+
+
+class Repeated(enum.IntEnum):
+    """What became of a flush that the walker was to run by itself."""
+
+    NO = 0  # Python is to do it
+    YES = 1
+    MIND_PACE = 2  # done, and the session has cost more than it has brought
+    MIND_PLACES = 3  # done, and there are many places
+
+
+class OpClass(enum.IntEnum):
+    """How the walker treats an op."""
+
+    UNKNOWN = 0
+    RUN_NOW = 1
+    METADATA = 2
+    DESCEND = 3
+    DEFER = 4
+
+
+class LayoutRule(enum.IntEnum):
+    """How the layouts of an op's results follow from its operands'."""
+
+    LEARN = 0  # of its own meta kernel, if the walker knows that; else by running it
+    ITERATE = 1
+    META = 2
+    CONTIGUOUS = 3
+    PRESERVE = 4
+
+
+class SessionMode(enum.IntEnum):
+    """What becomes of the ops of a session."""
+
+    RECORD = 0
+    PASS_THROUGH = 1
+    CARRY = 2
+
+
+class SlotFlag(enum.IntFlag):
+    """What is known of a buffer where a trace ends."""
+
+    CREATED = 1
+    WRITTEN = 2
+    LIVE = 4
+    HEAVY = (
+        8  # on the first of them: all that the flush needs at once is more than the bound allows
+    )
+
+
+class ScriptId(enum.IntEnum):
+    """Which script runs a flush, where it is none that Python has given."""
+
+    NO_SCRIPT = -1
+    INTERPRETED = -2  # a program of the walker's own
+
+
+MODES = tuple(Mode)  # by the walker's numbers
+SAME_SIZES = 8  # a bit beside them
+ENUMERATIONS = (Ask, Reason, Repeated, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId)
+
+
+def differences(told: str, records: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Compare the walker's table with this one.
+
+    Parameters
+    ----------
+    told
+        A line for each enumeration, ``Ask Flush=0 Place=1``, and for each record, ``Counters recorded run_now``.
+    records
+        The fields of the records as Python has them.
+
+    Yields
+    ------
+    str
+        Each line in which the two differ.
+    """
+    ours = {
+        enumeration.__name__: [
+            f"{_plain(name)}={code.value}" for name, code in enumeration.__members__.items()
+        ]
+        for enumeration in ENUMERATIONS
+    }
+    ours["Mode"] = [f"{_plain(mode.name)}={number}" for number, mode in enumerate(MODES)]
+    ours["Mode"].append(f"samesizes={SAME_SIZES}")
+    ours |= {name: [_plain(field) for field in fields] for name, fields in records.items()}
+    theirs = {}
+    for line in told.splitlines():
+        name, *entries = line.split()
+        theirs[name] = [_plain(entry) for entry in entries]
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            yield f"{name} is {theirs.get(name)} there, {ours.get(name)} here"
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is in both languages: ``OTHER_THREAD`` and ``OtherThread`` are one."""
+    return name.replace("_", "").lower()

@@ -1,0 +1,25 @@
+"""Why the walker flushes, in the report's words."""
+
+from __future__ import annotations
+
+from torchy.record.codes import Reason
+
+WORDS = {
+    Reason.OPERAND: "{} runs now",
+    Reason.MEMORY: "{} reads the memory",
+    Reason.LENGTH: "max_ops recorded",
+    Reason.BYTES: "memory bound reached",
+    Reason.STATE: "process state changed",
+    Reason.WRITE: "{} writes what a pending op reads",
+    Reason.OTHER_THREAD: "{} on another thread",
+}
+OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
+
+
+def reason_in_words(reason: int, text: str) -> str:
+    """Return what the report says of a flush for one of the walker's reasons."""
+    if reason == Reason.CALLED:  # by Python, in its own words
+        return text
+    if text in OP_READERS:
+        return OP_READERS[text]
+    return WORDS[Reason(reason)].format(text or "memory access")
