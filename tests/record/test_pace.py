@@ -62,12 +62,13 @@ def test_small_traces_put_a_session_to_sleep_under_auto_only(compile):
     x = torch.randn(4)
     with torchy.lazy(compile=compile) as session:
         nearly_asleep(session, lambda: step(x))
-        before = counters(session)
-        step(x)  # this flush weighs too
+        for _ in range(50):  # flushes weigh too, once they are what they will be
+            step(x)
         assert session.asleep == (compile == "auto")
+        before = counters(session)
         step(x)
         recorded = counters(session).recorded - before.recorded
-    assert recorded == (2 if compile == "auto" else 4)
+    assert recorded == (0 if compile == "auto" else 2)
     events = [event.text for event in session.report.events if event.kind == "asleep"]
     assert events == ["traces are small: recording does not pay here"] * (compile == "auto")
 
@@ -76,7 +77,8 @@ def test_a_session_that_sleeps_is_woken_by_the_next_region():
     x = torch.randn(4)
     with torchy.lazy() as session:
         nearly_asleep(session, lambda: step(x))
-        step(x)
+        for _ in range(50):
+            step(x)
         assert session.asleep
         assert not torchy.is_pending(x * 2)
         with torchy.lazy() as inner:

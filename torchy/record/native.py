@@ -412,7 +412,7 @@ _HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
 _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
     ("renew", _VOID, _TEXT),
-    ("set_op", _VOID, *[_INT] * 4, *[_BITS] * 3),
+    ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3),
     ("attach", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),

@@ -57,6 +57,7 @@ class Verdicts:
             int(verdict.op_class),
             verdict.pointwise,
             int(verdict.rule),
+            verdict.minds_precision,
             verdict.runtime,
             verdict.unless_one,
             verdict.hidden,

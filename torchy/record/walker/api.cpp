@@ -40,10 +40,10 @@ c10::IValue describe(const Step& step, const Node* node) {
   auto ints = [](const auto& items) { return std::vector<int64_t>(items.begin(), items.end()); };
   static const Node unknown;
   if (!node) node = &unknown;
-  return c10::ivalue::Tuple::create(
-      {step.id, c10::toString(info.op.operator_name()), info.pointwise, runtime,
-       static_cast<int64_t>(info.writes | info.hidden_writes), step.line, arguments, operands,
-       ints(node->pattern), ints(node->result_views), ints(node->result_slots)});
+  return c10::ivalue::Tuple::create({step.id, info.name, info.pointwise, runtime,
+                                     static_cast<int64_t>(info.writes | info.hidden_writes),
+                                     step.line, arguments, operands, ints(node->pattern),
+                                     ints(node->result_views), ints(node->result_slots)});
 }
 
 // Boxed kernels, since schemas have no C++ type for "anything".
@@ -87,13 +87,15 @@ void torchy_renew(const char* name) {
   torchy::claims().renew({full.substr(0, dot), plain ? "" : full.substr(dot + 1)});
 }
 
-void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule, uint64_t runtime,
-                   uint64_t unless_one, uint64_t hidden) {
+void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule,
+                   int64_t minds_precision, uint64_t runtime, uint64_t unless_one,
+                   uint64_t hidden) {
   const torchy::Lock lock(torchy::shared_mutex);
   auto& info = *registry().ops[id];
   info.pointwise = pointwise != 0;
+  info.minds_precision = minds_precision != 0;
   info.rule = static_cast<torchy::LayoutRule>(rule);
-  info.meta = torchy::meta_kernel(c10::toString(info.op.operator_name()));
+  info.meta = torchy::meta_kernel(info.name);
   if (info.rule == torchy::LayoutRule::kLearn && info.meta) info.rule = torchy::LayoutRule::kMeta;
   info.runtime_numbers = runtime;
   info.unless_one = unless_one;

@@ -78,8 +78,7 @@ void call(Trace& trace, int64_t index) {
     Slot& slot = trace.slots[slot_index];
     TORCH_INTERNAL_ASSERT(
         result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
-        "torchy: ", c10::toString(step.info->op.operator_name()),
-        " gave another shape than recorded");
+        "torchy: ", step.info->name, " gave another shape than recorded");
     bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
                   result.storage_offset() == 0 && result.storage().nbytes() == slot.bytes &&
                   result.storage().use_count() == 1 && !slot.memory.get();

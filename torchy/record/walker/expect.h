@@ -185,7 +185,7 @@ Known record_known(const OpInfo& info, Session& session, at::Tensor& result,
                    const A&... arguments) {
   const auto state = ProcessState::now();
   std::optional<Precision> precision;
-  if (!info.pointwise) precision = float32_precision();
+  if (info.minds_precision) precision = float32_precision();
   const Lock lock(shared_mutex);
   if (session.running) return Known::kNo;
   Trace& trace = *session.trace;

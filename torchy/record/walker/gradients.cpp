@@ -52,8 +52,7 @@ void hook_gradients(const OpInfo& info, const Stack& stack, uint64_t since) {
   while (!waiting.empty()) {
     auto* node = waiting.back();
     waiting.pop_back();
-    if (is_custom(*node))
-      node->add_pre_hook(std::make_unique<SettleGradients>(c10::toString(info.op.operator_name())));
+    if (is_custom(*node)) node->add_pre_hook(std::make_unique<SettleGradients>(info.name));
     for (const auto& edge : node->next_edges()) meet(edge.function.get());
   }
 }

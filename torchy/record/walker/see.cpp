@@ -208,8 +208,8 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     return run_now(info, keys, stack);
   }
   const auto state = ProcessState::now();
-  std::optional<Precision> precision;  // pointwise ops do not mind
-  if (!info.pointwise) precision = float32_precision();
+  std::optional<Precision> precision;
+  if (info.minds_precision) precision = float32_precision();
   Node* root = nullptr;
   int64_t epoch = registry().epoch;  // of the root
   std::optional<int64_t> line;
@@ -277,10 +277,25 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   run_now(info, keys, stack);
 }
 
+void count_run_now(Session& session) {
+  constexpr int64_t kNowAndThen = 0x1000;
+  if (++session.counters.run_now % kNowAndThen == 0) ask(Ask::kPace, session.id, 0);
+}
+
 void classify(OpInfo& info) {
   if (!listening()) return;
-  ask(Ask::kClassify, 0, info.id, c10::toString(info.op.operator_name()));
+  ask(Ask::kClassify, 0, info.id, info.name);
   if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
+}
+
+// Computes what is pending on an argument, and takes a stray bit off.
+void settle_argument(const OpInfo& info, const at::Tensor& tensor, bool written, bool carrying) {
+  if (auto* storage = watched_storage(tensor))
+    settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand, info.name);
+  if (written && tensor.has_storage() && !tensor.storage().resizable())
+    settle_memory(*tensor.storage().unsafeGetStorageImpl(), Reason::kWrite, info.name);
+  if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
+    take_bit(*tensor.unsafeGetTensorImpl());
 }
 
 }  // namespace
@@ -298,14 +313,7 @@ void settle_arguments(const OpInfo& info, const Stack& stack, bool only_written)
     const bool written = info.written(i);
     if (only_written && !written) continue;
     each_tensor(stack[first + i], [&](const at::Tensor& tensor) {
-      if (auto* storage = watched_storage(tensor))
-        settle_storage(storage, written, written ? Reason::kWrite : Reason::kOperand,
-                       c10::toString(info.op.operator_name()));
-      if (written && tensor.has_storage() && !tensor.storage().resizable())
-        settle_memory(*tensor.storage().unsafeGetStorageImpl(), Reason::kWrite,
-                      c10::toString(info.op.operator_name()));
-      if (!carrying && carries_bit(*tensor.unsafeGetTensorImpl()))
-        take_bit(*tensor.unsafeGetTensorImpl());
+      settle_argument(info, tensor, written, carrying);
     });
   }
 }
@@ -339,23 +347,39 @@ Node* root_of(Session& session) {
   return root.get();
 }
 
+Session* recording_here() {
+  Session* session = this_session.get();
+  const bool paused = Paused::active(), bit = thread_has_bit();
+  if (!session && !paused && bit) set_thread_bit(false);  // a left-over
+  const bool records = session && session->mode == SessionMode::kRecord && !paused && bit;
+  return records && !thread_is_traced() ? session : nullptr;
+}
+
+bool is_look(OpInfo& info) {
+  claim_if_due();
+  if (info.op_class == OpClass::kUnknown) classify(info);
+  return info.op_class == OpClass::kRunNow;
+}
+
+void look(const OpInfo& info, const at::Tensor& tensor) {
+  if (Session* session = recording_here()) count_run_now(*session);
+  settle_argument(info, tensor, /*written=*/false, carry_mode());
+}
+
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   claim_if_due();
   if (info.op_class == OpClass::kUnknown) classify(info);
   const OpClass op_class = info.op_class;
   if (op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
-  Session* session = this_session.get();
-  if (!session && !Paused::active() && thread_has_bit()) set_thread_bit(false);  // a left-over
-  if (!session || session->mode != SessionMode::kRecord || Paused::active() || !thread_has_bit() ||
-      thread_is_traced())
-    return run_now(info, keys, stack);
+  Session* session = recording_here();
+  if (!session) return run_now(info, keys, stack);
   switch (op_class) {
     case OpClass::kDescend:
       return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
     case OpClass::kDefer:
       return record(info, keys, stack);
     default:
-      if ((++session->counters.run_now & 0xfff) == 0) ask(Ask::kPace, session->id, 0);
+      count_run_now(*session);
       make_room();
       return run_now(info, keys, stack);
   }

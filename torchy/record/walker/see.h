@@ -39,6 +39,11 @@ void make_room();
 
 Node* root_of(Session& session);
 
+// An op that looks at its only tensor, and returns no other: whether it may go the short way, and
+// what comes before it runs.
+bool is_look(OpInfo& info);
+void look(const OpInfo& info, const at::Tensor& tensor);
+
 // An op that arrives.
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack);
 

@@ -108,7 +108,7 @@ struct Trace {
   std::vector<int64_t> numbers;  // raw bits
   Bearers bearers;               // beside results, which are known to their slots
   ProcessState state;
-  std::optional<Precision> precision;  // if it has calls
+  std::optional<Precision> precision;  // if it has ops that mind
   size_t large_bytes = 0;              // since the memory kept alive was last weighed
   size_t peak = 0;                     // bytes that eager would have held at most
   size_t input_bytes = 0;              // of slots that are not created here

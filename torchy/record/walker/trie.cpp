@@ -4,6 +4,12 @@
 
 namespace torchy {
 
+OpInfo::OpInfo(const c10::OperatorHandle& handle) : op(handle), name(op.operator_name().name) {
+  const std::string& overload = op.operator_name().overload_name;
+  if (!overload.empty()) name += "." + overload;
+  read_schema();
+}
+
 void OpInfo::read_schema() {
   const auto& schema = op.schema();
   arguments = schema.arguments().size();

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -34,8 +35,9 @@ struct WordsHash {
 
 // What is known of an operator once and for all; the policy fills it in at first sight.
 struct OpInfo {
-  explicit OpInfo(const c10::OperatorHandle& handle) : op(handle) { read_schema(); }
+  explicit OpInfo(const c10::OperatorHandle& handle);
   c10::OperatorHandle op;
+  std::string name;  // as the dispatcher spells it: aten::add.Tensor
   int64_t id = 0;
   size_t arguments = 0;
   size_t results = 0;
@@ -46,7 +48,8 @@ struct OpInfo {
   // Written last: what follows is read only once it is known.
   std::atomic<OpClass> op_class = OpClass::kUnknown;
   bool pointwise = false;
-  bool typed = false;  // it arrives unboxed, see typed.h
+  bool typed = false;           // it arrives unboxed, see typed.h
+  bool minds_precision = true;  // its kernel may ask for the precision of float32 products
   LayoutRule rule = LayoutRule::kLearn;
   const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place

@@ -107,6 +107,24 @@ struct Above : c10::OperatorKernel {
   }
 };
 
+// Below autograd, for item().
+struct Look : c10::OperatorKernel {
+  explicit Look(OpInfo* info) : info(info) {}
+  OpInfo* info;
+
+  at::Scalar operator()(c10::DispatchKeySet keys, const at::Tensor& tensor) const {
+    if (!is_look(*info)) {
+      Stack stack{tensor};
+      see(*info, keys, &stack);
+      return stack.back().toScalar();
+    }
+    look(*info, tensor);
+    Paused paused;
+    return info->op.typed<at::Scalar(const at::Tensor&)>().redispatch(keys.remove_backend(kBit),
+                                                                      tensor);
+  }
+};
+
 // SafeKernelFunction keeps its kernel private.
 template <auto kMember>
 struct OpenMember {
@@ -115,25 +133,28 @@ struct OpenMember {
 auto kernel_member(c10::SafeKernelFunction*);
 template struct OpenMember<&c10::SafeKernelFunction::kernel_>;
 
+template <typename Kernel>
+void put(const OpInfo& info, c10::DispatchKey key, std::unique_ptr<Kernel> kernel,
+         Registrations& registrations) {
+  registrations.push_back(c10::Dispatcher::singleton().registerImpl(
+      info.op.operator_name(), key,
+      c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel>(std::move(kernel)), std::nullopt,
+      nullptr, "torchy"));
+}
+
 template <typename R, typename... A>
 void register_typed(OpInfo* info, Registrations& registrations) {
   using c10::DispatchKey;
   const c10::OperatorHandle& op = info->op;
   static_cast<void>(op.typed<R(A...)>());  // raises if the op has another signature
-  auto put = [&](DispatchKey key, c10::KernelFunction kernel) {
-    registrations.push_back(c10::Dispatcher::singleton().registerImpl(
-        op.operator_name(), key, std::move(kernel), std::nullopt, nullptr, "torchy"));
-  };
-  put(DispatchKey::PrivateUse3, c10::KernelFunction::makeFromUnboxedFunctor<false, Below<R, A...>>(
-                                    std::make_unique<Below<R, A...>>(info)));
+  put(*info, DispatchKey::PrivateUse3, std::make_unique<Below<R, A...>>(info), registrations);
   if (!op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
       op.hasKernelForDispatchKey(DispatchKey::Autograd)) {
     const auto safe = op.getComputedKernelForDispatchKey(DispatchKey::AutogradCPU);
     const c10::KernelFunction& own =
         safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
-    put(DispatchKey::AutogradPrivateUse3,
-        c10::KernelFunction::makeFromUnboxedFunctor<false, Above<R, A...>>(
-            std::make_unique<Above<R, A...>>(info, own)));
+    put(*info, DispatchKey::AutogradPrivateUse3, std::make_unique<Above<R, A...>>(info, own),
+        registrations);
   }
   info->typed = true;
 }
@@ -157,6 +178,8 @@ std::string letters_of(const c10::FunctionSchema& schema) {
 }  // namespace
 
 void specialize(OpInfo* info, Registrations& registrations) {
+  if (info->name == "aten::_local_scalar_dense")
+    return put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<Look>(info), registrations);
   using T = const at::Tensor&;
   using S = const at::Scalar&;
   using Dtype = std::optional<at::ScalarType>;
