@@ -9,11 +9,13 @@
 #                what was covered
 #   make bench   all benchmarks, or SUITE=chains, recording or memory: tables, and build/bench.json
 #   make bench-check    two runs of them compared, OLD=a.json NEW=b.json: fails if anything became slower
-#   make lint    ruff, mypy, clang-format
+#   make sanitize    the walker compiled with sanitizers, SANITIZER=address (and undefined behaviour, a quarter of an
+#                hour) or thread, and the tests run that exercise it
+#   make lint    ruff, mypy, clang-format, clang's warnings
 #   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test tools walker lint bench bench-check conformance fuzz
+.PHONY: demo test tools walker lint bench bench-check conformance fuzz sanitize
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -24,6 +26,7 @@ MINUTES := 5
 PROGRAMS :=
 SAMPLES :=
 SUITE :=
+SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
@@ -32,7 +35,7 @@ demo: $(READY)
 
 # What leaves a core idle runs side by side: pip and apt, then lint and the compiler. Only one of them may call apt.
 test:
-	@.ci/need python g++ >/dev/null
+	@.ci/need python g++ clang >/dev/null
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target tools lint walker
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -51,6 +54,10 @@ fuzz: $(READY)
 	@.ci/need g++
 	$(BIN)/python tests/fuzz $(if $(PROGRAMS),--programs $(PROGRAMS),--minutes $(MINUTES))
 
+sanitize: $(READY)
+	@.ci/need g++
+	$(BIN)/python tests/sanitize $(SANITIZER)
+
 bench: $(READY)
 	@.ci/need g++ headers
 	$(BIN)/python -m benchmarks $(if $(SUITE),--suite $(SUITE))
@@ -63,6 +70,8 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
+	@.ci/need clang
+	$(BIN)/python .ci/check_walker.py
 
 # Anew whenever one of the two files changes.
 $(READY): pyproject.toml constraints.txt

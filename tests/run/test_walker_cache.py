@@ -117,6 +117,14 @@ def test_another_walker_in_its_place_is_not_loaded(folder: Path, stub_compiler: 
     assert stub_compiler.exists() and native.is_built(folder)
 
 
+def test_with_other_flags_it_is_another_walker(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = native.library_path(folder)
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-g"))
+    assert native.library_path(folder) != before and not native.is_built(folder)
+
+
 def test_a_folder_in_the_library_s_place_is_told(folder: Path, stub_compiler: Path) -> None:
     library = native.library_path(folder)
     library.unlink()

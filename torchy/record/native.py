@@ -29,11 +29,11 @@ FLAGS = (
     "-O2",  # -O1 compiles in two thirds of the time, but recording takes a tenth longer
     "-std=c++20",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
-    "-fno-plt",  # with the next: calls among its own functions are direct
-    "-Wl,-Bsymbolic-functions",
+    "-fno-plt",
+    *os.environ.get("TORCHY_CXXFLAGS", "").split(),  # those of a sanitizer, say
 )
+LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic-functions")  # calls among its own functions are direct
 
 
 class WalkerUnavailable(RuntimeError):
@@ -147,12 +147,25 @@ def compiler() -> str | None:
     return None
 
 
+def compile_command(compiler: str, *options: str) -> list[str]:
+    """Return the command that compiles the walker, without what becomes of it."""
+    include = _torch_folder() / "include"
+    return [
+        compiler, *FLAGS,
+        "-isystem", str(include),
+        "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
+        *options, str(MAIN),
+    ]  # fmt: skip
+
+
 def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where the walker for this torch, these sources and this machine is kept."""
     content = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
         content.update(source.read_bytes())
-    content.update(f"{torch.__version__} {platform.machine()} {_torch_folder()} {FLAGS}".encode())
+    content.update(
+        f"{torch.__version__} {platform.machine()} {_torch_folder()} {FLAGS} {LINK_FLAGS}".encode()
+    )
     return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
 
 
@@ -213,18 +226,13 @@ def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _compile(command: str, library: Path) -> None:
-    torch_folder = _torch_folder()
-    include = torch_folder / "include"
+    torch_libraries = _torch_folder() / "lib"
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         built = Path(scratch) / library.name
         run = subprocess.run(
             [
-                command, *FLAGS,
-                "-isystem", str(include),
-                "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
-                str(MAIN), "-o", str(built),
-                f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10",
-                f"-Wl,-rpath,{torch_folder / 'lib'}",
+                *compile_command(command, *LINK_FLAGS), "-o", str(built),
+                f"-L{torch_libraries}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch_libraries}",
             ],
             capture_output=True,
             text=True,

@@ -1,0 +1,11 @@
+"""Checks the walker: clang's warnings are errors. Nothing is compiled, which takes a few seconds."""
+
+import subprocess
+import sys
+
+from torchy.record import native
+
+CHECKS = ("-fsyntax-only", "-Wall", "-Wextra", "-Wthread-safety", "-Werror")
+
+if __name__ == "__main__":
+    sys.exit(subprocess.run(native.compile_command("clang++", *CHECKS)).returncode)
