@@ -13,10 +13,15 @@ import torchy
 MOST = 512  # sets of sizes that a signature remembers
 
 
-def forget_layouts(op):
+def gaps(size, dtype=torch.float32):
+    """Return a tensor that is not contiguous: its sizes are part of what is expected."""
+    return torch.ones(2 * size, dtype=dtype)[::2]
+
+
+def forget_layouts(op, dtype=torch.float32):
     """Have an op come with so many other sizes that its signature forgets all that it has had."""
     for size in range(1000, 1000 + MOST):
-        op(torch.ones(size))
+        op(gaps(size, dtype))
 
 
 def scaled(x):
@@ -44,6 +49,7 @@ def test_a_known_op_is_compared_and_not_looked_up():
 UNMINDED = {
     "another storage": lambda x: scaled(torch.ones(4)),
     "another offset": lambda x: scaled(torch.ones(9)[3:7]),
+    "another size": lambda x: scaled(torch.ones(5)),
     "another number": lambda x: x * 3.5,
     "a number that is not finite": lambda x: x * float("nan"),
     "a parameter without gradients": lambda x: scaled(torch.nn.Parameter(x, requires_grad=False)),
@@ -60,10 +66,15 @@ def test_what_need_not_be_the_same(case):
         assert short(session, lambda: UNMINDED[case](x))
 
 
-@pytest.mark.parametrize("case", ["another size", "another stride"])
+MINDED = {
+    "another stride": lambda: gaps(4),
+    "one element": lambda: torch.ones(1),
+}
+
+
+@pytest.mark.parametrize("case", MINDED)
 def test_what_has_changed_goes_the_long_way_and_is_known_then(case):
-    x = torch.randn(4)
-    other = {"another size": torch.ones(5), "another stride": torch.ones(8)[::2]}[case]
+    x, other = torch.randn(4), MINDED[case]()
     with torchy.lazy(compile="never") as session:
         turn(session, lambda: scaled(x))
         assert not short(session, lambda: scaled(other))
@@ -79,7 +90,7 @@ def test_another_dtype_is_another_place_and_does_not_disturb():
         turn(session, lambda: scaled(x))
         assert turn(session, lambda: scaled(double)).places == 1
         forget_layouts(scaled)
-        forget_layouts(lambda x: scaled(x.double()))
+        forget_layouts(scaled, torch.float64)
         for _ in range(2):
             for operand in (x, double):
                 done = turn(session, lambda operand=operand: scaled(operand))
@@ -105,8 +116,46 @@ def test_a_write_to_what_has_another_tensor_runs_now():
             del view
 
 
+STRETCHING = {
+    "pointwise": lambda x: x * x,
+    "with a number": lambda x: x * 2.5,
+    "with a tensor without dimensions": lambda x: x * torch.tensor(2.5),
+    "a comparison": lambda x: x < 0.5,
+    "in place": lambda x: torch.zeros(x.shape).add_(x),
+    "a softmax": lambda x: x.softmax(-1),
+    "a sum of all": lambda x: x.sum(),
+}
+
+
+@pytest.mark.parametrize("case", STRETCHING)
+def test_other_sizes_of_what_is_contiguous_are_known(case):
+    op = STRETCHING[case]
+    with torchy.lazy(compile="never") as session:
+        for _ in range(2):
+            turn(session, lambda: op(torch.ones(4, 5)))
+        for sizes in [(5, 4), (2, 2), (9, 3), (40, 50), (4, 5)]:
+            assert short(session, lambda sizes=sizes: op(torch.ones(sizes)))
+
+
+FIXED = {
+    "broadcast": lambda x: x * x[0],
+    "a sum over a dimension": lambda x: x.sum(0),
+    "a product": lambda x: x @ x.t(),
+    "a transpose": lambda x: x.t() * 2.5,
+}
+
+
+@pytest.mark.parametrize("case", FIXED)
+def test_other_sizes_of_other_ops_go_the_long_way(case):
+    op = FIXED[case]
+    with torchy.lazy(compile="never") as session:
+        turn(session, lambda: op(torch.ones(4, 5)))
+        assert not short(session, lambda: op(torch.ones(7, 6)))
+        assert short(session, lambda: op(torch.ones(7, 6)))
+
+
 def test_eight_sets_of_sizes_at_a_place_are_expected():
-    operands = [torch.randn(size) for size in range(2, 10)]
+    operands = [gaps(size) for size in range(2, 10)]
     with torchy.lazy(compile="never") as session:
         for x in operands:
             assert turn(session, lambda x=x: scaled(x)).layouts == 1
@@ -116,7 +165,7 @@ def test_eight_sets_of_sizes_at_a_place_are_expected():
 
 
 def test_what_is_expected_is_bounded():
-    operands = [torch.randn(size) for size in range(2, 42)]
+    operands = [gaps(size) for size in range(2, 42)]
     with torchy.lazy(compile="never") as session:
         for x in operands:
             turn(session, lambda x=x: scaled(x))

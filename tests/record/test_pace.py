@@ -24,7 +24,7 @@ def step(x):
 
 def nearly_asleep(session, body):
     """Have the walker repeat what a body does, and its next flush be the one by which the session has lost."""
-    the_walker().library.torchy_listen(1e-3)  # so long, it is said, eager takes for an op: awake
+    the_walker().library.torchy_listen(1.0)  # so long, it is said, eager takes for an op: awake
     while counters(session).repeated < 3:
         body()
     lose = functools.partial(weigh, session, ops=0, nanoseconds=SECOND)

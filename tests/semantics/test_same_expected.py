@@ -110,6 +110,94 @@ def test_more_sizes_than_are_expected():
     return [chain(made[n % 13], made[n % 13] * 2) for n in range(60)]
 
 
+SIZES = [(4, 6), (6, 4), (1, 6), (4, 1), (1, 1), (0, 6), (2, 3), (40, 50), (79, 64), (2, 2)]
+
+
+@program(times=2)
+@pytest.mark.parametrize("start", range(0, len(SIZES), 3))
+def test_sizes_that_change_each_time(start):
+    order = SIZES[start:] + SIZES[:start]
+
+    def body(sizes):
+        x, byte = (
+            torch.linspace(-1, 1, sizes[0] * sizes[1]).reshape(sizes),
+            torch.ones(sizes).byte(),
+        )
+        small = torch.tensor(0.25)
+        y = (x * small + 1).exp() - x
+        z = torch.zeros(sizes).add_(y).mul_(0.5)
+        results = [
+            y,
+            z,
+            y < z,
+            torch.where(y < z, y, small),
+            y.softmax(-1),
+            y.cumsum(0),
+            y.sum(),
+            y.tril(),
+        ]
+        results += [
+            y.sum(0),
+            y.sum(1, keepdim=True),
+            y * y[:1],
+            y.t() * 2,
+            byte * 3 + byte,
+            y @ y.t(),
+        ]
+        return results, (y.relu() * z).sum().item()
+
+    return visits(body, lambda i: (order[i % len(order)],), *range(len(order)))
+
+
+@program
+def test_sizes_that_change_until_the_op_raises():
+    def body(left, right):
+        x, y = torch.ones(left), torch.ones(right)
+        results = []
+        for op in (torch.mul, torch.mm, torch.maximum, torch.Tensor.add_, torch.Tensor.copy_):
+            try:
+                results.append(op(x.clone(), y))
+            except RuntimeError as error:
+                results.append(str(error))
+        return results
+
+    sizes = [
+        ((3, 3), (3, 3)),
+        ((4, 4), (4, 4)),
+        ((2, 3), (2, 3)),
+        ((3, 3), (2, 2)),
+        ((3, 3), (1, 3)),
+    ]
+    sizes += [((1, 3), (3, 3)), ((5, 5), (5, 5)), ((5, 5), (5, 6))]
+    return visits(body, lambda i: sizes[i], *range(len(sizes)))
+
+
+@program
+def test_sizes_that_change_until_what_is_written_overlaps():
+    def body(size):
+        base = torch.arange(60.0)
+        base[:size].add_(base[20 : 20 + size]).mul_(base[:size])
+        return base
+
+    sizes = [4, 5, 19, 20, 21, 30, 40, 4]
+    return visits(body, lambda i: (sizes[i],), *range(len(sizes)))
+
+
+@program
+def test_sizes_that_change_to_those_of_a_generator_s_state():
+    state = torch.get_rng_state()
+
+    def body(size):
+        x = state[:size] if size <= state.numel() else state
+        y = x ^ 0
+        if y.numel() == state.numel():
+            torch.set_rng_state(y)
+        return y, torch.rand(3)
+
+    sizes = [16, 100, state.numel(), 17]
+    return visits(body, lambda i: (sizes[i],), *range(len(sizes)))
+
+
 @program
 def test_strides():
     x = torch.randn(4, 4)

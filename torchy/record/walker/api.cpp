@@ -92,6 +92,7 @@ void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule
                    uint64_t hidden) {
   const torchy::Lock lock(torchy::shared_mutex);
   auto& info = *registry().ops[id];
+  if (info.op_class != torchy::OpClass::kUnknown) return;  // another thread has asked, too
   info.pointwise = pointwise != 0;
   info.minds_precision = minds_precision != 0;
   info.rule = static_cast<torchy::LayoutRule>(rule);

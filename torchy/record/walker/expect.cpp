@@ -4,6 +4,56 @@
 
 namespace torchy {
 
+namespace {
+
+// Whether a layout is that of a contiguous tensor without dimensions of a single element or none.
+bool is_plain(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  int64_t dense = 1;
+  for (size_t i = sizes.size(); i-- > 0; dense *= sizes[i])
+    if (sizes[i] < 2 || strides[i] != dense) return false;
+  return true;
+}
+
+// See Expectation. Of a pointwise op with such operands, the result is of their sizes and lies as
+// they do, whatever these are; of one with a single operand and a meta kernel (a softmax, a sum of
+// all elements), it is if it was once, or it has no dimension if it had none. What writes must not
+// begin to overlap.
+bool stretches(const OpInfo& info, const Signature& signature, const Expectation& made,
+               const std::vector<Layout>& results) {
+  const Expectation::Operand* whole = nullptr;
+  for (const auto& operand : made.operands)
+    if (operand.whole) whole = &operand;
+  if (!whole) return false;
+  const bool pointwise = info.pointwise && signature.rule != LayoutRule::kLearn;
+  const bool alone = signature.rule == LayoutRule::kMeta && made.operands.size() == 1;
+  if (!pointwise && !alone) return false;
+  const auto sizes = made.sizes(*whole);
+  for (const auto& operand : made.operands) {
+    if (operand.whole ? made.sizes(operand) != sizes : !pointwise || operand.rank != 0)
+      return false;
+    for (const auto& other : made.operands)
+      if (operand.written && other.slot == operand.slot && other.view != operand.view) return false;
+  }
+  return std::all_of(results.begin(), results.end(), [&](const Layout& result) {
+    if (result.dtype == c10::kByte) return false;  // a generator's state, perhaps: see see.cpp
+    const bool same = sizes == result.sizes && is_plain(result.sizes, result.strides);
+    return same || (alone && result.sizes.empty());
+  });
+}
+
+// The same for other sizes; what has no dimension stays as it is.
+Layout stretched(const Layout& known, const Matcher& match) {
+  Layout layout = known;
+  if (layout.sizes.empty()) return layout;
+  layout.sizes = match.sizes();
+  layout.strides = match.strides();
+  layout.elements = c10::multiply_integers(layout.sizes);
+  layout.bytes = static_cast<size_t>(layout.elements) * c10::elementSize(layout.dtype);
+  return layout;
+}
+
+}  // namespace
+
 // Remembers all of an op that has just been recorded, from what the trace had before on.
 void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
                       const std::vector<uint64_t>& keys) {
@@ -34,7 +84,9 @@ void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
     operand.view = given.view;
     operand.offset = tensor.storage_offset();
     operand.layout = at;
-    at += 2 * static_cast<size_t>(tensor.dim());
+    operand.rank = static_cast<size_t>(tensor.dim());
+    operand.whole = operand.rank > 0 && is_plain(tensor.sizes(), tensor.strides());
+    at += 2 * operand.rank;
     made->operands.push_back(operand);
   }
   made->views.assign(trace_->views.begin() + static_cast<ptrdiff_t>(views), trace_->views.end());
@@ -50,6 +102,7 @@ void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
            dtype == c10::kComplexFloat || dtype == c10::kComplexDouble;
   });
   made->harmless = scratch_.range.harmless();
+  made->stretches = stretches(info_, *step_->signature, *made, known);
   constexpr size_t kMost = 8;
   auto& expectations = before->expectations;
   before->expected = made.get();
@@ -64,13 +117,31 @@ at::Tensor add_known(Session& session, Trace& trace, const Expectation& expected
                      const Matcher& match) {
   for (auto* storage : match.fresh()) add_input(trace, *storage);
   at::Tensor result;
-  for (const Layout& layout : expected.results) result = pending_tensor(trace, layout);
-  trace.large_bytes += expected.result_bytes;
+  const size_t first_word = trace.words.size();
+  if (!match.stretched()) {
+    for (const Layout& layout : expected.results) result = pending_tensor(trace, layout);
+    trace.large_bytes += expected.result_bytes;
+  } else {
+    for (const Layout& known : expected.results) {
+      const Layout layout = stretched(known, match);
+      result = pending_tensor(trace, layout);
+      trace.large_bytes += layout.bytes;
+    }
+  }
   for (const View& view : expected.views) {
     trace.slots[static_cast<size_t>(view.slot)].last_view = static_cast<int>(trace.views.size());
     trace.views.push_back(view);
   }
   for (int64_t word : expected.words) trace.words.push_back(word);
+  if (match.stretched()) {
+    int64_t* word = trace.words.data() + first_word;
+    for (const View& view : expected.views) {
+      ++word;  // the offset
+      if (view.rank == 0) continue;
+      word = std::copy(match.sizes().begin(), match.sizes().end(), word);
+      word = std::copy(match.strides().begin(), match.strides().end(), word);
+    }
+  }
   for (size_t i = 0; i < expected.operands.size(); ++i) {
     const Expectation::Operand& operand = expected.operands[i];
     c10::TensorImpl& tensor = *match.tensors()[i];

@@ -30,6 +30,10 @@ class Matcher {
   c10::ArrayRef<c10::StorageImpl*> fresh() const { return fresh_; }
   c10::ArrayRef<int64_t> numbers() const { return numbers_; }
   c10::ArrayRef<c10::TensorImpl*> tensors() const { return tensors_; }
+  // The sizes of the op, if they are others than expected; and the strides of what is contiguous.
+  bool stretched() const { return !sizes_.empty(); }
+  const Dims& sizes() const { return sizes_; }
+  const Dims& strides() const { return strides_; }
 
  private:
   bool word(uint64_t value) { return at_ < key_.size() && key_[at_++] == value; }
@@ -127,9 +131,27 @@ class Matcher {
     if (!word(tensor_word(info_, tensor))) return false;
     ++at_;  // slot and view are compared by their storage
     const int64_t* layout = expected_.layouts.data() + known.layout;
-    if (!same(sizes, layout) || !same(strides, layout + sizes.size())) return false;
+    if (stretched() && known.whole) {
+      if (!same(sizes, sizes_.data()) || !same(strides, strides_.data())) return false;
+    } else if (!same(sizes, layout) || !same(strides, layout + sizes.size())) {
+      if (!known.whole || !stretch(sizes, strides)) return false;
+    } else {
+      as_expected_ = as_expected_ || known.whole;
+    }
     if (!known.any_offset && impl->storage_offset() != known.offset) return false;
     return storage(known, *impl);
+  }
+
+  // Takes other sizes for those of the op, if it stretches. Sizes of one are left to the long way:
+  // strides there tell nothing.
+  bool stretch(at::IntArrayRef sizes, at::IntArrayRef strides) {
+    if (!expected_.stretches || as_expected_) return false;
+    int64_t dense = 1;
+    for (size_t i = sizes.size(); i-- > 0; dense *= sizes[i])
+      if (sizes[i] < 2 || strides[i] != dense) return false;
+    sizes_.assign(sizes.begin(), sizes.end());
+    strides_.assign(strides.begin(), strides.end());
+    return true;
   }
 
   // Whether a tensor is a view of the trace, which need not lie as it lay the last time.
@@ -170,6 +192,8 @@ class Matcher {
   c10::SmallVector<c10::StorageImpl*, 4> fresh_;
   c10::SmallVector<int64_t, 4> numbers_;
   c10::SmallVector<c10::TensorImpl*, 4> tensors_;
+  Dims sizes_, strides_;
+  bool as_expected_ = false;  // of a whole operand the sizes were
 };
 
 // Adds an op that matches to the trace; its result, if it has one that is no argument. Call with

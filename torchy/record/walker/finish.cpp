@@ -64,17 +64,17 @@ using Inputs = c10::SmallVector<c10::intrusive_ptr<c10::StorageImpl>, 16>;
 void settle_trace(Trace& trace, const Inputs& inputs) TORCHY_REQUIRES(shared_mutex) {
   for (size_t i = 0; i < trace.slots.size(); ++i) {
     Slot& slot = trace.slots[i];
-    if (slot.tensor) {
+    c10::StorageImpl* storage = slot.weak ? inputs[i].get() : slot.storage;
+    if (storage && !slot.pending()) {
+      Kept::give_back(*storage, slot.kept);
+    } else if (storage && slot.as_recorded()) {
+      storage->set_data_ptr_noswap(std::move(slot.memory));
+    }
+    if (slot.tensor) {  // after its memory: a thread that finds no bit reads it at once
       take_bit(*slot.tensor);
       slot.tensor->settled();
     }
-    c10::StorageImpl* storage = slot.weak ? inputs[i].get() : slot.storage;
     if (!storage) continue;
-    if (!slot.pending()) {
-      Kept::give_back(*storage, slot.kept);
-    } else if (slot.as_recorded()) {
-      storage->set_data_ptr_noswap(std::move(slot.memory));
-    }
     bool pending = false;
     if (slot.created) {
       storage->clear_materializer();

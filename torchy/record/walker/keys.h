@@ -10,6 +10,8 @@
 #include <c10/core/TensorImpl.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <atomic>
+
 namespace torchy {
 
 constexpr auto kBit = c10::BackendComponent::PrivateUse3Bit;
@@ -21,12 +23,15 @@ struct KeyAccess : c10::TensorImpl {
 
 inline bool carries_bit(const c10::TensorImpl& impl) { return impl.key_set().has_backend(kBit); }
 
+// Other threads read the keys without a lock: what comes before a change of the bit stays before.
 inline void give_bit(c10::TensorImpl& impl) {
   auto& keys = KeyAccess::of(impl);
   keys = keys | c10::DispatchKeySet(kBit);
+  std::atomic_thread_fence(std::memory_order_release);
 }
 
 inline void take_bit(c10::TensorImpl& impl) {
+  std::atomic_thread_fence(std::memory_order_release);
   auto& keys = KeyAccess::of(impl);
   keys = keys.remove_backend(kBit);
 }

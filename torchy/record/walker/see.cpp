@@ -285,6 +285,7 @@ void count_run_now(Session& session) {
 void classify(OpInfo& info) {
   if (!listening()) return;
   ask(Ask::kClassify, 0, info.id, info.name);
+  const Lock lock(shared_mutex);
   if (info.op_class == OpClass::kUnknown) info.op_class = OpClass::kRunNow;
 }
 

@@ -159,11 +159,11 @@ at::Tensor pending_tensor(Trace& trace, const Layout& layout) {
 }
 
 void defer_write(Trace& trace, Slot& slot, c10::TensorImpl& tensor) {
+  give_bit(tensor);  // before its memory goes: a thread that finds no bit reads it at once
   slot.written = true;
   slot.memory = std::move(slot.kept->memory);
   slot.storage->set_data_ptr_noswap(no_memory());
   slot.kept.reset();
-  give_bit(tensor);
   trace.bearers.add(weakly(tensor));
 }
 

@@ -74,8 +74,11 @@ struct OpInfo {
   static bool has(uint64_t bits, size_t index) { return index < 64 && (bits >> index & 1) != 0; }
 };
 
+// Ranks up to this need no memory of their own.
+using Dims = c10::SmallVector<int64_t, 5>;
+
 struct Layout {
-  c10::SmallVector<int64_t, 5> sizes, strides;
+  Dims sizes, strides;
   c10::ScalarType dtype = c10::ScalarType::Undefined;  // Undefined: no tensor
   size_t bytes = 0;
   int64_t elements = 0;
@@ -159,8 +162,8 @@ struct View {
   c10::ScalarType dtype;
 };
 
-// An op at a place with operands of just these sizes: all that is compared when it comes again, and
-// all that it then adds to the trace. See expect.h.
+// An op at a place with operands of just these sizes, or of others if it stretches: all that is
+// compared when it comes again, and all that it then adds to the trace. See expect.h.
 struct Expectation {
   // What is known of an operand.
   struct Operand {
@@ -174,9 +177,11 @@ struct Expectation {
     bool written, inference;
     bool adds_view;   // else it is one of the trace's
     bool any_offset;  // nothing else of this op is on its storage
+    bool whole;       // of the sizes of the whole op, and contiguous
     int slot, view;
     int64_t offset;
     size_t layout;  // where in layouts
+    size_t rank;
   };
   Node* node = nullptr;  // where it leads to
   std::vector<Operand> operands;
@@ -187,12 +192,19 @@ struct Expectation {
   size_t result_bytes = 0;
   bool floating = false;  // dtypes that any number fits that fits a float32
   bool harmless = false;  // the numbers that are part of the place fit any dtype
+  // Each operand is whole or has no dimension, and so do the results: with other sizes, all that
+  // changes is these sizes.
+  bool stretches = false;
+
+  c10::IntArrayRef sizes(const Operand& operand) const {
+    return {layouts.data() + operand.layout, operand.rank};
+  }
 };
 
 struct Node {
   int64_t id = 0;
-  int64_t flushes = 0;   // that ended here
-  Step* step = nullptr;  // none at a root
+  std::atomic<int64_t> flushes = 0;  // that ended here
+  Step* step = nullptr;              // none at a root
   std::vector<uint8_t> pattern;
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor
   std::vector<std::unique_ptr<Step>> children;
