@@ -114,9 +114,7 @@ PyObject* open_session(const Arguments& given) {
 PyObject* set_session(const Arguments& given) {
   Session& session = *given.session(0);
   const Lock lock(shared_mutex);
-  session.variant = given.number(1);
-  session.interprets = given.number(2) != 0;
-  session.skip_dead = given.number(3) != 0;
+  session.settings = {given.number(1), given.number(2) != 0, given.number(3) != 0};
   return nothing();
 }
 
@@ -300,7 +298,7 @@ PyObject* remember(const Arguments& given) {
     const Lock lock(shared_mutex);
     if (session && session->running) {
       const Trace& trace = *session->running;
-      script->variant = session->variant;
+      script->variant = session->settings.variant;
       script->flags = trace.flags;
       script->ops = static_cast<int64_t>(trace.path.size());
       auto& scripts = trace.path.back()->scripts;

@@ -100,7 +100,7 @@ std::shared_ptr<Script> find_script(const Session& session, Trace& trace, Reason
   const Lock lock(shared_mutex);
   if (trace.at != 0 || trace.seen) return nullptr;
   for (auto& known : trace.path.back()->scripts) {
-    if (known->busy || known->variant != session.variant || known->flags != trace.flags ||
+    if (known->busy || known->variant != session.settings.variant || known->flags != trace.flags ||
         known->reason != static_cast<int64_t>(reason) || known->text != text)
       continue;
     known->busy = true;  // until the flush is finished, by whomever

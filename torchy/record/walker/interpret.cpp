@@ -96,9 +96,9 @@ class Interpretation {
 
 // Whether a flush that no script runs need not be planned: it is the first at its place, and there
 // is so little to move that compiling cannot pay at once.
-bool is_interpreted(const Session& session, const Trace& trace) {
+bool is_interpreted(const Session::Settings& settings, const Trace& trace) {
   constexpr size_t kWorthAsking = 400'000'000;  // as many take eager as long as compiling a kernel
-  return session.interprets && !trace.seen && trace.at == 0 && trace.script == kNoScript &&
+  return settings.interprets && !trace.seen && trace.at == 0 && trace.script == kNoScript &&
          trace.path.back()->flushes == 1 && !(trace.flags[0] & kHeavy) &&
          Interpretation::fusable_traffic(trace) < kWorthAsking;
 }
@@ -132,9 +132,9 @@ Flushed note_of(const Trace& trace, Reason reason, const std::string& text, int6
 
 // Runs such a flush. `pause` as for repeat().
 Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
-                   const std::string& text, int64_t variant, Pause pause) {
+                   const std::string& text, const Session::Settings& settings, Pause pause) {
   const auto begin = std::chrono::steady_clock::now();
-  if (trace->own.empty()) trace->own = Interpretation(*trace, session.skip_dead).program();
+  if (trace->own.empty()) trace->own = Interpretation(*trace, settings.skip_dead).program();
   trace->script = kInterpreted;
   for (;;) {
     Progress progress;
@@ -149,7 +149,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
   const auto [line, origin] = where_here();
-  Flushed flushed = note_of(*trace, reason, text, line, variant);
+  Flushed flushed = note_of(*trace, reason, text, line, settings.variant);
   if (finish_flush(session, origin, trace.get()) < 0) return Repeated::kYes;
   flushed.nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   bool many = false;
@@ -168,14 +168,14 @@ Repeated run_alone(Session& session, const std::shared_ptr<Trace>& trace, Reason
                    const std::string& text, Pause pause) {
   const auto repeated = repeat(session, trace, reason, text, pause);
   if (repeated != Repeated::kNo) return repeated;
-  int64_t variant = 0;
+  Session::Settings settings;
   {
     const Lock lock(shared_mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
-    variant = session.variant;
+    settings = session.settings;
   }
-  if (!is_interpreted(session, *trace)) return repeated;
-  return interpret(session, trace, reason, text, variant, pause);
+  if (!is_interpreted(settings, *trace)) return repeated;
+  return interpret(session, trace, reason, text, settings, pause);
 }
 
 }  // namespace

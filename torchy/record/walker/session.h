@@ -28,25 +28,32 @@ struct Running {
 
 struct Session {
   int64_t id = 0;
-  int64_t variant TORCHY_GUARDED_BY(shared_mutex) =
-      0;  // of what flushes run: scripts of others do not count
-  int64_t origin TORCHY_GUARDED_BY(shared_mutex) =
-      -1;  // of the place where the next trace begins; -1: ask
-  Log log TORCHY_GUARDED_BY(shared_mutex);
-  Balance balance TORCHY_GUARDED_BY(shared_mutex);
-  std::shared_ptr<Trace> trace TORCHY_GUARDED_BY(shared_mutex) = std::make_shared<Trace>();
-  std::shared_ptr<Trace> spare TORCHY_GUARDED_BY(shared_mutex);  // the last one, empty
-  std::shared_ptr<Trace> running
-      TORCHY_GUARDED_BY(shared_mutex);  // being flushed, or left by a flush that failed
-  Node* root TORCHY_GUARDED_BY(shared_mutex) =
-      nullptr;  // where the next trace begins, if that is known
-  std::thread::id flusher TORCHY_GUARDED_BY(shared_mutex);  // nobody: the default value
-  std::optional<ProcessState> outer_state;  // while a flush runs under the recorder's
-  std::optional<PrecisionFor> precision;
   SessionMode mode = SessionMode::kRecord;
   size_t max_ops = 1024, slack_bytes = 16 << 20;
-  bool interprets = false, skip_dead = true;  // settings
-  Counters counters;
+
+  // What flushes are run by.
+  struct Settings {
+    int64_t variant = 0;      // of what they run: scripts of others do not count
+    bool interprets = false;  // first flushes need no plan
+    bool skip_dead = true;
+  } settings TORCHY_GUARDED_BY(shared_mutex);
+
+  // What is recorded; the last trace, empty; and what is being flushed, or was left by a flush that
+  // failed.
+  std::shared_ptr<Trace> trace TORCHY_GUARDED_BY(shared_mutex) = std::make_shared<Trace>();
+  std::shared_ptr<Trace> spare TORCHY_GUARDED_BY(shared_mutex);
+  std::shared_ptr<Trace> running TORCHY_GUARDED_BY(shared_mutex);
+  // Where the next trace begins: the place, if that is known, and its number; -1: ask.
+  Node* root TORCHY_GUARDED_BY(shared_mutex) = nullptr;
+  int64_t origin TORCHY_GUARDED_BY(shared_mutex) = -1;
+  // The thread that flushes; and the state that it must restore, its own alone.
+  std::thread::id flusher TORCHY_GUARDED_BY(shared_mutex);
+  std::optional<ProcessState> outer_state;
+  std::optional<PrecisionFor> precision;
+
+  Log log TORCHY_GUARDED_BY(shared_mutex);
+  Balance balance TORCHY_GUARDED_BY(shared_mutex);
+  Counters counters;  // some are the recording thread's, which has no lock then
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 
@@ -68,24 +75,28 @@ struct Session {
 };
 
 struct Registry {
-  std::unique_ptr<std::condition_variable> flushed = std::make_unique<std::condition_variable>();
-  std::thread::id forker
-      TORCHY_GUARDED_BY(shared_mutex);  // while it forks, no other thread flushes
   std::vector<std::shared_ptr<Session>> sessions TORCHY_GUARDED_BY(shared_mutex);
-  ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped
-      TORCHY_GUARDED_BY(shared_mutex);  // a raw pointer to these has left torch
+  // When the first of them was opened: see Pool::now.
+  uint64_t opened TORCHY_GUARDED_BY(shared_mutex) = 0;
+  // Told when a flush ends. While a thread forks, no other one flushes.
+  std::unique_ptr<std::condition_variable> flushed = std::make_unique<std::condition_variable>();
+  std::thread::id forker TORCHY_GUARDED_BY(shared_mutex);
+
+  // Ops, by number and by name.
   std::vector<std::unique_ptr<OpInfo>> ops TORCHY_GUARDED_BY(shared_mutex);
   std::unordered_map<c10::OperatorName, OpInfo*> op_of_name TORCHY_GUARDED_BY(shared_mutex);
   std::unordered_map<Words, std::unique_ptr<Signature>, WordsHash> signatures
       TORCHY_GUARDED_BY(shared_mutex);
+
+  // Places; from how many on they are forgotten, when that is possible; and how often all were.
   std::unordered_map<int64_t, std::unique_ptr<Node>> roots TORCHY_GUARDED_BY(shared_mutex);
   std::vector<Node*> nodes TORCHY_GUARDED_BY(shared_mutex);
   std::vector<Step*> steps TORCHY_GUARDED_BY(shared_mutex);
-  size_t most_places TORCHY_GUARDED_BY(shared_mutex) =
-      40'000;                      // from which on they are forgotten, when that is possible
-  std::atomic<int64_t> epoch = 0;  // how often all places have been forgotten
-  uint64_t opened TORCHY_GUARDED_BY(shared_mutex) =
-      0;  // when the first of the sessions was: see Pool::now
+  size_t most_places TORCHY_GUARDED_BY(shared_mutex) = 40'000;
+  std::atomic<int64_t> epoch = 0;
+
+  // Storages to which a raw pointer has left torch.
+  ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped TORCHY_GUARDED_BY(shared_mutex);
 
   std::shared_ptr<Session> find(int64_t id) TORCHY_REQUIRES(shared_mutex);
 
