@@ -9,6 +9,7 @@ from recording import begun, counters, the_walker, trace_of
 
 import torchy
 from torchy.record.codes import Repeated, ScriptId
+from torchy.run.program import Program
 
 NUMBER = 10**6
 MOST_SCRIPTS = 16
@@ -47,8 +48,24 @@ def test_a_flush_of_nothing_is_none():
     assert library().torchy_begin(NUMBER) == 0
     assert walker.flush(handle, "nothing") == Repeated.YES
     assert walker.running(NUMBER) is None
-    assert library().torchy_finish(NUMBER, -1) == -1
+    assert library().torchy_finish(NUMBER, 1, -1) == -1
     assert walker.counters(handle).flushes == 0
+
+
+def test_a_program_runs_in_the_flush_that_it_was_made_for_only():
+    walker, handle, x = the_walker(), opened(), torch.arange(3.0)
+    y = record(handle, lambda: (x + 1).exp())
+    assert library().torchy_begin(NUMBER) == 1
+    program = Program.interpreting([(0, ()), (1, ())])
+    words = program.address, len(program.words)
+    for serial in (0, 2):  # the one before, finished meanwhile, and one that is to come
+        assert walker.execute(NUMBER, serial, *words) == 0
+        assert walker.remember(NUMBER, serial, 7, "", *words, 1, -1, (), ()) == 0
+        assert library().torchy_finish(NUMBER, serial, -1) == -1
+    assert walker.running(NUMBER).at == 0 and torchy.is_pending(y)
+    assert walker.execute(NUMBER, 1, *words) == 0
+    assert library().torchy_finish(NUMBER, 1, -1) >= 0
+    assert y.tolist() == (x + 1).exp().tolist()
 
 
 def test_a_flush_is_begun_and_joined_and_left_and_resumed_and_finished():
@@ -71,9 +88,9 @@ def test_a_flush_is_begun_and_joined_and_left_and_resumed_and_finished():
     assert library().torchy_begin(NUMBER) == 1
     assert walker.running(NUMBER).serial == 1
     assert torchy.is_pending(y)
-    assert library().torchy_finish(NUMBER, -1) >= 0  # nobody has run it: that is up to the caller
+    assert library().torchy_finish(NUMBER, 1, -1) >= 0  # that it has been run is up to the caller
     assert walker.running(NUMBER) is None
-    assert library().torchy_finish(NUMBER, -1) == -1
+    assert library().torchy_finish(NUMBER, 1, -1) == -1
     assert not torchy.is_pending(y)
     assert walker.counters(handle).flushes == 1
     assert walker.close(handle) == 1
@@ -128,7 +145,7 @@ def test_a_thread_that_begins_a_flush_waits_for_who_is_at_it():
     assert not told
     record_of_it = walker.running(NUMBER)
     assert [op.name for op in trace_of(record_of_it.path).ops] == ["aten::add.Tensor"]
-    library().torchy_finish(NUMBER, -1)
+    library().torchy_finish(NUMBER, 1, -1)
     thread.join()
     assert told == [0]  # there is nothing left to do
     assert not torchy.is_pending(y)

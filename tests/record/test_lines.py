@@ -117,9 +117,7 @@ def test_lines_that_nobody_has_noted_are_refused(line):
     walker.line_here()
     with pytest.raises(RuntimeError, match="range"):
         walker._tell_line(line)
-    if line > 0:
-        with pytest.raises(RuntimeError, match="range"):
-            walker.origin(line)
+    assert walker.origin(line) == -1  # unknown: all may have been forgotten meanwhile
     assert told(walker.line_here()).file == __file__  # it goes on
 
 

@@ -1,5 +1,8 @@
 """Places: these ops came before, in this pattern, since a flush at this line; sizes do not count."""
 
+import itertools
+
+import pytest
 import torch
 from recording import counters, did, forget_places_beyond, the_walker, turn
 
@@ -200,3 +203,17 @@ def test_lines_count_as_places_eight_as_one():
     assert walker.places() - before == 2 * 80 // 8
     assert walker.library.torchy_forget(-1) == 1
     assert walker.places() == 0
+
+
+@pytest.mark.parametrize("look", ["tolist", "flush"])
+def test_places_of_one_session_are_bounded_whatever_the_look(look):
+    names = "sin cos exp tanh sqrt abs neg sigmoid".split()
+    forget_places_beyond(40)
+    x = torch.ones(6)
+    with torchy.lazy():
+        for chosen in itertools.permutations(names, 3):
+            y = x
+            for name in chosen:
+                y = getattr(y, name)()
+            y.tolist() if look == "tolist" else torchy.flush()
+        assert the_walker().places() < 80

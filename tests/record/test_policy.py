@@ -212,3 +212,12 @@ def test_the_policy_sees_the_op_as_it_came():
     assert add.arguments[2] == 2 and mul.arguments[1] == 3.5
     assert add.pattern == mul.pattern == []  # of a step nothing is known of results
     del y
+
+
+def test_products_mind_the_precision_of_float32_whatever_their_form():
+    products = {"mm", "addmm", "addmm_", "bmm", "baddbmm_", "mv", "addmv_", "dot", "vdot", "addr_"}
+    for name in [*products, "mm.out", "addmm.out", "convolution", "convolution_backward"]:
+        assert classify(f"aten::{name}").minds_precision, name
+    for name in ["add.Tensor", "add_.Tensor", "sum", "_softmax", "native_layer_norm", "cat"]:
+        assert not classify(f"aten::{name}").minds_precision, name
+    assert classify("aten::sort").minds_precision  # nobody knows

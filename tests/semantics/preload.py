@@ -18,3 +18,6 @@ with contextlib.suppress(ImportError):
 
     with torchy.lazy():
         pass  # loads the walker; no thread starts
+    torchy.face._process.get().walker.library.torchy_set_planning(
+        0.0
+    )  # few visits: planned at once

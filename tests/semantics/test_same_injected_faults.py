@@ -69,15 +69,15 @@ class Stopper:
     def __exit__(self, *error):
         self.walker.execute = self.original
 
-    def execute(self, session, address, size):
+    def execute(self, session, serial, address, size):
         if self.stopped:
-            return self.original(session, address, size)
+            return self.original(session, serial, address, size)
         words = (ctypes.c_int64 * size).from_address(address)
         end = begin = self.walker.running(session).at
         while end < size and self.steps < self.position:
             end += words[end]  # a step's first word tells how long it is
             self.steps += 1
-        progress = self.original(session, address, end)
+        progress = self.original(session, serial, address, end)
         if progress or (end == size and begin < size and self.steps < self.position):
             return progress
         self.stopped = True

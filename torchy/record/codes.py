@@ -1,4 +1,4 @@
-"""The numbers that the walker and Python share; compared with the walker's own (codes.h) when it is loaded."""
+"""The numbers that the walker and Python share, compared with the walker's own (codes.h) when it is loaded."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ class Repeated(enum.IntEnum):
     YES = 1
     MIND_PACE = 2  # done, and the session has cost more than it has brought
     MIND_PLACES = 3  # done, and there are many places
+
+
+class Claim(enum.IntEnum):
+    """Who runs a flush."""
+
+    NOTHING = 0  # there is nothing to do
+    OURS = 1  # the caller
+    WITHIN = 2  # the caller's thread is in the midst of it
+    OTHERS = 3  # another thread is, and the caller must not wait
 
 
 class OpClass(enum.IntEnum):
@@ -89,7 +98,9 @@ class ScriptId(enum.IntEnum):
 
 MODES = tuple(Mode)  # by the walker's numbers
 SAME_SIZES = 8  # a bit beside them
-ENUMERATIONS = (Ask, Reason, Repeated, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId)
+ENUMERATIONS = (
+    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId
+)  # fmt: skip
 
 
 def differences(told: str, records: Mapping[str, Sequence[str]]) -> Iterator[str]:

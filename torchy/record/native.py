@@ -279,18 +279,20 @@ class Walker:
                 f"Torchy cannot load its walker: {error}. Delete {library} to have it built anew, or "
                 "name another folder with torchy.enable(cache_dir=...) or $XDG_CACHE_HOME."
             ) from error
-        loaded = ctypes.CDLL(str(library))
-        self.library = types.SimpleNamespace()
-        for name, result, *arguments in _FUNCTIONS:
-            function: Any = loaded[f"torchy_{name}"]
-            function.restype, function.argtypes = result, arguments
-            setattr(self.library, f"torchy_{name}", _recursing(function))
         with_gil = ctypes.PyDLL(str(library))
         hook: Any = with_gil.torchy_hook
         hook.restype, hook.argtypes = _HOOK
         self._hook = _recursing(hook)
         call: Any = with_gil.torchy_call
         call.restype, call.argtypes = _OBJECT, (_TEXT,)
+        self.codes: Callable[[], str] = call(b"codes")
+        self._require_same_codes(library, self.codes())
+        loaded = ctypes.CDLL(str(library))
+        self.library = types.SimpleNamespace()
+        for name, result, *arguments in _FUNCTIONS:
+            function: Any = loaded[f"torchy_{name}"]
+            function.restype, function.argtypes = result, arguments
+            setattr(self.library, f"torchy_{name}", _recursing(function))
         self.open: Callable[[int, int, int, int, bool], Handle] = call(b"open")
         self.close: Callable[[Handle], int] = call(b"close")
         self.set: Callable[[Handle, int, bool, bool], None] = call(b"set")
@@ -313,8 +315,6 @@ class Walker:
         self._storage: Callable[[int], int] = call(b"storage")
         self._is_pending: Callable[[int], int] = call(b"is_pending")
         self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
-        self.codes: Callable[[], str] = call(b"codes")
-        self._require_same_codes(library, self.codes())
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         call(b"set_recordable")(recordable)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
@@ -419,6 +419,7 @@ _HOOK = (_OBJECT, (_TEXT, _TEXT, _OBJECT, _OBJECT, _INT, _OBJECT, _OBJECT))
 # name, result, arguments: those of api.cpp, which tells what its own are
 _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
+    ("set_planning", _VOID, ctypes.c_double),
     ("renew", _VOID, _TEXT),
     ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3),
     ("attach", _VOID, _INT),
@@ -428,7 +429,7 @@ _FUNCTIONS = (
     ("flushes", _INT, _INT),
     ("begin", _INT, _INT),
     ("leave", _VOID, _INT),
-    ("finish", _INT, _INT, _INT),
+    ("finish", _INT, _INT, _INT, _INT),
     ("weigh", _INT, _INT, _INT, _INT, _INT),
     ("only_walks", _INT, _INT),
     ("escaped", _VOID, _POINTER),

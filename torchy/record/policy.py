@@ -45,10 +45,6 @@ OTHER_LAYOUT = {
 COMPLEX_LAYOUT = {"angle": LayoutRule.CONTIGUOUS}
 # functional forms that first copy what they then write over: their lines are the in-place forms'
 COPIES_FIRST = frozenset({"copy", "zero", "fill"})
-# of the ops that are deferred, those whose kernels ask how precise products of float32 must be
-PRODUCTS = frozenset(
-    "mm addmm bmm baddbmm mv addmv dot vdot addr convolution convolution_backward".split()
-)
 # with a zero-dimensional tensor for a number: their kernels read it
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 # change the memory of their first argument, though their schemas do not say that they write to it
@@ -80,7 +76,7 @@ def classify(name: str) -> Classification:
         OpClass.DEFER,
         pointwise,
         _layout_rule(base, overload) if pointwise else LayoutRule.LEARN,
-        base in PRODUCTS,
+        spec.minds_precision,
         _bits(names, spec.runtime),
         _bits(names, spec.unless_one),
         _bits(names, frozenset(spec.hidden_writes)),

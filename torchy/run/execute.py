@@ -14,20 +14,23 @@ from torchy.run.program import Program, view_words
 class Execution:
     """One flush of one trace: can stop between two steps and go on later, from any call stack."""
 
-    def __init__(self, walker: Walker, session: int) -> None:
+    def __init__(self, walker: Walker, session: int, serial: int) -> None:
         self._walker = walker
         self._session = session
+        self._serial = serial
 
     def run(self, program: Program) -> None:
         """Run the steps that are missing; none if the flush was finished by somebody else."""
         address, size = program.address, len(program.words)
-        while self._walker.execute(self._session, address, size):
+        while self._walker.execute(self._session, self._serial, address, size):
             pass  # now and then it comes back, so that Python may look after its signals
 
     def op(self, program: Program) -> int | None:
         """Return the op that is being run, for whoever has to name it; None if none is."""
         running = self._walker.running(self._session)
-        return program.op(running.at) if running and running.at < len(program.words) else None
+        if running is None or running.serial != self._serial or running.at >= len(program.words):
+            return None
+        return program.op(running.at)
 
 
 def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import replace
 from time import perf_counter
 
 from torchy.record import slots
-from torchy.record.codes import ScriptId
+from torchy.record.codes import Claim, ScriptId
 from torchy.record.native import Record, Walker
 from torchy.record.places import Places
 from torchy.record.unseen import unseen
@@ -37,7 +38,7 @@ class Flush:
         self.kept = kept
         self.script = script
         self.recording = recording
-        self.execution = Execution(walker, session)
+        self.execution = Execution(walker, session, serial)
         self.seconds = 0.0
 
     def advance(self) -> None:
@@ -82,7 +83,8 @@ class Flushes:
         self._log = log
         self._upkeep = upkeep
         self._identities = itertools.count(1)  # of scripts
-        self._under_way: dict[int, Flush] = {}  # by session
+        # of sessions; gone with them, if an interrupt comes before it is removed
+        self._under_way: weakref.WeakKeyDictionary[Session, Flush] = weakref.WeakKeyDictionary()
 
     def flush(self, number: int, reason: str, asked: tuple[int, str]) -> None:
         """Give every live buffer of a session its values; may be called in the midst of a flush.
@@ -102,21 +104,25 @@ class Flushes:
             try:
                 with self._planner.kernels.waiting():
                     begun = walker.library.torchy_begin(number)
-                if begun == 0:
+                if begun == Claim.NOTHING:
                     return
                 running = walker.running(number)
                 if running is None:  # a signal handler, or a finalizer, has finished it meanwhile
                     return
-                flush = self._under_way.get(number)
+                flush = self._under_way.get(session)
                 if flush is None or flush.serial != running.serial:
-                    flush = self._under_way[number] = self._begin(session, running, reason)
+                    flush = self._under_way[session] = self._begin(session, running, reason)
                 flush.advance()
+                ended = walker.running(number)
+                if ended is None or ended.serial != flush.serial:  # finished from within
+                    self._under_way.pop(session, None)
+                    return
                 if not flush.kept:
                     self._remember(session, flush, asked)
-                ended = walker.running(number)
-                called = walker.library.torchy_finish(number, walker.origin(flush.script.line))
-                self._under_way.pop(number, None)
-                if called >= 0 and ended is not None:
+                origin = walker.origin(flush.script.line)
+                called = walker.library.torchy_finish(number, flush.serial, origin)
+                self._under_way.pop(session, None)
+                if called >= 0:
                     flush.recording = replace(flush.recording, times=ended.times)
                     self._finished(session, flush, called)
             except BaseException:
@@ -164,6 +170,7 @@ class Flushes:
         flush.kept = True  # as long as that is not known: the program is nobody else's then
         remembered = self._walker.remember(
             session.id,
+            flush.serial,
             *asked,
             program.address,
             len(program.words),
@@ -174,7 +181,7 @@ class Flushes:
         )
         if not remembered:
             flush.kept = False
-            del self._scripts[identity]
+            self._scripts.pop(identity, None)  # all may have been forgotten meanwhile
 
     def _finished(self, session: Session, flush: Flush, called: int) -> None:
         """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""

@@ -38,15 +38,21 @@ class Pending:
 
     def compute_here(self, reason: str) -> None:
         """Flush this thread's session, if it has one."""
-        if self._walker.flush_here(reason) != Repeated.YES and (here := self._here.session):
-            self.compute(here, reason)
+        done = self._walker.flush_here(reason)
+        if done != Repeated.YES and (here := self._here.session) is not None:
+            self._go_on(here, reason, done)
 
     def compute(self, session: Session, reason: str) -> None:
         """Flush a session."""
         done = self._walker.flush(session.handle, reason)
+        if done != Repeated.YES:
+            self._go_on(session, reason, done)
+
+    def _go_on(self, session: Session, reason: str, done: int) -> None:
+        """Do what the walker has left of a session's flush."""
         if done == Repeated.NO:
             self._flush(session.id, reason, (Reason.CALLED, reason))
-        elif done != Repeated.YES:
+        else:
             self._mind(session, done)
 
     def settle(self, tensor: torch.Tensor, escapes: bool, reason: str) -> None:

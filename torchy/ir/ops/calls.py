@@ -25,6 +25,9 @@ cat stack tril triu flip roll
 avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d _adaptive_avg_pool2d_backward
 upsample_nearest2d upsample_bilinear2d
 """
+_PRODUCTS: Final = frozenset(
+    "mm addmm bmm baddbmm mv addmv dot vdot addr convolution convolution_backward".split()
+)
 _HIDDEN_WRITES: Final = {"native_batch_norm": ("running_mean", "running_var")}
 
 
@@ -34,7 +37,13 @@ def _specs() -> tuple[OpSpec, ...]:
         base, _, overload = name.partition(".")
         overloads.setdefault(base, set()).add(overload)
     return tuple(
-        OpSpec(name, "call", overloads=frozenset(found), hidden_writes=_HIDDEN_WRITES.get(name, ()))
+        OpSpec(
+            name,
+            "call",
+            overloads=frozenset(found),
+            hidden_writes=_HIDDEN_WRITES.get(name, ()),
+            minds_precision=name in _PRODUCTS,
+        )
         for name, found in overloads.items()
     )
 

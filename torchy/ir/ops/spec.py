@@ -108,6 +108,8 @@ class OpSpec:
         listed (``i``: integers).
     hidden_writes
         Arguments written to without the schema saying so.
+    minds_precision
+        Its kernel asks how precise products of float32 must be, so its bits depend on what is set for that.
     """
 
     name: str
@@ -125,6 +127,7 @@ class OpSpec:
     stays_call: str = ""
     raises_on_data: str = ""
     hidden_writes: tuple[str, ...] = ()
+    minds_precision: bool = False
     overloads: frozenset[str] = frozenset()
 
     def rule(

@@ -16,6 +16,7 @@
 #include "finish.h"
 #include "fork.h"
 #include "hooks.h"
+#include "interpret.h"
 #include "meta.h"
 #include "settle.h"
 #include "source.h"
@@ -78,6 +79,9 @@ void torchy_listen(double tiny_op) {
   torchy::watch_access();
   torchy::guard_forks();
 }
+
+// What planning takes, by op. 0: each second flush at a place is planned.
+void torchy_set_planning(double seconds) { torchy::planning_seconds = seconds; }
 
 // An op's kernels have changed.
 void torchy_renew(const char* name) {
@@ -157,9 +161,15 @@ void torchy_leave(int64_t id) {
   if (auto session = torchy::session_of(id)) torchy::leave_flush(*session);
 }
 
-int64_t torchy_finish(int64_t id, int64_t origin) {
+int64_t torchy_finish(int64_t id, int64_t serial, int64_t origin) {
   auto session = torchy::session_of(id);
-  return session ? torchy::finish_flush(*session, origin) : -1;
+  std::shared_ptr<torchy::Trace> trace;
+  if (session) {
+    const torchy::Lock lock(torchy::shared_mutex);
+    trace = session->running;
+  }
+  if (!trace || trace->serial != serial) return -1;
+  return torchy::finish_flush(*session, origin, trace.get());
 }
 
 // Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
@@ -220,6 +230,7 @@ std::string functions_as_text() {
   std::string text = "functions";
 #define TORCHY_FUNCTION(name) text += " " #name "=" + letters_of(&torchy_##name);
   TORCHY_FUNCTION(listen)
+  TORCHY_FUNCTION(set_planning)
   TORCHY_FUNCTION(renew)
   TORCHY_FUNCTION(set_op)
   TORCHY_FUNCTION(attach)
@@ -240,7 +251,7 @@ std::string functions_as_text() {
 }  // namespace torchy
 
 TORCH_LIBRARY(torchy, m) {
-  m.def("execute(int session, int program, int size) -> int", &torchy::execute_program);
+  m.def("execute(int session, int serial, int program, int size) -> int", &torchy::execute_program);
   m.def("describe_node(int id) -> Any",
         torch::CppFunction::makeFromBoxedFunction<&torchy::describe_node>());
   m.def("describe_step(int id) -> Any",

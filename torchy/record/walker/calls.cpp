@@ -49,6 +49,8 @@ template <size_t n>
 PyObject* tuple_of(const std::array<PyObject*, n>& items) {
   std::array<Object, n> owned;
   for (size_t i = 0; i < n; ++i) owned[i] = Object::owned(items[i]);
+  for (PyObject* item : items)
+    if (!item) return nullptr;  // there is no memory
   return std::apply(
       [](auto... item) { return PyTuple_Pack(static_cast<std::ptrdiff_t>(n), item...); }, items);
 }
@@ -276,27 +278,28 @@ PyObject* set_recordable(const Arguments& given) {
   return nothing();
 }
 
-// remember(session's id, reason, text, program's address, its words, script's id, origin, slots
-// that are never stored, views that fused ops read or write): from now on, flushes like the one
-// that is running, for this reason and text, are run by the walker. 0: there are too many already,
-// or it is known.
+// remember(session's id, flush's number, reason, text, program's address, its words, script's id,
+// origin, slots that are never stored, views that fused ops read or write): from now on, flushes
+// like the one that is running, for this reason and text, are run by the walker. 0: there are too
+// many already, or it is known.
 PyObject* remember(const Arguments& given) {
   constexpr size_t kScripts = 16;
   const auto session = session_of(given.number(0));
   auto script = std::make_shared<Script>();
-  script->reason = given.number(1);
-  script->text = given.text(2);
-  script->program = given.address<const int64_t>(3);
-  script->size = given.number(4);
-  script->id = given.number(5);
-  script->origin = given.number(6);
-  script->unstored = numbers_of(given.items[7]);
-  script->moved = numbers_of(given.items[8]);
+  const int64_t serial = given.number(1);
+  script->reason = given.number(2);
+  script->text = given.text(3);
+  script->program = given.address<const int64_t>(4);
+  script->size = given.number(5);
+  script->id = given.number(6);
+  script->origin = given.number(7);
+  script->unstored = numbers_of(given.items[8]);
+  script->moved = numbers_of(given.items[9]);
   if (PyErr_Occurred()) return nullptr;
   bool added = false;
   {
     const Lock lock(shared_mutex);
-    if (session && session->running) {
+    if (session && session->running && session->running->serial == serial) {
       const Trace& trace = *session->running;
       script->variant = session->settings.variant;
       script->flags = trace.flags;
@@ -495,7 +498,7 @@ PyObject* python_call(const std::string& name) {
       TORCHY_CALL("is_pending", is_pending, 1),
       TORCHY_CALL("owing", owing, 2),
       TORCHY_CALL("take_log", take_log, 1),
-      TORCHY_CALL("remember", remember, 9),
+      TORCHY_CALL("remember", remember, 10),
       TORCHY_CALL("codes", codes, 0),
   };
 #undef TORCHY_CALL

@@ -1,5 +1,5 @@
-// What Python calls all the time: functions as Python itself has them, which cost a tenth of what
-// ctypes does. They are called with the GIL, by Torchy alone, with the arguments that they expect.
+// What Python calls with objects, or often: functions as Python itself has them, which cost a tenth
+// of what ctypes does. They are called with the GIL, by Torchy alone.
 #pragma once
 
 #include <memory>

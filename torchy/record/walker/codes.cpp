@@ -8,6 +8,7 @@ std::string codes_as_text() {
   return "Ask" TORCHY_ASK(TORCHY_TELL)                  //
       "\nReason" TORCHY_REASON(TORCHY_TELL)             //
       "\nRepeated" TORCHY_REPEATED(TORCHY_TELL)         //
+      "\nClaim" TORCHY_CLAIM(TORCHY_TELL)               //
       "\nOpClass" TORCHY_OP_CLASS(TORCHY_TELL)          //
       "\nLayoutRule" TORCHY_LAYOUT_RULE(TORCHY_TELL)    //
       "\nSessionMode" TORCHY_SESSION_MODE(TORCHY_TELL)  //

@@ -1,5 +1,5 @@
-// The numbers and records that the walker and Python share: this table. Python's side of it
-// (codes.py) is compared with it when the walker is loaded.
+// The numbers that the walker and Python share, and the records whose fields have names on both
+// sides: this table. Python's side of it (codes.py) is compared with it when the walker is loaded.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +21,17 @@
 #define TORCHY_REPEATED(CODE) \
   CODE(No, 0) CODE(Yes, 1) CODE(MindPace, 2) CODE(MindPlaces, 3)
 
+// Who runs a flush. Nothing: there is nothing to do. Ours: the caller. Within: the caller's thread is
+// in the midst of it. Others: another thread is, and the caller, who may hold the GIL, must not wait.
+#define TORCHY_CLAIM(CODE) \
+  CODE(Nothing, 0) CODE(Ours, 1) CODE(Within, 2) CODE(Others, 3)
+
 // How an op is treated.
 #define TORCHY_OP_CLASS(CODE) \
   CODE(Unknown, 0) CODE(RunNow, 1) CODE(Metadata, 2) CODE(Descend, 3) CODE(Defer, 4)
 
-// How the layouts of an op's results follow from those of its operands. Learn: run it, and
-// remember. Iterate: as TensorIterator does. Meta: as the op's own meta kernel says.
+// How the layouts of an op's results follow from those of its operands. Learn: as its own meta
+// kernel says, if the walker knows that (Meta), else it is run. Iterate: as TensorIterator does.
 #define TORCHY_LAYOUT_RULE(CODE) \
   CODE(Learn, 0) CODE(Iterate, 1) CODE(Meta, 2) CODE(Contiguous, 3) CODE(Preserve, 4)
 
@@ -67,6 +72,7 @@ namespace torchy {
 enum class Ask : int64_t { TORCHY_ASK(TORCHY_CODE) };
 enum class Reason : int64_t { TORCHY_REASON(TORCHY_CODE) };
 enum class Repeated : int64_t { TORCHY_REPEATED(TORCHY_CODE) };
+enum class Claim : int64_t { TORCHY_CLAIM(TORCHY_CODE) };
 enum class OpClass : int { TORCHY_OP_CLASS(TORCHY_CODE) };
 enum class LayoutRule : int { TORCHY_LAYOUT_RULE(TORCHY_CODE) };
 enum class SessionMode : int { TORCHY_SESSION_MODE(TORCHY_CODE) };

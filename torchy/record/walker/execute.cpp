@@ -187,13 +187,14 @@ Progress execute(Trace& trace, const int64_t* program, int64_t size) {
   return Progress::kDone;
 }
 
-int64_t execute_program(int64_t session_id, int64_t program, int64_t size) {
+int64_t execute_program(int64_t session_id, int64_t serial, int64_t program, int64_t size) {
   std::shared_ptr<Trace> trace;
   {
     const Lock lock(shared_mutex);
     if (auto session = registry().find(session_id)) trace = session->running;
   }
-  if (!trace) return static_cast<int64_t>(Progress::kDone);  // finished from within
+  // finished from within; and what came after it there, perhaps, has been left
+  if (!trace || trace->serial != serial) return static_cast<int64_t>(Progress::kDone);
   return static_cast<int64_t>(execute(*trace, reinterpret_cast<const int64_t*>(program), size));
 }
 

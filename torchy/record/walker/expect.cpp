@@ -6,33 +6,23 @@ namespace torchy {
 
 namespace {
 
-// Whether a layout is that of a contiguous tensor without dimensions of a single element or none.
-bool is_plain(at::IntArrayRef sizes, at::IntArrayRef strides) {
-  int64_t dense = 1;
-  for (size_t i = sizes.size(); i-- > 0; dense *= sizes[i])
-    if (sizes[i] < 2 || strides[i] != dense) return false;
-  return true;
-}
-
 // See Expectation. Of a pointwise op with such operands, the result is of their sizes and lies as
 // they do, whatever these are; of one with a single operand and a meta kernel (a softmax, a sum of
-// all elements), it is if it was once, or it has no dimension if it had none. What writes must not
-// begin to overlap.
+// all elements), it is if it was once, or it has no dimension if it had none. What is written
+// has no other view here: see Recorder::overlaps.
 bool stretches(const OpInfo& info, const Signature& signature, const Expectation& made,
                const std::vector<Layout>& results) {
-  const Expectation::Operand* whole = nullptr;
+  const Expectation::Operand* plain = nullptr;
   for (const auto& operand : made.operands)
-    if (operand.whole) whole = &operand;
-  if (!whole) return false;
+    if (operand.plain) plain = &operand;
+  if (!plain) return false;
   const bool pointwise = info.pointwise && signature.rule != LayoutRule::kLearn;
   const bool alone = signature.rule == LayoutRule::kMeta && made.operands.size() == 1;
   if (!pointwise && !alone) return false;
-  const auto sizes = made.sizes(*whole);
+  const auto sizes = made.sizes(*plain);
   for (const auto& operand : made.operands) {
-    if (operand.whole ? made.sizes(operand) != sizes : !pointwise || operand.rank != 0)
+    if (operand.plain ? made.sizes(operand) != sizes : !pointwise || operand.rank != 0)
       return false;
-    for (const auto& other : made.operands)
-      if (operand.written && other.slot == operand.slot && other.view != operand.view) return false;
   }
   return std::all_of(results.begin(), results.end(), [&](const Layout& result) {
     if (result.dtype == c10::kByte) return false;  // a generator's state, perhaps: see see.cpp
@@ -85,7 +75,7 @@ void Recorder::expect(Node* before, size_t slots, size_t views, size_t words,
     operand.offset = tensor.storage_offset();
     operand.layout = at;
     operand.rank = static_cast<size_t>(tensor.dim());
-    operand.whole = operand.rank > 0 && is_plain(tensor.sizes(), tensor.strides());
+    operand.plain = operand.rank > 0 && is_plain(tensor.sizes(), tensor.strides());
     at += 2 * operand.rank;
     made->operands.push_back(operand);
   }

@@ -13,6 +13,15 @@
 
 namespace torchy {
 
+// Whether a tensor is contiguous, without dimensions of a single element or none: strides there
+// tell nothing.
+inline bool is_plain(at::IntArrayRef sizes, at::IntArrayRef strides) {
+  int64_t dense = 1;
+  for (size_t i = sizes.size(); i-- > 0; dense *= sizes[i])
+    if (sizes[i] < 2 || strides[i] != dense) return false;
+  return true;
+}
+
 // Compares an op's arguments, in order, with an expectation. Its words are those of the step's key,
 // as Recorder::read_argument writes them.
 class Matcher {
@@ -131,24 +140,20 @@ class Matcher {
     if (!word(tensor_word(info_, tensor))) return false;
     ++at_;  // slot and view are compared by their storage
     const int64_t* layout = expected_.layouts.data() + known.layout;
-    if (stretched() && known.whole) {
+    if (stretched() && known.plain) {
       if (!same(sizes, sizes_.data()) || !same(strides, strides_.data())) return false;
     } else if (!same(sizes, layout) || !same(strides, layout + sizes.size())) {
-      if (!known.whole || !stretch(sizes, strides)) return false;
+      if (!known.plain || !stretch(sizes, strides)) return false;
     } else {
-      as_expected_ = as_expected_ || known.whole;
+      as_expected_ = as_expected_ || known.plain;
     }
     if (!known.any_offset && impl->storage_offset() != known.offset) return false;
     return storage(known, *impl);
   }
 
-  // Takes other sizes for those of the op, if it stretches. Sizes of one are left to the long way:
-  // strides there tell nothing.
+  // Takes other sizes for those of the op, if it stretches.
   bool stretch(at::IntArrayRef sizes, at::IntArrayRef strides) {
-    if (!expected_.stretches || as_expected_) return false;
-    int64_t dense = 1;
-    for (size_t i = sizes.size(); i-- > 0; dense *= sizes[i])
-      if (sizes[i] < 2 || strides[i] != dense) return false;
+    if (!expected_.stretches || as_expected_ || !is_plain(sizes, strides)) return false;
     sizes_.assign(sizes.begin(), sizes.end());
     strides_.assign(strides.begin(), strides.end());
     return true;
@@ -193,7 +198,7 @@ class Matcher {
   c10::SmallVector<int64_t, 4> numbers_;
   c10::SmallVector<c10::TensorImpl*, 4> tensors_;
   Dims sizes_, strides_;
-  bool as_expected_ = false;  // of a whole operand the sizes were
+  bool as_expected_ = false;  // of a plain operand the sizes were
 };
 
 // Adds an op that matches to the trace; its result, if it has one that is no argument. Call with

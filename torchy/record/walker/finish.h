@@ -19,13 +19,6 @@ void let_flushes_go();
 // A flush that raised leaves its trace behind, to be resumed by the next.
 void leave_flush(Session& session);
 
-enum class Claim {
-  kNothing,  // there is nothing to do
-  kOurs,     // the caller runs it
-  kWithin,   // the caller's thread is in the midst of it
-  kOthers    // another thread is, and the caller, who may hold the GIL, must not wait
-};
-
 // Begins a flush, or joins one. The trace, if it is the caller's.
 std::pair<Claim, std::shared_ptr<Trace>> begin_flush(Session& session, bool wait);
 

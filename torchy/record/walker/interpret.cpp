@@ -94,13 +94,30 @@ class Interpretation {
   std::vector<int64_t> last_;  // op that touches a slot
 };
 
-// Whether a flush that no script runs need not be planned: it is the first at its place, and there
-// is so little to move that compiling cannot pay at once.
+// Whether a plan would have paid by now, had there been one from the start: then it is worth its
+// price, whatever is still to come costs at most as much again.
+bool is_worth_planning(const Node& node, size_t ops) {
+  const double seconds = 1e-9 * static_cast<double>(node.spent);
+  return node.flushes > 1 && seconds >= planning_seconds * static_cast<double>(ops);
+}
+
+// Whether a flush that no script runs need not be planned, and there is so little to move that
+// compiling cannot pay at once.
 bool is_interpreted(const Session::Settings& settings, const Trace& trace) {
   constexpr size_t kWorthAsking = 400'000'000;  // as many take eager as long as compiling a kernel
   return settings.interprets && !trace.seen && trace.at == 0 && trace.script == kNoScript &&
-         trace.path.back()->flushes == 1 && !(trace.flags[0] & kHeavy) &&
+         !is_worth_planning(*trace.path.back(), trace.path.size()) && !(trace.flags[0] & kHeavy) &&
          Interpretation::fusable_traffic(trace) < kWorthAsking;
+}
+
+// Of the time that a flush took what a plan could spare: the pointwise ops, which it may fuse, and
+// what it takes to interpret.
+int64_t spared(const Trace& trace, c10::IntArrayRef times) {
+  constexpr int64_t kInterpreting = 300;  // nanoseconds an op
+  int64_t spared = 0;
+  for (size_t i = 0; i < times.size(); ++i)
+    spared += kInterpreting + (trace.path[i]->step->info->pointwise ? times[i] : 0);
+  return spared;
 }
 
 // What the report needs to know of a trace that has been interpreted, while its places are there.
@@ -121,6 +138,7 @@ Flushed note_of(const Trace& trace, Reason reason, const std::string& text, int6
   size_t step = 0;
   for (size_t at = 0; at < trace.own.size(); at += static_cast<size_t>(trace.own[at]))
     times[static_cast<size_t>(trace.own[at + 1])] = trace.times[step++];
+  trace.path.back()->spent += spared(trace, times);
   flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), times.begin(), times.end());
   flushed.held = sizeof(Flushed) + sizeof(Unplanned) + trace.flags.size() +
                  sizeof(int64_t) * (trace.words.size() + flushed.numbers_and_times.size() +

@@ -1,10 +1,15 @@
-// A flush at a place for the first time: the ops run one by one, in order, as eager would have run
-// them. Nobody plans. Dead ops are left out, and memory goes after its last use.
+// Flushes at a place where there have been few: the ops run one by one, in order, as eager would
+// have run them. Nobody plans. Dead ops are left out, and memory goes after its last use.
 #pragma once
+
+#include <atomic>
 
 #include "session.h"
 
 namespace torchy {
+
+// What planning a trace takes, by op: until its flushes have cost as much, they are interpreted.
+inline std::atomic<double> planning_seconds = 150e-6;  // measured
 
 void flush(Session& session, Reason reason, const std::string& text);
 

@@ -16,7 +16,7 @@ std::pair<std::deque<Flushed>, std::unordered_map<int64_t, Log::Sum>> Log::take(
 
 void Log::drop_oldest() {
   const Flushed& oldest = records_.front();
-  Sum& sum = sums_[oldest.script ? oldest.script->id : kUnplanned];
+  Sum& sum = sums_[oldest.script ? oldest.script->id : kNoScript];
   ++sum.count;
   sum.ops +=
       oldest.script ? oldest.script->ops : static_cast<int64_t>(oldest.unplanned->path.size());

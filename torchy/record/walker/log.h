@@ -41,7 +41,6 @@ class Log {
   struct Sum {
     int64_t count = 0, ops = 0, nanoseconds = 0, saved = 0;
   };
-  static constexpr int64_t kUnplanned = -1;
 
   void add(Flushed&& flushed);
 

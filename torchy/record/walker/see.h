@@ -11,6 +11,9 @@ namespace torchy {
 
 using torch::jit::Stack;
 
+// The session that this thread records into, if it does so now.
+Session* recording_here();
+
 // Whether ops have been registered that the walker does not see yet; and sees to that. In
 // claim.cpp.
 bool claims_are_due();

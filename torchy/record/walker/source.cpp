@@ -20,7 +20,7 @@ int64_t Lines::here() {
 }
 
 int64_t Lines::origin(int64_t line) {
-  if (line < 0) return kUnknown;
+  if (line < 0 || static_cast<size_t>(line) >= lines_.size()) return kUnknown;  // or forgotten
   int64_t& origin = lines_.at(static_cast<size_t>(line)).origin;
   if (origin == kUnknown)
     origin = origins_.emplace(tell(line), static_cast<int64_t>(origins_.size())).first->second;

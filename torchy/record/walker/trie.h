@@ -177,7 +177,7 @@ struct Expectation {
     bool written, inference;
     bool adds_view;   // else it is one of the trace's
     bool any_offset;  // nothing else of this op is on its storage
-    bool whole;       // of the sizes of the whole op, and contiguous
+    bool plain;       // contiguous, without dimensions of a single element or none
     int slot, view;
     int64_t offset;
     size_t layout;  // where in layouts
@@ -192,8 +192,8 @@ struct Expectation {
   size_t result_bytes = 0;
   bool floating = false;  // dtypes that any number fits that fits a float32
   bool harmless = false;  // the numbers that are part of the place fit any dtype
-  // Each operand is whole or has no dimension, and so do the results: with other sizes, all that
-  // changes is these sizes.
+  // Each operand is plain and of the op's sizes, or has no dimension, and so are the results: with
+  // other sizes, all that changes is these sizes.
   bool stretches = false;
 
   c10::IntArrayRef sizes(const Operand& operand) const {
@@ -204,7 +204,9 @@ struct Expectation {
 struct Node {
   int64_t id = 0;
   std::atomic<int64_t> flushes = 0;  // that ended here
-  Step* step = nullptr;              // none at a root
+  // Nanoseconds that these took, interpreted, for what a plan could spare.
+  std::atomic<int64_t> spent = 0;
+  Step* step = nullptr;  // none at a root
   std::vector<uint8_t> pattern;
   std::vector<int> result_views, result_slots;  // -1 for an undefined tensor
   std::vector<std::unique_ptr<Step>> children;

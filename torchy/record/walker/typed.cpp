@@ -27,16 +27,17 @@ bool has_no_gradient(const T& /*no tensor*/) {
   return true;
 }
 
-// Whether this thread's ops are recorded, as far as that can be told without the op.
-bool records(const Session* session) {
-  return session && session->mode == SessionMode::kRecord && !Paused::active() &&
-         thread_has_bit() && !thread_is_traced() && !flushes_denormals() && !claims_are_due();
+// The session that this thread's ops are recorded into, as far as that can be told without the op.
+Session* session_here() {
+  Session* session = recording_here();
+  return session && !flushes_denormals() && !claims_are_due() ? session : nullptr;
 }
 
 template <typename... A>
 bool record_if_known(const OpInfo& info, at::Tensor& result, const A&... arguments) {
-  Session* session = this_session.get();
-  if (info.op_class != OpClass::kDefer || !records(session)) return false;
+  if (info.op_class != OpClass::kDefer) return false;
+  Session* session = session_here();
+  if (!session) return false;
   Known known = record_known(info, *session, result, arguments...);
   if (known == Known::kNeedsRoot) {
     root_of(*session);
