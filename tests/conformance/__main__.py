@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from database import UNINITIALISED, Tally
 from sweep import (
+    AUTO,
     FORMS,
     PASS_THROUGH,
     PASSED_FORMS,
@@ -28,9 +29,10 @@ TABLE = Path(__file__).parents[2] / "build" / "conformance.txt"
 # What is checked: a title, a function of database.py, and its arguments.
 CHECKS = (
     ("recorded", "check", {"settings": RECORD, "forms": FORMS}),
+    ("compiled in the background", "check", {"settings": AUTO, "forms": FORMS}),
     ("passed through", "check", {"settings": PASS_THROUGH, "forms": PASSED_FORMS}),
-    ("sparse", "check_sparse", {"settings": [*RECORD, *PASS_THROUGH]}),
-    ("erroneous", "check_errors", {"settings": [*RECORD, *PASS_THROUGH]}),
+    ("sparse", "check_sparse", {"settings": [*AUTO, *RECORD, *PASS_THROUGH]}),
+    ("erroneous", "check_errors", {"settings": [*AUTO, *RECORD, *PASS_THROUGH]}),
 )
 
 

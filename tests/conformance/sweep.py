@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent
 FILE = str(FOLDER / "database.py")
 PASS_THROUGH = [{"mode": "pass_through"}, {"mode": "carry"}]
 RECORD = [{"compile": "always"}, {"compile": "never"}]
+AUTO = [{"compile": "auto"}]  # before RECORD, or in another process: its kernels would be there
 PASSED_FORMS = ["plain", "backward"]
 FORMS = [*PASSED_FORMS, "pending", "views", "strided"]
 TITLES = ["samples", "agreed", "unsteady", "deferred", "fused", "called", "run now"]

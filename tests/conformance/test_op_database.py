@@ -1,11 +1,15 @@
 """A fixed share of torch's op database, carrying the bit and recorded; all of it: ``make conformance``."""
 
+import zlib
+
 import pytest
 import torch
 from allocator import ALLOCATOR, M_MMAP_THRESHOLD
 from database import Tally, compare, forward
 from sweep import (
+    AUTO,
     FILE,
+    FORMS,
     PASS_THROUGH,
     RECORD,
     all_names,
@@ -18,6 +22,7 @@ from sweep import (
 
 CARRY = PASS_THROUGH[1:]
 COMPILED = RECORD[:1]
+ALL_FORMS = 4  # one op in so many is called in all ways on "auto"
 
 
 def report(tallies):
@@ -80,6 +85,15 @@ def test_recorded_ops_agree(conformance_servers):
     check(rare, settings=COMPILED, forms=["plain", "backward", "views"], dtypes=None, most=12)
     print(table(tallies))
     assert_all_deferred(report(tallies))
+
+
+def test_ops_compiled_in_the_background_agree(conformance_servers):
+    names = all_names(conformance_servers)
+    one = {"settings": AUTO, "dtypes": 1, "most": 1}
+    report(sweep(conformance_servers, "check", names, forms=["views"], **one))
+    share = [name for name in names if zlib.crc32(name.encode()) % ALL_FORMS == 0]
+    total = report(sweep(conformance_servers, "check", share, forms=FORMS, **one))
+    assert total.compiled > total.samples / 4
 
 
 def test_errors_agree(conformance_servers):

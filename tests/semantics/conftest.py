@@ -6,6 +6,7 @@ They begin in the background, a test on each of two cores, while pytest is still
 import os
 import sys
 import threading
+import zlib
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -68,8 +69,23 @@ AHEAD = pytest.StashKey[Ahead]()
 
 
 def pytest_configure(config):
-    """Name the marker of this folder."""
+    """Name the markers of this folder."""
     config.addinivalue_line("markers", "seconds(n): may take so long")
+    config.addinivalue_line("markers", "shared: one of each body's parametrizations is not slow")
+
+
+@pytest.hookimpl(tryfirst=True)  # before slow ones are left out
+def pytest_collection_modifyitems(items):
+    """Mark as slow what is shared, but for one parametrization of each body, chosen by its name."""
+    bodies = {}
+    for item in items:
+        if item.get_closest_marker("shared") and not item.get_closest_marker("slow"):
+            bodies.setdefault((item.path, item.originalname), []).append(item)
+    for tests in bodies.values():
+        chosen = min(tests, key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in tests:
+            if item is not chosen:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session):

@@ -3,6 +3,10 @@
 A test is a program, with ``@program`` on it. It runs eagerly once, then under Torchy several times (places unknown,
 places known, kernels compiled), for each ``compile`` setting. What it returned, printed, raised, warned of and left
 behind is turned into plain facts, and the facts are compared.
+
+With ``compile="auto"`` the first flush at a place is interpreted by the walker, the second is planned, and its kernels
+are compiled in the background: when they take over depends on time. So a third visit waits for half of them, and the
+last, one more, for all. Sessions that do not pay may fall asleep, but only after some flushes: they have recorded then.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import functools
 import inspect
 import io
 import random
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +28,10 @@ import pytest
 import torch
 from facts import Facts, differences, facts_of
 
-TIERS = ("always", "never")
+TIERS = ("always", "never", "auto")
+VISITS = ("first sight", "second visit", "third visit")
+WITH_KERNELS = "with kernels"  # one more, on "auto"
+READY = {"third visit": 0.5, WITH_KERNELS: 1.0}  # the share of the kernels that is waited for
 HARNESS = {str(Path(__file__)), str(Path(__file__).with_name("facts.py"))}
 
 
@@ -53,7 +61,8 @@ def program(
     given
         Makes the other arguments, eagerly and outside the session; they are compared too.
     slow
-        Tiers on which the test is one of the slow ones.
+        Tiers on which the test is one of the slow ones; any of them, and it is so on "auto". Of the other tests on
+        "auto", the slow ones are all but a share (see conftest.py).
     options
         ``times`` (3), ``recorded`` (None; True: something must have been recorded), and settings for ``torchy.lazy``.
     """
@@ -69,6 +78,7 @@ def program(
     own = [p for p in inspect.signature(body).parameters.values() if p.name in names]
 
     marks_of = {tier: [pytest.mark.slow] if tier in slow else [] for tier in TIERS}
+    marks_of["auto"] = [pytest.mark.slow if slow else pytest.mark.shared]
 
     @pytest.mark.parametrize("compile", [pytest.param(t, marks=marks_of[t]) for t in TIERS])
     def test(compile: str, **arguments: object) -> None:
@@ -97,7 +107,13 @@ def same(
     import torchy
 
     outcomes: list[Outcome] = []
-    for visit in ["eager", "first sight", "second visit", "third visit"][: times + 1]:
+    visits = ["eager", *VISITS[:times]]
+    auto = settings.get("compile") == "auto"
+    if auto and times > 1:
+        visits.append(WITH_KERNELS)
+    for visit in visits:
+        if auto and visit in READY:
+            wait_for_kernels(READY[visit])
         session = torchy.lazy(**settings) if outcomes else contextlib.nullcontext()
         outcomes.append(run(body, given, arguments or {}, session))
         eager, lazily = outcomes[0], outcomes[-1]
@@ -147,6 +163,16 @@ def run(body: Callable, given: Callable | None, arguments: dict, session: object
     ]
     after["state"] = process_state()
     return Outcome(before, after, counters)
+
+
+def wait_for_kernels(share: float = 1.0) -> None:
+    """Wait until this share of what is left to compile in the background is compiled."""
+    from torchy.face import _process
+
+    kernels = _process.runtime.kernels
+    left = int(len(kernels._wanted) * (1 - share))
+    while len(kernels._wanted) > left and kernels._worker is not None and kernels._worker.is_alive:
+        time.sleep(0.001)
 
 
 def as_tuple(value: object) -> tuple:

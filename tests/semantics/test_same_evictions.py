@@ -5,7 +5,7 @@ import itertools
 
 import torch
 from bounds import MIB, resident
-from tiers import COMPILED, TIERS
+from tiers import COMPILED, SETTLED, TIERS
 
 OPS = ["exp", "sin", "cos", "tanh", "abs", "neg", "sigmoid", "square", "floor", "relu"]
 
@@ -27,7 +27,7 @@ def the_runtime():
         return _process.runtime
 
 
-@TIERS
+@SETTLED
 def test_kernels_are_evicted_and_compiled_again(compile):
     import torchy
 
@@ -128,7 +128,7 @@ def test_places_are_forgotten_within_one_long_session(compile):
     assert 30 < most <= 80  # between flushes
 
 
-@TIERS
+@SETTLED
 def test_scripts_of_one_place_are_bounded(compile):
     import torchy
 
@@ -152,7 +152,7 @@ def test_scripts_of_one_place_are_bounded(compile):
     assert 8 <= len(runtime.scripts) <= 16
 
 
-@TIERS
+@SETTLED
 def test_more_layouts_than_a_place_remembers(compile):
     import torchy
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiers import TIERS
+from tiers import SETTLED, TIERS
 
 import torchy
 from torchy.face import _process
@@ -182,7 +182,7 @@ def test_files_beside_the_package_are_the_program_s():
     assert [(op.file, op.line) for op in session.report.traces[0].ops] == [(path, 3)] * 2
 
 
-@TIERS
+@SETTLED
 def test_saved_bytes_are_those_of_this_size(compile):
     def run(size):
         return ((torch.ones(size) * 2 + 1) * 3).amax().item()

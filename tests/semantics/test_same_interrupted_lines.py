@@ -10,7 +10,7 @@ import pytest
 import torch
 from injection import Tracer, failures, in_a_child, in_a_thread, require_off
 from steps import PROGRAMS, facts, require_same
-from tiers import COMPILED, TIERS
+from tiers import COMPILED, SETTLED
 
 
 class Alarm(Exception):  # noqa: N818
@@ -123,6 +123,6 @@ def test_signal_handlers_that_raise_an_exception(visits):
 @pytest.mark.parametrize("part", range(8))
 @pytest.mark.parametrize("visits", [1, 3])
 @pytest.mark.parametrize("name", ["chain", "calls", "gradients"])
-@TIERS
+@SETTLED
 def test_interrupts_at_every_line(name, compile, visits, part):
     sweep(name, visits, ALL, {"compile": compile}, part=(part, 8))

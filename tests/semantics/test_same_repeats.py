@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from tiers import COMPILED, TIERS
+from tiers import COMPILED, SETTLED, TIERS
 
 
 def step(x, factor):
@@ -13,7 +13,7 @@ def step(x, factor):
     return total.item(), y
 
 
-@TIERS
+@SETTLED
 def test_repeated_flushes_give_the_same_values_and_tell_the_report(compile):
     import torchy
 
@@ -44,7 +44,7 @@ def test_repeated_flushes_give_the_same_values_and_tell_the_report(compile):
         assert str(0.5 + i) in trace.ops[0].text
 
 
-@TIERS
+@SETTLED
 def test_what_a_repeated_flush_raises_names_the_op(compile):
     import torchy
 
@@ -64,7 +64,7 @@ def test_what_a_repeated_flush_raises_names_the_op(compile):
     assert any("add" in note and "recorded at" in note for note in raised.value.__notes__)
 
 
-@TIERS
+@SETTLED
 def test_settings_that_change_are_not_overlooked(compile):
     import torchy
 

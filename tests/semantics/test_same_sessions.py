@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from sameness import program
-from tiers import TIERS
+from tiers import SETTLED, TIERS
 
 
 @TIERS
@@ -275,7 +275,7 @@ def test_nothing_reaches_the_standard_streams(compile):
         assert file.read() == b""
 
 
-@TIERS
+@SETTLED
 def test_the_report_tells_what_happened(compile):
     import json
 

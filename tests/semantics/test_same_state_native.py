@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from sameness import same
+from sameness import TIERS, same
 
 SOURCE = r"""
 #include <thread>
@@ -180,5 +180,5 @@ def test_callers_in_cpp_without_the_interpreter_s_lock():
     with tempfile.TemporaryDirectory() as folder:
         native = built(folder)
         for body in programs(native):
-            for compile in ("always", "never"):
+            for compile in TIERS:
                 same(body, compile=compile, recorded=True)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from tiers import TIERS
 from torch import nn
 
-ALL_TIERS = pytest.mark.parametrize("compile", ["always", "never", "auto"])
 WORK = ("places", "policy_calls", "kernels_compiled")
 
 
@@ -94,7 +93,7 @@ class Generation:
         self.tokens.append(int((logits[-1] / 0.8).argmax()))
 
 
-@ALL_TIERS
+@TIERS
 def test_generation_with_a_growing_cache(compile):
     expected = Generation()
     for index in range(200):
@@ -185,7 +184,7 @@ def test_a_loop_with_a_number_that_changes(compile):
     assert results == [((x * (i * 0.37) + 1 / (i + 1)).exp() - i).sum().item() for i in range(50)]
 
 
-@ALL_TIERS
+@TIERS
 def test_a_cell_that_is_run_again_starts_warm(compile):
     import torchy
 
@@ -202,7 +201,7 @@ def test_a_cell_that_is_run_again_starts_warm(compile):
     assert work[-1] == work[-2], work
 
 
-@ALL_TIERS
+@TIERS
 def test_two_branches_that_alternate(compile):
     x = torch.linspace(-1, 1, 64)
     results = []
