@@ -27,7 +27,8 @@ class Ahead:
     def __init__(self, items: list[pytest.Function]) -> None:
         self.servers = Servers(AT_A_TIME, preload=("preload",))
         self.outcomes: dict[str, Future] = {item.nodeid: Future() for item in items}
-        self.left = iter(items)
+        # with their futures: whoever waits for an outcome may take it out before its test begins
+        self.left = iter([(item, self.outcomes[item.nodeid]) for item in items])
         self.lock = threading.Lock()
         self.closed = False
         self.workers = [threading.Thread(target=self.work) for _ in range(AT_A_TIME)]
@@ -38,13 +39,13 @@ class Ahead:
         """Run one test after the other."""
         while not self.closed:
             with self.lock:
-                item = next(self.left, None)
+                item, outcome = next(self.left, (None, None))
             if item is None:
                 return
             try:
-                self.outcomes[item.nodeid].set_result(self.run(item))
+                outcome.set_result(self.run(item))
             except BaseException as error:  # noqa: BLE001 - whoever waits for the outcome gets it
-                self.outcomes[item.nodeid].set_exception(error)
+                outcome.set_exception(error)
 
     def outcome(self, item: pytest.Function) -> tuple:
         """Return a test's outcome."""
