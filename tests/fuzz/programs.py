@@ -305,6 +305,9 @@ def disagreement(
     """
     import torchy
 
+    # every second program is interpreted at all its visits, else second ones are planned
+    seconds = 1.0 if len(program.lines) % 2 else 0.0
+    torchy.face._process.get().walker.library.torchy_set_planning(seconds)
     eager: dict[Callable, Facts] = {}
     for visit, change in enumerate(VISITS[:visits]):
         if change not in eager:
