@@ -80,7 +80,7 @@ void torchy_listen(double tiny_op) {
   torchy::guard_forks();
 }
 
-// What planning takes, by op. 0: each second flush at a place is planned.
+// What may go into interpreting before it is planned, by op. 0: second flushes are planned.
 void torchy_set_planning(double seconds) { torchy::planning_seconds = seconds; }
 
 // An op's kernels have changed.

@@ -94,8 +94,7 @@ class Interpretation {
   std::vector<int64_t> last_;  // op that touches a slot
 };
 
-// Whether a plan would have paid by now, had there been one from the start: then it is worth its
-// price, whatever is still to come costs at most as much again.
+// Whether so much has gone into interpreting at a place that a plan is worth its price.
 bool is_worth_planning(const Node& node, size_t ops) {
   const double seconds = 1e-9 * static_cast<double>(node.spent);
   return node.flushes > 1 && seconds >= planning_seconds * static_cast<double>(ops);
