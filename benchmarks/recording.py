@@ -116,6 +116,18 @@ def with_flush(body: Body) -> float:
     return seconds
 
 
+def settle(body: Body) -> None:
+    """Run until flushes are repeated: planned once it pays, by kernels compiled in the background."""
+    for _ in range(2000):
+        with torchy.lazy() as session:
+            for _ in range(5):
+                body()
+            if session.counters["repeated"] >= 5:
+                return
+        time.sleep(0.001)
+    raise RuntimeError("Its flushes are not repeated.")
+
+
 def against(eager: Callable[[], float], torchy_: Callable[[], float], per: int) -> dict[str, float]:
     """Time two ways by turns; nanoseconds ``per`` op, and Torchy's share of eager's time."""
     for _ in range(8):
@@ -160,9 +172,7 @@ def traces() -> dict[str, dict[str, float]]:
     }
     found = {}
     for name, (body, ops) in bodies.items():
-        for _ in range(40):  # a kernel compiled in the background takes over
-            with_flush(body)
-            time.sleep(0.002)
+        settle(lambda b=body: with_flush(b))  # type: ignore[misc]
         found[name] = against(lambda b=body: timed(b), lambda b=body: with_flush(b), ops)  # type: ignore[misc]
     for length in (8, 16, 32):
         run, inputs = chain(length), operands(100)
@@ -172,9 +182,8 @@ def traces() -> dict[str, dict[str, float]]:
             with torchy.lazy():
                 return sum(timed(body) for _ in range(5))
 
-        for _ in range(40):
-            lazily()
-            time.sleep(0.002)
+        settle(call)
+        lazily()
         found[f"chain of {length}, 100 x 100, item()"] = against(
             lambda c=call: sum(timed(c) for _ in range(5)),  # type: ignore[misc]
             lazily,

@@ -161,9 +161,10 @@ class Flushes:
         """
         script = flush.script
         entry, settings = script.entry, session.settings
-        if entry.visits < 2:
-            return
         if settings.compile != "never" and entry.unsettled:
+            self._walker.library.torchy_put_off(session.id, flush.serial)
+            return
+        if entry.visits < 2:
             return
         program, identity = script.program, next(self._identities)
         self._scripts[identity] = script  # first: the walker will hold addresses of it

@@ -172,6 +172,15 @@ int64_t torchy_finish(int64_t id, int64_t serial, int64_t origin) {
   return torchy::finish_flush(*session, origin, trace.get());
 }
 
+// The kernels for flushes like the one that is running are not there yet: until as much again has
+// been spent, the walker goes on interpreting them.
+void torchy_put_off(int64_t id, int64_t serial) {
+  auto session = torchy::session_of(id);
+  const torchy::Lock lock(torchy::shared_mutex);
+  if (!session || !session->running || session->running->serial != serial) return;
+  session->running->path.back()->spent = 0;
+}
+
 // Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
 // fused, nanoseconds. 1 if the session has cost more than it has brought.
 int64_t torchy_weigh(int64_t id, int64_t ops, int64_t bytes, int64_t nanoseconds) {
@@ -241,6 +250,7 @@ std::string functions_as_text() {
   TORCHY_FUNCTION(begin)
   TORCHY_FUNCTION(leave)
   TORCHY_FUNCTION(finish)
+  TORCHY_FUNCTION(put_off)
   TORCHY_FUNCTION(weigh)
   TORCHY_FUNCTION(only_walks)
   TORCHY_FUNCTION(escaped)
