@@ -4,7 +4,7 @@
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
 #   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
-#                with SAMPLES=2 of each op, dtype and form, 20 minutes
+#                with SAMPLES=2 of each op, dtype and form, four minutes
 #   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
 #                what was covered
 #   make bench   all benchmarks, or SUITE=chains, recording or memory: tables, and build/bench.json
