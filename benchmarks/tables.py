@@ -84,15 +84,22 @@ def recording_tables(found: dict[str, Any]) -> str:
 
 def memory_table(found: dict[str, Any]) -> str:
     """Return what whole programs take as text."""
-    lines = [["a session a step", "first run", "", "steady", "", "speed", "peak MiB", "", "equal"]]
+    times = ("first", "first_twelve", "steady")
+    lines = [
+        ["a session a step", "first run", "", "twelve", "", "steady", "", "speed", "from", "peak MiB", "",
+         "equal"]
+    ]  # fmt: skip
     for name, row in found.items():
         eager, torchy = row["eager"], row["torchy"]
         cells = [
             f"{duration(eager[figure])} -> \t{duration(torchy[figure])}".split("\t")
-            for figure in ("first", "steady")
+            for figure in times
         ]
         speed = f"{eager['steady'] / torchy['steady']:.2f}x"
         peaks = f"{eager['peak'] / MIB:.0f} ->", f"{torchy['peak'] / MIB:.0f}"
         equal = "yes" if row["equal"] else "no"
-        lines.append([name, *cells[0], *cells[1], speed, *peaks, equal])
+        settled = f"{torchy['settled']}"
+        lines.append(
+            [name, *(cell for pair in cells for cell in pair), speed, settled, *peaks, equal]
+        )
     return aligned(lines)

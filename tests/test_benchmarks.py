@@ -84,8 +84,13 @@ def test_runs_are_compared_by_what_they_are_against_eager():
             },
             "memory": {
                 "mlp": {
-                    "eager": {"first": 1.0, "steady": 1.0},
-                    "torchy": {"first": 1.0, "steady": 1.0, "peak": peak},
+                    "eager": {"first": 1.0, "first_twelve": 9.0, "steady": 1.0},
+                    "torchy": {
+                        "first": 1.0,
+                        "first_twelve": 9.0,
+                        "steady": 1.0,
+                        "peak": peak,
+                    },
                 }
             },
         }
