@@ -140,7 +140,7 @@ FAULTS = (
     ),
     Fault(
         "sizes are not compared with those expected", "record/walker/expect.h",
-        "if (!same(sizes, layout) || !same(strides, layout + sizes.size())) return false;", "",
+        "} else if (!same(sizes, layout) || !same(strides, layout + sizes.size())) {", "} else if (false) {",
     ),
     Fault(
         "another storage than expected is taken", "record/walker/expect.h",
