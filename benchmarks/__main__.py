@@ -74,9 +74,10 @@ def memory(rounds: int = MEMORY_ROUNDS) -> dict[str, Any]:
     for name in PROGRAMS:
         runs: dict[str, list[dict[str, Any]]] = {"eager": [], "torchy": []}
         for _ in range(rounds):
-            runs["eager"].append(run_json("benchmarks.memory", name))
-            runs["torchy"].append(run_json("benchmarks.memory", name, "--lazily"))
-        results = [run["results"] for both in runs.values() for run in both]
+            lazily = run_json("benchmarks.memory", name, "--lazily")
+            runs["torchy"].append(lazily)
+            as_many = ("--warm", str(lazily["settled"]))  # so that all results can be compared
+            runs["eager"].append(run_json("benchmarks.memory", name, *as_many))
         found[name] = {
             way: {
                 figure: min(run[figure] for run in same)
@@ -85,7 +86,8 @@ def memory(rounds: int = MEMORY_ROUNDS) -> dict[str, Any]:
             }
             for way, same in runs.items()
         }
-        found[name]["equal"] = all(result == results[0] for result in results)
+        pairs = zip(runs["eager"], runs["torchy"], strict=True)
+        found[name]["equal"] = all(a["results"] == b["results"] for a, b in pairs)
     print(f"\n{memory_table(found)}", flush=True)
     return found
 

@@ -28,8 +28,11 @@ def status(field: str) -> int:
     return int(text.partition(f"{field}:")[2].split()[0]) * 1024
 
 
-def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
-    """Return what one program takes: seconds, and bytes above those that are there when it begins."""
+def measure(name: str, lazily: bool, pool: bool, warm: int = STEPS) -> dict[str, Any]:
+    """Return what one program takes: seconds, and bytes above those that are there when it begins.
+
+    ``warm``: how many steps come at least before its speed counts.
+    """
     found: dict[str, Any] = {}
 
     def region() -> AbstractContextManager[Any]:
@@ -50,7 +53,7 @@ def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
     results: list[float] = []
     times: list[float] = []
     settled = 0
-    while len(times) < STEPS or (lazily and settled < 3 and len(times) < MOST):
+    while len(times) < warm or (lazily and settled < 3 and len(times) < MOST):
         start = time.perf_counter()
         with region() as session:
             results.append(step())
@@ -67,14 +70,14 @@ def measure(name: str, lazily: bool, pool: bool) -> dict[str, Any]:
     for _ in range(STEADY):
         start = time.perf_counter()
         with region():
-            step()
+            results.append(step())
         steady.append(time.perf_counter() - start)
     return found | {
         "first": times[0],
         "first_twelve": sum(times[:STEPS]),
         "settled": len(times),
         "steady": median(steady),
-        "results": results[:STEPS],
+        "results": results,
     }
 
 
@@ -83,5 +86,6 @@ if __name__ == "__main__":
     parser.add_argument("program", choices=PROGRAMS)
     parser.add_argument("--lazily", action="store_true")
     parser.add_argument("--no-pool", action="store_true")
+    parser.add_argument("--warm", type=int, default=STEPS)
     options = parser.parse_args()
-    print(json.dumps(measure(options.program, options.lazily, not options.no_pool)))
+    print(json.dumps(measure(options.program, options.lazily, not options.no_pool, options.warm)))

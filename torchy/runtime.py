@@ -20,7 +20,7 @@ from torchy.record.served import Served
 from torchy.record.unseen import paused, uncompiled
 from torchy.record.verdicts import Verdicts
 from torchy.run.cache import LeastRecentlyUsed
-from torchy.run.pace import tiny_op_seconds
+from torchy.run.pace import INTERPRETED_SECONDS, tiny_op_seconds
 from torchy.run.planner import Planner, Plans
 from torchy.run.tiers import Kernels
 from torchy.session.answers import Answers
@@ -42,6 +42,7 @@ class Runtime:
         recordable = sorted({name.partition(".")[0] for name in SPECS})
         library_file = native.build(cache_dir)
         walker = self.walker = Walker(library_file, self._answer, tiny_op_seconds(), recordable)
+        walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)
         self.kernels = Kernels()

@@ -338,3 +338,12 @@ def test_a_session_is_one_of_the_thread_that_records_into_it():
     library().torchy_attach(-1)
     assert not torchy.is_pending(x + 1)
     assert walker.flush(handle, "by hand") == Repeated.YES
+
+
+def test_while_kernels_are_compiled_the_walker_goes_on_interpreting():
+    library().torchy_set_planning(1e-9)  # the second flush is planned
+    x = torch.arange(6.0)
+    with torchy.lazy() as session:
+        for _ in range(3):
+            ((x * 2.5 + 1).exp() - x).sum().item()
+        assert counters(session).interpreted == 2  # the first and the third

@@ -109,6 +109,15 @@ bool is_interpreted(const Session::Settings& settings, const Trace& trace) {
          Interpretation::fusable_traffic(trace) < kWorthAsking;
 }
 
+// What each op of an interpreted trace took; 0 where it was left out.
+std::vector<int64_t> times_by_op(const Trace& trace) {
+  std::vector<int64_t> times(trace.path.size());
+  size_t step = 0;
+  for (size_t at = 0; at < trace.own.size(); at += static_cast<size_t>(trace.own[at]))
+    times[static_cast<size_t>(trace.own[at + 1])] = trace.times[step++];
+  return times;
+}
+
 // Of the time that a flush took what a plan could spare: the pointwise ops, which it may fuse, and
 // what it takes to interpret.
 int64_t spared(const Trace& trace, c10::IntArrayRef times) {
@@ -120,8 +129,8 @@ int64_t spared(const Trace& trace, c10::IntArrayRef times) {
 }
 
 // What the report needs to know of a trace that has been interpreted, while its places are there.
-Flushed note_of(const Trace& trace, Reason reason, const std::string& text, int64_t line,
-                int64_t variant) {
+Flushed note_of(const Trace& trace, c10::IntArrayRef times, Reason reason, const std::string& text,
+                int64_t line, int64_t variant) {
   auto unplanned = std::make_shared<Unplanned>();
   for (const Node* node : trace.path) unplanned->path.push_back(node->id);
   unplanned->flags = trace.flags;
@@ -133,11 +142,6 @@ Flushed note_of(const Trace& trace, Reason reason, const std::string& text, int6
   flushed.words = std::make_shared<const std::vector<int64_t>>(trace.words);
   flushed.numbers = trace.numbers.size();
   flushed.numbers_and_times = trace.numbers;
-  std::vector<int64_t> times(trace.path.size());  // by op
-  size_t step = 0;
-  for (size_t at = 0; at < trace.own.size(); at += static_cast<size_t>(trace.own[at]))
-    times[static_cast<size_t>(trace.own[at + 1])] = trace.times[step++];
-  trace.path.back()->spent += spared(trace, times);
   flushed.numbers_and_times.insert(flushed.numbers_and_times.end(), times.begin(), times.end());
   flushed.held = sizeof(Flushed) + sizeof(Unplanned) + trace.flags.size() +
                  sizeof(int64_t) * (trace.words.size() + flushed.numbers_and_times.size() +
@@ -166,7 +170,9 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
   const auto [line, origin] = where_here();
-  Flushed flushed = note_of(*trace, reason, text, line, settings.variant);
+  const auto times = times_by_op(*trace);
+  trace->path.back()->spent += spared(*trace, times);
+  Flushed flushed = note_of(*trace, times, reason, text, line, settings.variant);
   if (finish_flush(session, origin, trace.get()) < 0) return Repeated::kYes;
   flushed.nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   bool many = false;

@@ -8,9 +8,9 @@
 
 namespace torchy {
 
-// Flushes at a place are interpreted until they have cost so much, by op, that a plan could have
-// spared: a third of what planning takes, since what has come so often mostly comes again.
-inline std::atomic<double> planning_seconds = 50e-6;
+// Flushes at a place are interpreted until they have cost so many seconds an op that a plan could
+// have spared. Python tells how many.
+inline std::atomic<double> planning_seconds = 0;
 
 void flush(Session& session, Reason reason, const std::string& text);
 

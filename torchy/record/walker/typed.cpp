@@ -179,7 +179,7 @@ std::string letters_of(const c10::FunctionSchema& schema) {
 }  // namespace
 
 void specialize(OpInfo* info, Registrations& registrations) {
-  if (info->name == "aten::_local_scalar_dense")
+  if (info->name == kItem)
     return put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<Look>(info), registrations);
   using T = const at::Tensor&;
   using S = const at::Scalar&;
