@@ -1,97 +1,14 @@
 #include "execute.h"
 
-#include <ATen/EmptyTensor.h>
-#include <c10/core/CPUAllocator.h>
-
 #include <chrono>
 
+#include "caller.h"
 #include "finish.h"
-#include "numbers.h"
 #include "pack.h"
 
 namespace torchy {
 
 namespace {
-
-void allocate(Trace& trace, int64_t index) {
-  Slot& slot = trace.slots[index];
-  if (!slot.memory.get() && slot.bytes > 0)
-    slot.memory = c10::GetCPUAllocator()->allocate(slot.bytes);
-  trace.addresses[index] = reinterpret_cast<int64_t>(slot.memory.get());
-}
-
-// A real tensor on the memory of a slot, which the program cannot see.
-at::Tensor shadow(Trace& trace, int view_index) {
-  const View& view = trace.views[view_index];
-  Slot& slot = trace.slots[view.slot];
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
-      c10::DataPtr(slot.address(), c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
-      c10::Storage(std::move(storage)),
-      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
-      c10::scalarTypeToTypeMeta(view.dtype));
-  const int64_t* at = &trace.words[view.at];
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
-      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
-  return tensor;
-}
-
-// A step's arguments with this recording's operands and numbers.
-torch::jit::Stack arguments_of(Trace& trace, const Step& step) {
-  auto operand = step.operands.begin();
-  auto number = trace.numbers.begin() + static_cast<ptrdiff_t>(step.numbers);
-  torch::jit::Stack stack;
-  for (size_t i = 0; i < step.arguments.size(); ++i) {
-    const c10::IValue& known = step.arguments[i];
-    const bool runtime = step.info->runtime(i, known);
-    if (runtime && is_scalar(known)) {
-      stack.push_back(number_of(*number++, known));
-      continue;
-    }
-    stack.push_back(map_tensors(known, [&](const at::Tensor& model) {
-      if (is_number(model))
-        return runtime ? wrapped_number(number_of(*number++, item_of(model))) : model;
-      at::Tensor tensor = shadow(trace, operand++->view);
-      if (model.requires_grad()) tensor.set_requires_grad(true);
-      return tensor;
-    }));
-  }
-  return stack;
-}
-
-// Runs one recorded op as torch itself would have; its results become the memory of its slots.
-void call(Trace& trace, int64_t index) {
-  Node* node = trace.path[index];
-  const Step& step = *node->step;
-  c10::InferenceMode inference(false);
-  c10::AutoGradMode grad(step.grad_mode);
-  BelowEverything below;  // last: the modes set the keys of the thread
-  torch::jit::Stack stack = arguments_of(trace, step);
-  step.info->op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
-  for (size_t i = 0; i < step.info->results; ++i) {
-    int slot_index = node->result_slots[i];
-    if (slot_index < 0 || step.info->result_argument[i] >= 0) continue;
-    const at::Tensor& result = stack[i].toTensor();
-    const View& view = trace.views[node->result_views[i]];
-    const int64_t* at = &trace.words[view.at];
-    Slot& slot = trace.slots[slot_index];
-    TORCH_INTERNAL_ASSERT(
-        result.sizes() == c10::IntArrayRef(at + 1, view.rank) && result.scalar_type() == view.dtype,
-        "torchy: ", step.info->name, " gave another shape than recorded");
-    bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
-                  result.storage_offset() == 0 && result.storage().nbytes() == slot.bytes &&
-                  result.storage().use_count() == 1 && !slot.memory.get();
-    if (stolen) {
-      slot.memory =
-          std::move(result.storage().unsafeGetStorageImpl()->_mutable_data_ptr_no_checks());
-      trace.addresses[slot_index] = reinterpret_cast<int64_t>(slot.memory.get());
-    } else {
-      allocate(trace, slot_index);
-      shadow(trace, node->result_views[i]).copy_(result);
-    }
-  }
-}
 
 // The script that a running flush is to be run by; null if Python has to see it, or to go on with
 // it.
@@ -160,24 +77,19 @@ Progress execute(Trace& trace, const int64_t* program, int64_t size) {
                         "torchy: a flush goes on with another program");
   trace.program = program;
   Paused paused;
+  const CallMode mode;
   while (trace.at < size) {
     if (now > until) return Progress::kPause;
     Cursor cursor{program + trace.at};
     const int64_t words = cursor.next(), op = cursor.next(), kernel = cursor.next();
     for (int64_t slot : cursor.list()) allocate(trace, slot);
-    const auto release = cursor.list();
+    const auto to_release = cursor.list();
     if (!kernel) {
       call(trace, op);
     } else {
       launch(trace, cursor, kernel);
     }
-    for (int64_t index : release) {
-      Slot& slot = trace.slots[index];
-      if (slot.live) continue;
-      slot.memory.clear();
-      slot.kept.reset();
-      trace.addresses[index] = 0;
-    }
+    for (int64_t slot : to_release) release(trace, slot);
     trace.at += words;
     const auto after = Clock::now();
     trace.times.push_back(std::chrono::nanoseconds(after - now).count());

@@ -16,16 +16,19 @@ c10::IValue item_of(const at::Tensor& tensor) {
   }
 }
 
-at::Tensor wrapped_number(const c10::IValue& value) {
+at::Tensor wrapped_number(const c10::IValue& value, bool as_float) {
   auto make = [](auto number, c10::ScalarType dtype) -> at::Tensor {
     at::Tensor tensor = at::detail::empty_cpu({}, dtype);
     std::memcpy(tensor.mutable_data_ptr(), &number, sizeof number);
     tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
     return tensor;
   };
-  if (value.isDouble()) return make(value.toDouble(), c10::kDouble);
-  if (value.isInt()) return make(value.toInt(), c10::kLong);
-  return make(value.toBool(), c10::kBool);
+  const auto make_as = [&](auto number, c10::ScalarType dtype) {
+    return as_float ? make(static_cast<float>(number), c10::kFloat) : make(number, dtype);
+  };
+  if (value.isDouble()) return make_as(value.toDouble(), c10::kDouble);
+  if (value.isInt()) return make_as(value.toInt(), c10::kLong);
+  return make_as(value.toBool(), c10::kBool);
 }
 
 int64_t bits_of(const c10::IValue& value) {

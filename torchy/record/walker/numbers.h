@@ -27,8 +27,8 @@ inline bool is_scalar(const c10::IValue& value) {
 // memory may be reused by the next one.
 c10::IValue item_of(const at::Tensor& tensor);
 
-// The tensor that torch makes of a number; runs no op.
-at::Tensor wrapped_number(const c10::IValue& value);
+// The tensor that torch makes of a number, or the same converted to float32; runs no op.
+at::Tensor wrapped_number(const c10::IValue& value, bool as_float = false);
 
 int64_t bits_of(const c10::IValue& value);
 

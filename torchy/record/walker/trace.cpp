@@ -37,6 +37,7 @@ void Trace::clear() {
   precision.reset();
   large_bytes = peak = input_bytes = indexed_ = 0;
   addresses.clear();
+  shadows.clear();
   flags.clear();
   at = called = 0;
   script = kNoScript;

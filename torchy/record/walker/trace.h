@@ -113,6 +113,7 @@ struct Trace {
   size_t peak = 0;                     // bytes that eager would have held at most
   size_t input_bytes = 0;              // of slots that are not created here
   std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
+  std::vector<at::Tensor> shadows;     // by view, where a call has needed one: see caller.h
   std::vector<uint8_t> flags;          // by slot
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = kNoScript;          // that is being run

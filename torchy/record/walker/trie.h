@@ -33,6 +33,8 @@ struct WordsHash {
   }
 };
 
+class Caller;
+
 // What is known of an operator once and for all; the policy fills it in at first sight.
 struct OpInfo {
   explicit OpInfo(const c10::OperatorHandle& handle);
@@ -48,8 +50,9 @@ struct OpInfo {
   // Written last: what follows is read only once it is known.
   std::atomic<OpClass> op_class = OpClass::kUnknown;
   bool pointwise = false;
-  bool typed = false;           // it arrives unboxed, see typed.h
-  bool minds_precision = true;  // its kernel may ask for the precision of float32 products
+  bool typed = false;                    // it arrives unboxed, see typed.h
+  std::shared_ptr<const Caller> caller;  // calls it unboxed, see caller.h
+  bool minds_precision = true;           // its kernel may ask for the precision of float32 products
   LayoutRule rule = LayoutRule::kLearn;
   const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place

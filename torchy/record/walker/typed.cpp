@@ -3,10 +3,11 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <type_traits>
-#include <unordered_map>
 
+#include "caller.h"
 #include "expect.h"
 #include "interpret.h"
+#include "prototypes.h"
 #include "see.h"
 
 namespace torchy {
@@ -62,7 +63,7 @@ First& first_of(First& first, Rest&&... /*rest*/) {
   return first;
 }
 
-// Below autograd. R is a tensor, or a reference to the first argument.
+// Below autograd; R and A as in a Prototype.
 template <typename R, typename... A>
 struct Below : c10::OperatorKernel {
   explicit Below(OpInfo* info) : info(info) {}
@@ -105,6 +106,22 @@ struct Above : c10::OperatorKernel {
       }
     }
     return autograd.call<R, A...>(info->op, keys, std::forward<A>(arguments)...);
+  }
+};
+
+// Below autograd, for ops on lists: boxing a list takes as long as an op on each of its tensors.
+template <typename R, typename... A>
+struct OnLists : c10::OperatorKernel {
+  explicit OnLists(OpInfo* info) : info(info), op(info->op.typed<R(A...)>()) {}
+  OpInfo* info;
+  c10::TypedOperatorHandle<R(A...)> op;
+
+  R operator()(c10::DispatchKeySet keys, A... arguments) const {
+    if (info->op_class == OpClass::kDescend && session_here())
+      return op.redispatch(keys.remove_backend(kBit), arguments...);
+    Stack stack = c10::impl::boxArgs<A...>(arguments...);
+    see(*info, keys, &stack);
+    if constexpr (!std::is_void_v<R>) return stack.back().to<R>();
   }
 };
 
@@ -160,60 +177,21 @@ void register_typed(OpInfo* info, Registrations& registrations) {
   info->typed = true;
 }
 
-// An op's signature in letters: its arguments, then whether it returns the first of them (&).
-std::string letters_of(const c10::FunctionSchema& schema) {
-  static const std::unordered_map<std::string, char> kLetters = {
-      {"Tensor", 'T'}, {"Scalar", 'S'}, {"bool", 'b'},       {"int", 'i'},
-      {"int[]", 'I'},  {"int[]?", 'J'}, {"ScalarType", 'd'}, {"ScalarType?", 'D'}};
-  std::string letters;
-  for (const auto& argument : schema.arguments()) {
-    const auto letter = kLetters.find(argument.real_type()->str());
-    if (letter == kLetters.end() || (argument.kwarg_only() && argument.alias_info())) return "";
-    letters += letter->second;
-  }
-  if (schema.returns().size() != 1 || schema.returns()[0].type()->str() != "Tensor") return "";
-  const auto* alias = schema.returns()[0].alias_info();
-  return alias ? alias->isWrite() ? letters + "&" : "" : letters;
-}
-
 }  // namespace
 
 void specialize(OpInfo* info, Registrations& registrations) {
   if (info->name == kItem)
     return put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<Look>(info), registrations);
-  using T = const at::Tensor&;
-  using S = const at::Scalar&;
-  using Dtype = std::optional<at::ScalarType>;
-  using Dims = at::OptionalIntArrayRef;
-  using Out = at::Tensor;
-  using Self = at::Tensor&;
-  using Register = void (*)(OpInfo*, Registrations&);
-  static const std::unordered_map<std::string, Register> kRegister = {
-      {"T", &register_typed<Out, T>},
-      {"TT", &register_typed<Out, T, T>},
-      {"TS", &register_typed<Out, T, S>},
-      {"TTS", &register_typed<Out, T, T, S>},
-      {"TTT", &register_typed<Out, T, T, T>},
-      {"TTTS", &register_typed<Out, T, T, T, S>},
-      {"TTTSS", &register_typed<Out, T, T, T, S, S>},
-      {"TD", &register_typed<Out, T, Dtype>},
-      {"Tib", &register_typed<Out, T, int64_t, bool>},
-      {"TIb", &register_typed<Out, T, at::IntArrayRef, bool>},
-      {"TJb", &register_typed<Out, T, Dims, bool>},
-      {"TJbD", &register_typed<Out, T, Dims, bool, Dtype>},
-      {"TTid", &register_typed<Out, T, T, int64_t, at::ScalarType>},
-      {"T&", &register_typed<Self, Self>},
-      {"TT&", &register_typed<Self, Self, T>},
-      {"TS&", &register_typed<Self, Self, S>},
-      {"TTS&", &register_typed<Self, Self, T, S>},
-      {"TTT&", &register_typed<Self, Self, T, T>},
-      {"TTTS&", &register_typed<Self, Self, T, T, S>},
-      {"TTb&", &register_typed<Self, Self, T, bool>},
-  };
-  const auto found = kRegister.find(letters_of(info->op.schema()));
-  if (found == kRegister.end()) return;
   try {
-    found->second(info, registrations);
+    const auto& schema = info->op.schema();
+    prototypes::Lists::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
+      put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<OnLists<R, A...>>(info),
+          registrations);
+    });
+    info->caller = caller_of(info->op);
+    prototypes::Single::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
+      register_typed<R, A...>(info, registrations);
+    });
   } catch (const c10::Error&) {  // the same letters, but other types: it arrives boxed
     info->typed = false;
   }

@@ -24,6 +24,7 @@
 #include "trie.cpp"
 
 // flushes
+#include "caller.cpp"
 #include "execute.cpp"
 #include "finish.cpp"
 #include "interpret.cpp"
