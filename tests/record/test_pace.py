@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from recording import counters, the_walker
+from recording import counters, forget_places_beyond, the_walker
 
 import torchy
 
@@ -87,6 +87,40 @@ def test_a_session_that_sleeps_is_woken_by_the_next_region():
         assert torchy.is_pending(x * 2)
     with torchy.lazy():
         assert torchy.is_pending(x * 2)
+
+
+def run_new_lines(name, lines):
+    """Run ops each of which is at a new place, in traces of ten."""
+    body = ("x * 2.0\n" * 10 + "flush()\n") * (lines // 10)
+    exec(compile(body, name, "exec"), {"x": torch.randn(4), "flush": torchy.flush})
+
+
+@pytest.mark.parametrize("compile", ["auto", "never"])
+def test_a_session_whose_traces_are_new_each_time_goes_to_sleep(compile):
+    forget_places_beyond(12_000)
+    with torchy.lazy(compile=compile) as session:
+        run_new_lines("first", 11_000)
+        assert not session.asleep
+        run_new_lines("second", 2_000)
+        assert session.asleep == (compile == "auto")
+    events = [event.text for event in session.report.events if event.kind == "asleep"]
+    told = ["traces are new each time: recording does not pay here"]
+    assert events == (told if compile == "auto" else [])
+    assert session.report.totals.ops == counters(session).recorded
+
+
+def test_a_session_that_comes_by_the_same_places_too_stays_awake():
+    forget_places_beyond(12_000)
+    x = torch.randn(4)
+    with torchy.lazy() as session:
+        for i in range(13):
+            run_new_lines(f"lines {i}", 1_100)
+            for _ in range(100):  # a trace of fifteen ops at known places
+                for _ in range(15):
+                    x.exp()
+                torchy.flush()
+        assert counters(session).places > 13_000
+        assert not session.asleep
 
 
 def test_what_is_pending_when_a_session_falls_asleep_is_there():

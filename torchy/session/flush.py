@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from dataclasses import replace
@@ -187,8 +188,8 @@ class Flushes:
     def _finished(self, session: Session, flush: Flush, called: int) -> None:
         """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""
         script, recording = flush.script, flush.recording
-        self._log.read(session)  # flushes before this one
-        script.tell(session.builder, recording, flush.seconds)
+        tell = functools.partial(script.tell, session.builder, recording, flush.seconds)
+        self._log.note(session, tell, recording.held_bytes)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)
         lost = False

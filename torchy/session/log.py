@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 
-from torchy.record.native import Unplanned, Walker
+from torchy.record.native import Repeat, Unplanned, Walker
 from torchy.record.places import Places
 from torchy.record.reasons import reason_in_words
 from torchy.run.planner import Planner
 from torchy.session.script import Script
 from torchy.session.session import Session
 from torchy.settings import VARIANTS
+
+# What nobody has planned is planned for the report: so many ops at most (a tenth of a second), of the newest flushes.
+MOST_PLANNED_OPS = 2000
+# So many flushes may wait until somebody reads the report, and so many bytes of theirs.
+MOST_UNTOLD, MOST_UNTOLD_BYTES = 1000, 4 << 20
+
+
+class Untold:
+    """Flushes of a session that its report does not know of yet, the oldest first."""
+
+    def __init__(self) -> None:
+        self.flushes: deque[Repeat | Callable[[], None]] = deque()  # by the walker; by Python
+        self.held_bytes = 0
+
+    def add(self, repeats: Iterable[Repeat]) -> None:
+        """Add what the walker has run by itself."""
+        for repeat in repeats:
+            self.flushes.append(repeat)
+            self.held_bytes += repeat.held_bytes
+
+    def are_many(self) -> bool:
+        """Tell if they should not wait any longer."""
+        return len(self.flushes) > MOST_UNTOLD or self.held_bytes > MOST_UNTOLD_BYTES
 
 
 class Log:
@@ -36,13 +61,41 @@ class Log:
         self._places = places
         self._planner = planner
         self._scripts = scripts
+        self._untold: weakref.WeakKeyDictionary[Session, Untold] = weakref.WeakKeyDictionary()
 
-    def read(self, session: Session) -> None:
-        """Tell a session's report of the flushes that the walker has run by itself."""
+    def note(self, session: Session, tell: Callable[[], None], held_bytes: int) -> None:
+        """Note a flush that Python has run: ``tell`` tells the report of it, after those before it."""
         with self.reading:
-            self._read(session)
+            untold = self._take(session)
+            untold.flushes.append(tell)
+            untold.held_bytes += held_bytes
+            if untold.are_many():
+                self.read(session)
 
-    def _read(self, session: Session) -> None:
+    def read(self, session: Session, most_planned_ops: int = MOST_PLANNED_OPS) -> None:
+        """Tell a session's report of its flushes."""
+        with self.reading:
+            untold = self._take(session)
+            del self._untold[session]
+            shown = _worth_planning(untold.flushes, most_planned_ops)
+            for flush in untold.flushes:
+                if not isinstance(flush, Repeat):
+                    flush()
+                elif not isinstance(flush.origin, Unplanned):
+                    self._scripts[flush.origin].tell_repeat(session.builder, flush)
+                elif _identity(flush.origin) in shown:
+                    self._plan_later(session, flush.origin).tell_repeat(session.builder, flush)
+                else:
+                    session.builder.skip(
+                        count=1,
+                        ops=len(flush.origin.path),
+                        seconds=flush.nanoseconds * 1e-9,
+                        bytes_saved=flush.bytes_saved,
+                        tier="interpreted",
+                    )
+
+    def _take(self, session: Session) -> Untold:
+        """Take the walker's records of a session; those that it has dropped only count."""
         repeats, sums = self._walker.take_log(session.handle)
         for entry in sums:
             script = self._scripts.get(entry.script)
@@ -54,12 +107,9 @@ class Log:
                 tier=script.tier if script else "interpreted",
                 plan=script.entry.plan if script else None,
             )
-        for repeat in repeats:
-            if isinstance(repeat.origin, Unplanned):
-                script = self._plan_later(session, repeat.origin)
-            else:
-                script = self._scripts[repeat.origin]
-            script.tell_repeat(session.builder, repeat)
+        untold = self._untold.setdefault(session, Untold())
+        untold.add(repeats)
+        return untold
 
     def _plan_later(self, session: Session, flush: Unplanned) -> Script:
         """Plan what the walker has interpreted, so that the report can show what it would have become."""
@@ -81,3 +131,26 @@ class Log:
         """Return how often what happened in a session, and how many kernels the process has compiled."""
         counters = self._walker.counters(session.handle)
         return counters._asdict() | {"kernels_compiled": self._planner.kernels.compiled}
+
+
+def _identity(flush: Unplanned) -> tuple[int, bytes]:
+    """Return what one plan is for: where the trace ends, and what is live then."""
+    return flush.path[-1], flush.flags
+
+
+def _worth_planning(
+    flushes: deque[Repeat | Callable[[], None]], most_ops: int
+) -> set[tuple[int, bytes]]:
+    """Return which of the unplanned flushes are planned for the report: the newest ones, one at least."""
+    shown: set[tuple[int, bytes]] = set()
+    ops = 0
+    for flush in reversed(flushes):
+        if not isinstance(flush, Repeat) or not isinstance(flush.origin, Unplanned):
+            continue
+        identity = _identity(flush.origin)
+        if identity not in shown:
+            ops += len(flush.origin.path)
+            if shown and ops > most_ops:
+                break
+            shown.add(identity)
+    return shown

@@ -31,6 +31,11 @@ class Recording:
     number_words: bytes
     times: bytes = b""
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds itself."""
+        return len(self.words) + len(self.number_words) + len(self.times)
+
     def layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each view of the trace."""
         return layouts(self.trace, memoryview(self.words).cast("q"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Protocol
 
-from torchy.record.native import Handle
+from torchy.record.native import Counters, Handle
 from torchy.report import Report, ReportBuilder
 from torchy.settings import Settings
 
@@ -14,7 +14,7 @@ class Teller(Protocol):
     """What knows what the walker has done for a session."""
 
     def read(self, session: Session) -> None:
-        """Tell a session's report of what it has not been told yet."""
+        """Tell a session's report of its flushes that it has not been told of yet."""
 
     def counters(self, session: Session) -> dict[str, int]:
         """Return how often what happened."""
@@ -31,6 +31,7 @@ class Session:
         self.settings = settings
         self.handle: Handle = None  # of the walker's, once it knows of the session
         self.asleep = False
+        self.weighed: Counters | None = None  # when places were forgotten last
         self.open = True  # while a region records into it
         self.closed = False  # once nothing is pending any more either
 

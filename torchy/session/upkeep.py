@@ -12,6 +12,9 @@ from torchy.session.regions import Here
 from torchy.session.session import Session
 from torchy.session.sessions import Sessions
 
+# A session is put to sleep if so many places were new, and that is so large a share of its ops: one costs twice an op.
+MANY_NEWS, NEWS_SHARE = 10_000, 0.5
+
 
 class Kept(Protocol):
     """What is known of places."""
@@ -74,10 +77,23 @@ class Upkeep:
             return  # its own thread may be in the midst of recording
         with self._log.reading, self._sessions.lock:  # nobody opens a session meanwhile
             for known in self._sessions.alive():
-                self._log.read(known)
-            if self._walker.library.torchy_forget(-1 if session is None else session.id):
-                for kept in self._kept:
-                    kept.clear()
+                self._log.read(known, most_planned_ops=500)  # the program waits
+            if not self._walker.library.torchy_forget(-1 if session is None else session.id):
+                return
+            for kept in self._kept:
+                kept.clear()
+        if session is not None:
+            self._mind_news(session)
+
+    def _mind_news(self, session: Session) -> None:
+        """Put a session to sleep that hardly ever comes by the same place again: each op costs more there."""
+        before, now = session.weighed, self._walker.counters(session.handle)
+        session.weighed = now
+        recorded, places = now.recorded, now.places
+        if before is not None:
+            recorded, places = recorded - before.recorded, places - before.places
+        if places > max(MANY_NEWS, NEWS_SHARE * recorded):
+            self.put_to_sleep(session, "traces are new each time")
 
     def mind_pace(self, session: Session, lost: bool) -> None:
         """Put a session to sleep that does not pay: ``lost`` if its flushes have cost more than they brought."""
