@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "gradients.h"
+#include "prototypes.h"
 
 namespace torchy {
 
@@ -189,7 +190,7 @@ bool Claims::claim(const c10::OperatorHandle& op) {
   if (served && is_new(name, DispatchKey::PrivateUse3))
     put(op, DispatchKey::PrivateUse3,
         torch::CppFunction::makeFromBoxedFunctor(std::make_unique<See>(info_of(op))));
-  if (served && is_specialized(name) && specialized_.insert(name).second)
+  if (served && is_specialized(op) && specialized_.insert(name).second)
     specialize(info_of(op), registrations_);
   const bool sparse = name.name.find("sparse_") != std::string::npos;
   if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
@@ -232,10 +233,12 @@ bool Claims::claim(const c10::OperatorHandle& op) {
   return served || made;
 }
 
-bool Claims::is_specialized(const c10::OperatorName& name) {
+bool Claims::is_specialized(const c10::OperatorHandle& op) {
+  const auto& name = op.operator_name();
   constexpr std::string_view kOwn = "aten::";
   if (!name.name.starts_with(kOwn)) return false;
   if (name.name == kItem || name.name.starts_with("aten::_foreach_")) return true;
+  if (prototypes::Views::has(op.schema())) return true;
   std::string base = name.name.substr(kOwn.size());
   if (base.ends_with('_') && !base.ends_with("__")) base.pop_back();
   return recordable_ops().contains(base);

@@ -83,7 +83,7 @@ class Claims {
   // that the CPU serves is claimed.
   bool claim(const c10::OperatorHandle& op) TORCHY_REQUIRES(mutex_);
 
-  static bool is_specialized(const c10::OperatorName& name);
+  static bool is_specialized(const c10::OperatorHandle& op);
 
   static bool has_tensors(const c10::OperatorHandle& op);
 

@@ -15,34 +15,27 @@ namespace torchy {
 // A letter for each type that an argument or a result has in a schema and in C++.
 template <typename A>
 constexpr char kLetter = '\0';
-template <>
-inline constexpr char kLetter<const at::Tensor&> = 'T';
-template <>
-inline constexpr char kLetter<at::Tensor> = 'T';
-template <>
-inline constexpr char kLetter<at::Tensor&> = '&';  // the first argument, written to; or that again
-template <>
-inline constexpr char kLetter<at::TensorList> = 'L';
-template <>
-inline constexpr char kLetter<std::vector<at::Tensor>> = 'L';
-template <>
-inline constexpr char kLetter<void> = '-';
-template <>
-inline constexpr char kLetter<const at::Scalar&> = 'S';
-template <>
-inline constexpr char kLetter<at::ArrayRef<at::Scalar>> = 'R';
-template <>
-inline constexpr char kLetter<bool> = 'b';
-template <>
-inline constexpr char kLetter<int64_t> = 'i';
-template <>
-inline constexpr char kLetter<at::IntArrayRef> = 'I';
-template <>
-inline constexpr char kLetter<at::OptionalIntArrayRef> = 'J';
-template <>
-inline constexpr char kLetter<at::ScalarType> = 'd';
-template <>
-inline constexpr char kLetter<std::optional<at::ScalarType>> = 'D';
+#define TORCHY_LETTER(letter, ...) \
+  template <>                      \
+  inline constexpr char kLetter<__VA_ARGS__> = letter;
+TORCHY_LETTER('T', const at::Tensor&)
+TORCHY_LETTER('T', at::Tensor)
+TORCHY_LETTER('&', at::Tensor&)  // the first argument, written to; or that again
+TORCHY_LETTER('L', at::TensorList)
+TORCHY_LETTER('L', std::vector<at::Tensor>)
+TORCHY_LETTER('-', void)
+TORCHY_LETTER('S', const at::Scalar&)
+TORCHY_LETTER('R', at::ArrayRef<at::Scalar>)
+TORCHY_LETTER('b', bool)
+TORCHY_LETTER('i', int64_t)
+TORCHY_LETTER('I', at::IntArrayRef)
+TORCHY_LETTER('J', at::OptionalIntArrayRef)
+TORCHY_LETTER('d', at::ScalarType)
+TORCHY_LETTER('D', std::optional<at::ScalarType>)
+TORCHY_LETTER('n', c10::SymInt)
+TORCHY_LETTER('N', std::optional<c10::SymInt>)
+TORCHY_LETTER('M', c10::SymIntArrayRef)
+#undef TORCHY_LETTER
 
 // A result of R for arguments of A.
 template <typename R, typename... A>
@@ -50,35 +43,54 @@ struct Prototype {
   static std::string letters() { return {kLetter<A>..., kLetter<R>}; }
 };
 
-// The same of a schema; empty if it has arguments or results of other types.
+// The same of a schema, behind a v if it returns views; empty if it has arguments or results of
+// other types.
 inline std::string letters_of(const c10::FunctionSchema& schema) {
   static const std::unordered_map<std::string, char> kLetters = {
-      {"Tensor", 'T'},     {"Tensor[]", 'L'},   {"Scalar", 'S'}, {"Scalar[]", 'R'},
-      {"bool", 'b'},       {"int", 'i'},        {"int[]", 'I'},  {"int[]?", 'J'},
-      {"ScalarType", 'd'}, {"ScalarType?", 'D'}};
+      {"Tensor", 'T'},     {"Tensor[]", 'L'}, {"Scalar", 'S'},   {"Scalar[]", 'R'},
+      {"bool", 'b'},       {"int", 'i'},      {"int[]", 'I'},    {"int[]?", 'J'},
+      {"SymInt", 'n'},     {"SymInt?", 'N'},  {"SymInt[]", 'M'}, {"ScalarType", 'd'},
+      {"ScalarType?", 'D'}};
   std::string letters;
-  auto add = [&letters](const c10::Argument& value) {
+  bool view = false;
+  auto add = [&](const c10::Argument& value) {
     const auto letter = kLetters.find(value.real_type()->str());
     const auto* alias = value.alias_info();
-    if (letter == kLetters.end() || (alias && (!alias->isWrite() || value.kwarg_only())))
-      return false;
-    letters += alias && letter->second == 'T' ? '&' : letter->second;
+    if (letter == kLetters.end() || (alias && value.kwarg_only())) return false;
+    const bool written = alias && alias->isWrite();
+    view = view || (alias && !written);
+    letters += written && letter->second == 'T' ? '&' : letter->second;
     return true;
   };
   for (const auto& argument : schema.arguments())
     if (!add(argument)) return "";
   if (schema.returns().size() > 1) return "";
-  if (schema.returns().empty()) return letters + '-';
-  return add(schema.returns()[0]) ? letters : "";
+  if (schema.returns().empty()) {
+    letters += '-';
+  } else if (!add(schema.returns()[0])) {
+    return "";
+  }
+  return view ? "v" + letters : letters;
 }
 
-template <typename... P>
+template <bool kViews, typename... P>
 struct PrototypeList {
   // Calls f with the one that a schema has, if it is one of these.
   template <typename F>
   static void visit(const c10::FunctionSchema& schema, const F& f) {
     const std::string letters = letters_of(schema);
-    static_cast<void>(((letters == P::letters() && (f(P()), true)) || ...));
+    static_cast<void>(((letters == letters_of_one<P>() && (f(P()), true)) || ...));
+  }
+
+  static bool has(const c10::FunctionSchema& schema) {
+    const std::string letters = letters_of(schema);
+    return ((letters == letters_of_one<P>()) || ...);
+  }
+
+ private:
+  template <typename One>
+  static std::string letters_of_one() {
+    return kViews ? "v" + One::letters() : One::letters();
   }
 };
 
@@ -96,7 +108,7 @@ using None = void;
 
 // Of ops that are recorded.
 using Single =
-    PrototypeList<Prototype<Out, T>, Prototype<Out, T, T>, Prototype<Out, T, S>,
+    PrototypeList<false, Prototype<Out, T>, Prototype<Out, T, T>, Prototype<Out, T, S>,
                   Prototype<Out, T, T, S>, Prototype<Out, T, T, T>, Prototype<Out, T, T, T, S>,
                   Prototype<Out, T, T, T, S, S>, Prototype<Out, T, Dtype>,
                   Prototype<Out, T, int64_t, bool>, Prototype<Out, T, at::IntArrayRef, bool>,
@@ -109,15 +121,30 @@ using Single =
 
 // Of ops on lists, whose kernels run others on each tensor.
 using Lists =
-    PrototypeList<Prototype<Outs, List>, Prototype<Outs, List, S>, Prototype<Outs, List, Scalars>,
-                  Prototype<Outs, List, List>, Prototype<Outs, List, List, S>,
-                  Prototype<Outs, List, List, List>, Prototype<Outs, List, List, List, S>,
-                  Prototype<Outs, List, List, List, Scalars>,
+    PrototypeList<false, Prototype<Outs, List>, Prototype<Outs, List, S>,
+                  Prototype<Outs, List, Scalars>, Prototype<Outs, List, List>,
+                  Prototype<Outs, List, List, S>, Prototype<Outs, List, List, List>,
+                  Prototype<Outs, List, List, List, S>, Prototype<Outs, List, List, List, Scalars>,
 
                   Prototype<None, List>, Prototype<None, List, S>, Prototype<None, List, Scalars>,
                   Prototype<None, List, List>, Prototype<None, List, List, S>,
                   Prototype<None, List, List, List>, Prototype<None, List, List, List, S>,
                   Prototype<None, List, List, List, Scalars>, Prototype<None, List, List, bool>>;
+
+// Of ops that return views.
+using Size = c10::SymInt;
+using MaybeSize = std::optional<c10::SymInt>;
+using Sizes = c10::SymIntArrayRef;
+using Views =
+    PrototypeList<true, Prototype<Out, T>, Prototype<Out, T, int64_t>,
+                  Prototype<Out, T, int64_t, int64_t>, Prototype<Out, T, at::IntArrayRef>,
+                  Prototype<Out, T, int64_t, Size>, Prototype<Out, T, int64_t, Size, Size>,
+                  Prototype<Out, T, int64_t, MaybeSize, MaybeSize, Size>, Prototype<Out, T, Sizes>,
+                  Prototype<Out, T, Sizes, bool>, Prototype<Out, T, Sizes, Sizes>,
+                  Prototype<Out, T, Sizes, Sizes, MaybeSize>,
+
+                  Prototype<Outs, T, int64_t>, Prototype<Outs, T, Size, int64_t>,
+                  Prototype<Outs, T, Sizes, int64_t>>;
 }  // namespace prototypes
 
 }  // namespace torchy

@@ -37,14 +37,15 @@ void settle_memory(const c10::StorageImpl& written, Reason reason, const std::st
     flush(*session, session == this_session ? reason : Reason::kOtherThread, text);
 }
 
-void carry(const Stack& stack, size_t results) {
-  for (size_t i = stack.size() - results; i < stack.size(); ++i)
-    each_tensor(stack[i], [](const at::Tensor& tensor) {
-      auto& impl = *tensor.unsafeGetTensorImpl();
-      if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() &&
-          impl.has_storage())
-        give_bit(impl);
-    });
+void carry(const at::Tensor& tensor) {
+  auto& impl = *tensor.unsafeGetTensorImpl();
+  if (impl.key_set().has(c10::DispatchKey::Dense) && impl.device().is_cpu() && impl.has_storage())
+    give_bit(impl);
+}
+
+template <typename F>
+void each_result(const Stack& stack, size_t results, const F& f) {
+  for (size_t i = stack.size() - results; i < stack.size(); ++i) each_tensor(stack[i], f);
 }
 
 // What the op needs is computed first; then it runs as eager would run it.
@@ -55,7 +56,7 @@ void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     Paused paused;
     info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
   }
-  if (carrying) carry(*stack, info.results);
+  if (carrying) each_result(*stack, info.results, carry);
 }
 
 // Generators read their state from memory, and no op tells: what may be one is not left pending.
@@ -64,49 +65,16 @@ bool may_be_random_state(c10::ScalarType dtype, int64_t elements) {
   return dtype == c10::kByte && elements == kElements;
 }
 
-// A view of a pending tensor is pending with it: the op computes metadata only, so it simply runs.
 void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   if (info.allocates) make_room();
-  std::vector<c10::StorageImpl*> storages;
+  OnMetadata op;
   for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
-    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
-      auto* storage =
-          carries_bit(*tensor.unsafeGetTensorImpl()) ? watched_storage(tensor) : nullptr;
-      if (storage) storages.push_back(storage);
-    });
-  bool carrying = carry_mode();
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) { op.reads(tensor); });
   {
     Paused paused;
     info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
   }
-  if (carrying) return carry(*stack, info.results);
-  if (Paused::active() && storages.empty()) return;
-  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
-    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
-      auto& impl = *tensor.unsafeGetTensorImpl();
-      if (!carries_bit(impl) && storages.empty()) return;
-      if (!impl.has_storage()) return;
-      auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
-      const Lock lock(shared_mutex);
-      for (auto& session : registry().sessions) {
-        for (Trace* trace : {session->trace.get(), session->running.get()}) {
-          int slot = trace ? trace->find_slot(storage) : -1;
-          if (slot < 0 || !trace->slots[slot].pending()) continue;
-          give_bit(impl);
-          trace->bearers.add(weakly(impl));
-          ++session->counters.views;
-          return;
-        }
-      }
-      take_bit(impl);
-    });
-  if (storages.empty()) return;
-  for (size_t i = stack->size() - info.results; i < stack->size(); ++i)
-    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
-      auto* storage = watched_storage(tensor);
-      if (storage && may_be_random_state(tensor.scalar_type(), tensor.numel()))
-        settle_storage(storage, false, Reason::kOperand, "");
-    });
+  each_result(*stack, info.results, [&](const at::Tensor& tensor) { op.gave(tensor); });
 }
 
 // Unless its place was forgotten meanwhile.
@@ -354,6 +322,40 @@ Session* recording_here() {
   if (!session && !paused && bit) set_thread_bit(false);  // a left-over
   const bool records = session && session->mode == SessionMode::kRecord && !paused && bit;
   return records && !thread_is_traced() ? session : nullptr;
+}
+
+OnMetadata::OnMetadata() : carrying_(carry_mode()) {}
+
+void OnMetadata::reads(const at::Tensor& tensor) {
+  if (carries_bit(*tensor.unsafeGetTensorImpl()) && watched_storage(tensor)) pending_ = true;
+}
+
+void OnMetadata::gave(const at::Tensor& tensor) const {
+  if (carrying_) return carry(tensor);
+  auto& impl = *tensor.unsafeGetTensorImpl();
+  if (!pending_ && (Paused::active() || !carries_bit(impl))) return;
+  mark(impl);
+  if (!pending_) return;
+  auto* storage = watched_storage(tensor);
+  if (storage && may_be_random_state(tensor.scalar_type(), tensor.numel()))
+    settle_storage(storage, false, Reason::kOperand, "");
+}
+
+void OnMetadata::mark(c10::TensorImpl& impl) {
+  if (!impl.has_storage()) return;
+  auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
+  const Lock lock(shared_mutex);
+  for (auto& session : registry().sessions) {
+    for (Trace* trace : {session->trace.get(), session->running.get()}) {
+      const int slot = trace ? trace->find_slot(storage) : -1;
+      if (slot < 0 || !trace->slots[slot].pending()) continue;
+      give_bit(impl);
+      trace->bearers.add(weakly(impl));
+      ++session->counters.views;
+      return;
+    }
+  }
+  take_bit(impl);
 }
 
 bool is_look(OpInfo& info) {

@@ -47,6 +47,19 @@ Node* root_of(Session& session);
 bool is_look(OpInfo& info);
 void look(const OpInfo& info, const at::Tensor& tensor);
 
+// A view of a pending tensor is pending with it: an op that computes metadata only simply runs.
+// What it has to do with pending tensors, told before and after that.
+class OnMetadata {
+ public:
+  OnMetadata();
+  void reads(const at::Tensor& tensor);
+  void gave(const at::Tensor& tensor) const;
+
+ private:
+  static void mark(c10::TensorImpl& impl);
+  bool carrying_, pending_ = false;
+};
+
 // An op that arrives.
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack);
 

@@ -51,11 +51,29 @@ bool record_if_known(const OpInfo& info, at::Tensor& result, const A&... argumen
   return known == Known::kYes || known == Known::kTooLong;
 }
 
+// Of an op on single elements, none pending, nothing is gained: see Recorder::read_arguments.
+bool is_single(const at::Tensor& tensor) {
+  auto& impl = *tensor.unsafeGetTensorImpl();
+  return tensor.defined() && impl.dim() == 0 && !carries_bit(impl) && !watched_storage(tensor);
+}
+template <typename T>
+bool is_single(const T& /*no tensor*/) {
+  return true;
+}
+
 // Whether nobody between autograd and the backend wants to see an op: no mode, no transform.
 bool goes_to_backend(c10::DispatchKeySet keys) {
   constexpr c10::DispatchKeySet views(c10::DispatchKey::ADInplaceOrView);
   const auto below = (keys & c10::after_autograd_keyset) - views;
   return below.highestFunctionalityKey() == c10::DispatchKey::Dense;
+}
+
+// Whether an op that may be deferred is seen, and may run now as well; it is counted then.
+bool run_now_here(const OpInfo& info) {
+  if (info.op_class != OpClass::kDefer) return false;
+  Session* session = session_here();
+  if (session) ++session->counters.run_now;
+  return session != nullptr;
 }
 
 template <typename First, typename... Rest>
@@ -70,6 +88,12 @@ struct Below : c10::OperatorKernel {
   OpInfo* info;
 
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
+    if constexpr (!std::is_reference_v<R>) {
+      if ((is_single(arguments) && ...) && run_now_here(*info)) {
+        Paused paused;
+        return info->op.typed<R(A...)>().redispatch(keys.remove_backend(kBit), arguments...);
+      }
+    }
     at::Tensor result;
     if (!record_if_known(*info, result, arguments...)) {
       Stack stack = c10::impl::boxArgs<A...>(arguments...);
@@ -122,6 +146,34 @@ struct OnLists : c10::OperatorKernel {
     Stack stack = c10::impl::boxArgs<A...>(arguments...);
     see(*info, keys, &stack);
     if constexpr (!std::is_void_v<R>) return stack.back().to<R>();
+  }
+};
+
+// Below autograd, for ops that return views of their first argument.
+template <typename R, typename First, typename... A>
+struct OnViews : c10::OperatorKernel {
+  explicit OnViews(OpInfo* info) : info(info), op(info->op.typed<R(First, A...)>()) {}
+  OpInfo* info;
+  c10::TypedOperatorHandle<R(First, A...)> op;
+
+  R operator()(c10::DispatchKeySet keys, First self, A... arguments) const {
+    if (info->op_class != OpClass::kMetadata || claims_are_due()) {
+      Stack stack = c10::impl::boxArgs<First, A...>(self, arguments...);
+      see(*info, keys, &stack);
+      return stack.back().to<R>();
+    }
+    OnMetadata on_metadata;
+    on_metadata.reads(self);
+    R result = [&] {
+      Paused paused;
+      return op.redispatch(keys.remove_backend(kBit), self, arguments...);
+    }();
+    if constexpr (std::is_same_v<R, at::Tensor>) {
+      on_metadata.gave(result);
+    } else {
+      for (const at::Tensor& tensor : result) on_metadata.gave(tensor);
+    }
+    return result;
   }
 };
 
@@ -184,6 +236,10 @@ void specialize(OpInfo* info, Registrations& registrations) {
     return put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<Look>(info), registrations);
   try {
     const auto& schema = info->op.schema();
+    prototypes::Views::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
+      put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<OnViews<R, A...>>(info),
+          registrations);
+    });
     prototypes::Lists::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
       put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<OnLists<R, A...>>(info),
           registrations);
