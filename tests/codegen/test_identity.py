@@ -1,4 +1,4 @@
-"""A kernel's id: equal for equal code only. Python holds ``1 == 1.0 == True`` and ``0.0 == -0.0``; code does not."""
+"""A form and its kernel's id: equal for equal code only. Python holds ``1 == 1.0 == True`` and ``0.0 == -0.0``; code not."""
 
 import pytest
 import torch
@@ -21,8 +21,9 @@ def form_with(value):
 @pytest.mark.parametrize(
     ("one", "other"), [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), (None, "None")]
 )
-def test_forms_whose_literals_only_look_equal_have_different_ids(one, other):
+def test_forms_whose_literals_only_look_equal_differ_and_have_different_ids(one, other):
     compiler = Compiler()
+    assert form_with(one) != form_with(other)
     assert compiler.identity(form_with(one)) != compiler.identity(form_with(other))
 
 
@@ -31,4 +32,5 @@ def test_equal_forms_have_equal_ids(value):
     one = float(value) if value in ("nan", "-inf") else value
     other = float(value) if value in ("nan", "-inf") else value
     compiler = Compiler()
+    assert form_with(one) == form_with(other) and len({form_with(one), form_with(other)}) == 1
     assert compiler.identity(form_with(one)) == compiler.identity(form_with(other))

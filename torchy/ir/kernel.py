@@ -42,11 +42,17 @@ class RuntimeNumber:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Literal:
-    """A number, string or None that is part of the code."""
+    """A number, string or None that is part of the code. Equal if written alike: ``1``, ``1.0`` and ``True`` are three."""
 
     value: bool | int | float | str | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and repr(self.value) == repr(other.value)
+
+    def __hash__(self) -> int:
+        return hash(repr(self.value))
 
 
 Value = Load | Result | RuntimeNumber | Literal

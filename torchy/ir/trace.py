@@ -28,6 +28,8 @@ class Mode(enum.Enum):
     REPEAT = "repeat"  # does not move in the inner dimension (broadcast along it)
     STRIDED = "strided"  # any other step in the inner dimension
 
+    __hash__ = object.__hash__  # a member equals itself only; Enum's own would hash its name, in Python
+
 
 class Source(NamedTuple):
     """A line of the program: where an op was recorded."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torchy.ir.check import require_valid
+from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.build import build_plan, plan_of_calls
 from torchy.plan.check import require_valid_plan
-from torchy.plan.plan import FusedGroup
+from torchy.plan.plan import FusedGroup, Plan
 from torchy.record import slots
 from torchy.record.source import raised_by_program
 from torchy.run.cache import LeastRecentlyUsed
@@ -82,13 +83,23 @@ class Planner:
                 plan = plan_of_calls(trace)
                 what = f"{type(error).__name__}: {error}"
                 tell("planning failed", f"{what}: the ops run one by one")
-            kernel_ids = tuple(
-                compiler.identity(step.form, numerics) if isinstance(step, FusedGroup) else None
-                for step in plan.steps
-            )
-            entry = Compiled(plan, live, trace, kernel_ids)
+            entry = Compiled(plan, live, trace, self._kernel_ids(plan, numerics))
             self._plans.put(key, entry)
         return entry
+
+    def _kernel_ids(self, plan: Plan, numerics: Numerics) -> tuple[str | None, ...]:
+        """Return for each step the id of its kernel, None for a call; many steps may be of one form."""
+        known: dict[KernelForm, str] = {}
+        found: list[str | None] = []
+        for step in plan.steps:
+            kernel_id = None
+            if isinstance(step, FusedGroup):
+                kernel_id = known.get(step.form)
+                if kernel_id is None:
+                    kernel_id = self.kernels.compiler.identity(step.form, numerics)
+                    known[step.form] = kernel_id
+            found.append(kernel_id)
+        return tuple(found)
 
     def program(
         self,
