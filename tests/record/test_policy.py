@@ -207,8 +207,9 @@ def test_the_policy_sees_the_op_as_it_came():
         y = torch.add(x, x[0], alpha=2) * 3.5
     assert [place.name for place in seen] == ["aten::add.Tensor", "aten::mul.Tensor"]
     add, mul = seen
-    assert [(o.view, o.buffer, o.rank) for o in add.operands] == [(0, 0, 2), (1, 0, 1)]
-    assert [(o.view, o.buffer, o.rank) for o in mul.operands] == [(2, 1, 2)]
+    float32 = 6  # as the walker has it
+    assert add.operands == [(0, 0, float32, 2), (1, 0, float32, 1)]
+    assert mul.operands == [(2, 1, float32, 2)] and mul.dtypes == [torch.float32]
     assert add.arguments[2] == 2 and mul.arguments[1] == 3.5
     assert add.pattern == mul.pattern == []  # of a step nothing is known of results
     del y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,20 +37,12 @@ DTYPES: tuple[torch.dtype, ...] = (
 )  # fmt: skip
 
 
-class OperandPlace(NamedTuple):
-    """Which view of which buffer an operand is; its dtype is the walker's number."""
-
-    view: int
-    buffer: int
-    dtype: int
-    rank: int
-
-
 class Place(NamedTuple):
     """An op at a place, as the walker tells it.
 
     ``line`` is the program's, as the walker numbers them. Of the arguments, those that are tensors are
-    the operands, in order; they tell no more than that.
+    the operands, in order; they tell no more than that. Of each operand it has the view, the buffer, the
+    walker's number for the dtype, and the rank.
     ``runtime`` and ``written`` have a bit for each argument: whether its
     value is not part of the place, and whether it is written to. What is known of the results of a
     node (``pattern``: a mode for each operand and the result, if the op is pointwise, then dtype
@@ -63,7 +56,7 @@ class Place(NamedTuple):
     written: int
     line: int
     arguments: list[Any]
-    operands: list[OperandPlace]
+    operands: list[tuple[int, int, int, int]]
     pattern: list[int]
     result_views: list[int]
     result_buffers: list[int]
@@ -71,17 +64,17 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, told: Any) -> Place:
         """Read what the walker tells."""
-        place = cls(*told)
-        return place._replace(
-            arguments=[_unwrapped(argument) for argument in place.arguments],
-            operands=[OperandPlace(*operand) for operand in place.operands],
-        )
+        place = cls._make(told)
+        for position, argument in enumerate(place.arguments):
+            if isinstance(argument, torch.Tensor) and not argument.is_meta:
+                # a number that came as a tensor: those of operands are on no device
+                place.arguments[position] = argument.item()
+        return place
 
-
-def _unwrapped(argument: Any) -> Any:
-    """Return a number for a number that came as a tensor: those of operands are on no device."""
-    wrapped = isinstance(argument, torch.Tensor) and not argument.is_meta
-    return argument.item() if wrapped else argument
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        """The dtypes of the operands."""
+        return [DTYPES[dtype] for _, _, dtype, _ in self.operands]
 
 
 class Places:
@@ -111,11 +104,21 @@ class Places:
         return known
 
     def _build(self, path: Sequence[int]) -> Trace:
-        builder = _Builder()
+        builder, describe = _Builder(), self._walker.describe_node
+        sources: dict[int, Source | None] = {}  # many ops come from one line
         for index in path:
-            node = Place.of(self._walker.describe_node(index))
-            builder.add(node, self._walker.source(node.line))
+            node = Place.of(describe(index))
+            if node.line not in sources:
+                sources[node.line] = self._walker.source(node.line)
+            builder.add(node, sources[node.line])
         return builder.trace()
+
+
+@functools.cache
+def _dtype_arguments(name: str) -> frozenset[int]:
+    """Return which arguments of an op, by its qualified name, are dtypes; the walker gives them as numbers."""
+    arguments = torch._C._get_schema(*name.partition(".")[::2]).arguments
+    return frozenset(i for i, a in enumerate(arguments) if "ScalarType" in str(a.real_type))
 
 
 class _Builder:
@@ -130,36 +133,19 @@ class _Builder:
             tuple(self.buffers), tuple(self.views), tuple(self.ops), tuple(self.number_kinds)
         )
 
-    def _see(self, view: int, buffer: int, dtype: int, rank: int, creator: int | None) -> None:
+    def _add_view(self, view: int, buffer: int, dtype: int, rank: int, creator: int | None) -> None:
+        """Note a new view, which may be of a new buffer."""
         if buffer == len(self.buffers):
             self.buffers.append(Buffer(buffer, creator))
-        if view == len(self.views):
-            self.views.append(View(view, buffer, DTYPES[dtype], rank))
+        self.views.append(View(view, buffer, DTYPES[dtype], rank))
 
     def add(self, node: Place, source: Source | None) -> None:
         index = len(self.ops)
-        pattern = node.pattern
-        for operand in node.operands:
-            self._see(operand.view, operand.buffer, operand.dtype, operand.rank, None)
-        modes: list[int | None] = [None] * len(node.operands)
-        result_mode: Mode | None = None
-        if node.pointwise:
-            modes[:] = pattern[: len(modes)]
-            result_mode = MODES[pattern[len(modes)] & ~SAME_SIZES]
-            pattern = pattern[len(modes) + 1 :]
-        operands = iter(
-            Operand(
-                operand.view,
-                None if mode is None else MODES[mode & ~SAME_SIZES],
-                mode is not None and bool(mode & SAME_SIZES),
-            )
-            for operand, mode in zip(node.operands, modes, strict=True)
-        )
-        schema = torch._C._get_schema(*node.name.partition(".")[::2]).arguments
-        arguments = tuple(
-            self._argument(value, bool(node.runtime >> i & 1), operands, str(schema[i].real_type))
-            for i, value in enumerate(node.arguments)
-        )
+        for view, buffer, dtype, rank in node.operands:
+            if view == len(self.views):
+                self._add_view(view, buffer, dtype, rank, None)
+        result_mode, operands, pattern = _modes(node)
+        arguments = self._arguments(node, iter(operands))
         results: list[int | None] = []
         fresh: list[int] = []
         for position, (view, buffer) in enumerate(
@@ -170,32 +156,54 @@ class _Builder:
                 continue
             if buffer == len(self.buffers):
                 fresh.append(view)
-            self._see(view, buffer, pattern[2 * position], pattern[2 * position + 1], index)
+            if view == len(self.views):
+                self._add_view(
+                    view, buffer, pattern[2 * position], pattern[2 * position + 1], index
+                )
             results.append(view)
-        written = [
-            item.view
-            for position, argument in enumerate(arguments)
-            if node.written >> position & 1
-            for item in (argument if isinstance(argument, tuple) else (argument,))
-            if isinstance(item, Operand)
-        ]
-        writes = tuple(dict.fromkeys([*written, *fresh]))
+        writes = tuple(fresh)
+        if node.written:
+            writes = tuple(dict.fromkeys([*_written(node, arguments), *fresh]))
         self.ops.append(
             Op(index, node.name, arguments, tuple(results), result_mode, writes, source)
         )
 
-    def _argument(
-        self, value: Any, runtime: bool, operands: Iterator[Operand], type_: str
-    ) -> Argument:
-        if isinstance(value, torch.Tensor):
-            return next(operands)
-        if isinstance(value, list):
-            if value and isinstance(value[0], torch.Tensor):
-                return tuple(next(operands) for _ in value)
-            return Constant(tuple(value))
-        if runtime and isinstance(value, bool | int | float):
-            self.number_kinds.append(type(value))
-            return Number(len(self.number_kinds) - 1, type(value))
-        if "ScalarType" in type_ and isinstance(value, int):
-            value = DTYPES[value]
-        return Constant(value)
+    def _arguments(self, node: Place, operands: Iterator[Operand]) -> tuple[Argument, ...]:
+        arguments: list[Argument] = []
+        for position, value in enumerate(node.arguments):
+            if isinstance(value, torch.Tensor):
+                arguments.append(next(operands))
+            elif isinstance(value, list):
+                tensors = value and isinstance(value[0], torch.Tensor)
+                arguments.append(
+                    tuple(next(operands) for _ in value) if tensors else Constant(tuple(value))
+                )
+            elif node.runtime >> position & 1 and isinstance(value, (bool, int, float)):
+                arguments.append(Number(len(self.number_kinds), type(value)))
+                self.number_kinds.append(type(value))
+            elif isinstance(value, int) and position in _dtype_arguments(node.name):
+                arguments.append(Constant(DTYPES[value]))
+            else:
+                arguments.append(Constant(value))
+        return tuple(arguments)
+
+
+def _modes(node: Place) -> tuple[Mode | None, list[Operand], list[int]]:
+    """Read a node's pattern: the mode of its result, its operands, and what is left of the pattern."""
+    if not node.pointwise:
+        return None, [Operand(view) for view, *_ in node.operands], node.pattern
+    *modes, result = node.pattern[: len(node.operands) + 1]
+    operands = [
+        Operand(operand[0], MODES[mode & ~SAME_SIZES], bool(mode & SAME_SIZES))
+        for operand, mode in zip(node.operands, modes, strict=True)
+    ]
+    return MODES[result & ~SAME_SIZES], operands, node.pattern[len(modes) + 1 :]
+
+
+def _written(node: Place, arguments: Sequence[Argument]) -> Iterator[int]:
+    """Yield the views of the arguments that an op writes to."""
+    for position, argument in enumerate(arguments):
+        if node.written >> position & 1:
+            for item in argument if isinstance(argument, tuple) else (argument,):
+                if isinstance(item, Operand):
+                    yield item.view

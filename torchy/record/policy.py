@@ -8,7 +8,7 @@ import torch
 
 from torchy.ir.ops import lookup
 from torchy.record.codes import LayoutRule, OpClass
-from torchy.record.places import DTYPES, Place
+from torchy.record.places import Place
 
 
 class Classification(NamedTuple):
@@ -122,18 +122,18 @@ def allow(place: Place) -> int:
             if argument == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT
                 return 2 + (LayoutRule.CONTIGUOUS if contiguous else LayoutRule.LEARN)
-    if base in COMPLEX_LAYOUT and DTYPES[place.operands[0].dtype].is_complex:
+    if base in COMPLEX_LAYOUT and place.dtypes[0].is_complex:
         return 2 + COMPLEX_LAYOUT[base]
     spec = lookup(place.name)
     if spec is not None and spec.raises_on_data and not _floating(place):
         return 0
     if overload == "Tensor" and base in TAKES_ITEM:
-        first, *_, last = place.operands  # eager raises for a value that the dtype cannot hold
-        return int(first.dtype == last.dtype)
+        first, *_, last = place.dtypes  # eager raises for a value that the dtype cannot hold
+        return int(first == last)
     return 1
 
 
 def _floating(place: Place) -> bool:
     """Tell whether an op computes in floating point: an operand, or a number, is floating."""
-    operands = any(DTYPES[operand.dtype].is_floating_point for operand in place.operands)
+    operands = any(dtype.is_floating_point for dtype in place.dtypes)
     return operands or any(isinstance(value, float) for value in place.arguments)
