@@ -1,5 +1,4 @@
 import sys
-from dataclasses import replace
 
 import torch
 
@@ -153,7 +152,7 @@ def test_an_unannounced_write_is_a_hazard_and_is_seen():
 
     def with_hidden_write(op, trace):
         role = role_of(op, trace)
-        return replace(role, writes=(*role.writes, x)) if op.index == 0 else role
+        return role._replace(writes=(*role.writes, x)) if op.index == 0 else role
 
     live = frozenset({p.buffer_of(w)})
     plan = build_plan(p.trace, live, role_of=with_hidden_write)

@@ -9,7 +9,7 @@ from torchy.plan.fuse import Fuser
 from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
-from torchy.plan.roles import Agrees, Classify, classify
+from torchy.plan.roles import Agrees, Classifier, Classify
 
 
 def build_plan(
@@ -42,7 +42,7 @@ def build_plan(
     role_of
         Gives the role of each op, instead of the op table.
     """
-    role_of = role_of or (lambda op, trace: classify(op, trace, numerics, agrees))
+    role_of = role_of or Classifier(numerics, agrees).role
     roles = [role_of(op, trace) for op in trace.ops]
     live = live_in_effect(trace, roles, live, dead_inputs)
     stored = live if skip_dead else live | never_read(trace, roles)

@@ -5,8 +5,8 @@ The only file of the plan that asks the op table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -14,21 +14,21 @@ from torchy.ir import ops as op_table
 from torchy.ir.ops.spec import Numerics
 from torchy.ir.trace import Constant, Mode, Number, Op, Operand, Trace
 
+Arguments = tuple[Operand | Number | Constant, ...]
+
 LITERALS = (bool, int, float, str, type(None))
 
 
-@dataclass(frozen=True, slots=True)
-class Formula:
+class Formula(NamedTuple):
     """A fusable op on one element, before it has a place in a kernel: see ``ir.kernel.Statement``."""
 
     op: str
-    arguments: tuple[Operand | Number | Constant, ...]
+    arguments: Arguments
     compute: torch.dtype
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(NamedTuple):
     """How one op uses memory.
 
     Parameters
@@ -65,10 +65,8 @@ STILL = "an operand does not move along the inner dimension, where eager rounds 
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
-def classify(
-    op: Op, trace: Trace, numerics: Numerics = "exact", agrees: Agrees | None = None
-) -> Role:
-    """Return the role of an op, as the op table has it.
+class Classifier:
+    """Gives the roles of ops as the op table has them; of ops that are alike, it asks the table once.
 
     Parameters
     ----------
@@ -77,30 +75,74 @@ def classify(
     agrees
         Tells whether an op's kernel has been seen to agree with eager on this machine.
     """
-    spec = op_table.lookup(op.name)
-    if spec is None:
-        return call_role(op)
-    if spec.kind != "pointwise":
-        return call_role(op, _hidden_writes(op, spec))
-    arguments = op_table.statement_arguments(spec, op)
-    if arguments is None:
-        return call_role(op)
-    compute = op_table.compute_dtype(spec, op, trace)
-    results = tuple(trace.views[view].dtype for view in op.results if view is not None)
-    operands = tuple(
-        trace.views[item.view].dtype for item in arguments if isinstance(item, Operand)
-    )
-    literals = op_table.literal_arguments(spec, op)
-    fits = op_table.fusable(
-        spec, compute, results, operands, numerics, literals=literals, agrees=agrees
-    )
-    why_not = "" if fits else _why_not(spec, compute, {*results, *operands}, literals, numerics)
-    rule = spec.rule(compute, literals, numerics)
-    if fits and numerics == "exact" and rule is not None and compute.is_floating_point:
-        given = dict(zip(spec.parameters, arguments, strict=True))
-        if rule.moving and not _moves(given[rule.moving]):
-            why_not = f"{NOT_IDENTICAL}: {STILL}"
-    return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+    def __init__(self, numerics: Numerics = "exact", agrees: Agrees | None = None) -> None:
+        self._numerics = numerics
+        self._agrees = agrees
+        self._known: dict[tuple[object, ...], tuple[torch.dtype, str]] = {}
+
+    def role(self, op: Op, trace: Trace) -> Role:
+        """Return the role of an op."""
+        spec = op_table.lookup(op.name)
+        if spec is None:
+            return call_role(op)
+        if spec.kind != "pointwise":
+            return call_role(op, _hidden_writes(op, spec))
+        arguments = op_table.statement_arguments(spec, op)
+        if arguments is None:
+            return call_role(op)
+        signature = _signature(op, trace, arguments)
+        known = self._known.get(signature)
+        if known is None:
+            known = self._known[signature] = self._ask(op, trace, spec, arguments)
+        compute, why_not = known
+        return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+    def _ask(
+        self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments
+    ) -> tuple[torch.dtype, str]:
+        """Return the dtype in which an op computes, and why the op table does not let it be fused."""
+        numerics = self._numerics
+        compute = op_table.compute_dtype(spec, op, trace)
+        results = tuple(trace.views[view].dtype for view in op.results if view is not None)
+        operands = tuple(
+            trace.views[item.view].dtype for item in arguments if isinstance(item, Operand)
+        )
+        literals = op_table.literal_arguments(spec, op)
+        fits = op_table.fusable(
+            spec, compute, results, operands, numerics, literals=literals, agrees=self._agrees
+        )
+        why_not = "" if fits else _why_not(spec, compute, {*results, *operands}, literals, numerics)
+        if fits and numerics == "exact" and compute.is_floating_point:
+            rule = spec.rule(compute, literals, numerics)
+            if rule is not None and rule.moving:
+                given = dict(zip(spec.parameters, arguments, strict=True))
+                if not _moves(given[rule.moving]):
+                    why_not = f"{NOT_IDENTICAL}: {STILL}"
+        return compute, why_not
+
+
+def classify(
+    op: Op, trace: Trace, numerics: Numerics = "exact", agrees: Agrees | None = None
+) -> Role:
+    """Return the role of one op: see :class:`Classifier`."""
+    return Classifier(numerics, agrees).role(op, trace)
+
+
+def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]:
+    """Return all of an op that its dtype and its formula can depend on: equal for ops that are alike."""
+    parts: list[object] = [op.name]
+    for view in op.results:
+        parts.append(None if view is None else trace.views[view].dtype)
+    for item in arguments:
+        if isinstance(item, Operand):
+            view_ = trace.views[item.view]
+            parts += (view_.dtype, view_.rank > 0, item.mode)
+        elif isinstance(item, Number):
+            parts += (Number, item.kind, item.wrapped)
+        else:  # as it is written: 1, 1.0 and True are equal
+            parts += (Constant, type(item.value), repr(item.value))
+    return tuple(parts)
 
 
 def _moves(argument: Operand | Number | Constant) -> bool:
@@ -137,7 +179,7 @@ def pointwise_role(
     op: Op,
     trace: Trace,
     name: str,
-    arguments: tuple[Operand | Number | Constant, ...],
+    arguments: Arguments,
     compute: torch.dtype,
     why_not: str = "",
 ) -> Role:
@@ -155,19 +197,23 @@ def pointwise_role(
     if len(writes) != 1 or writes != op.results or op.result_mode is None:
         return call_role(op)
     (result,) = writes
-    read = _unique(tuple(item.view for item in arguments if isinstance(item, Operand)))
+    read = _unique(tuple([item.view for item in arguments if isinstance(item, Operand)]))
     overwrites = () if result in read else (result,)
-    if not why_not and any(
-        view != result and trace.buffer_of(view) == trace.buffer_of(result) for view in read
-    ):
+    if not why_not and _through_another_view(trace, read, result):
         why_not = SAME_MEMORY
-    if not why_not and not all(_in_kernel(argument) for argument in arguments):
+    if not why_not and not all(map(_in_kernel, arguments)):
         why_not = NO_KERNEL_ARGUMENT
     if why_not:
         contents = tuple(view for view in _unique(op.reads) if view not in overwrites)
         return Role(contents, writes, overwrites, None, why_not)
     formula = Formula(name, arguments, compute, trace.views[result].dtype)
     return Role(read, writes, overwrites, formula)
+
+
+def _through_another_view(trace: Trace, read: Sequence[int], result: int) -> bool:
+    """Tell whether an op reads the buffer that it writes, but not, or not only, as it writes it."""
+    buffer = trace.buffer_of(result)
+    return buffer in [trace.buffer_of(view) for view in read if view != result]
 
 
 def _in_kernel(argument: Operand | Number | Constant) -> bool:
@@ -192,4 +238,4 @@ def _hidden_writes(op: Op, spec: op_table.OpSpec) -> tuple[int, ...]:
 
 
 def _unique(views: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(views))
+    return tuple(dict.fromkeys(views)) if len(views) > 1 else views

@@ -18,6 +18,8 @@ SPECS: Final[Mapping[str, OpSpec]] = {
     spec.name: spec for spec in (*ARITHMETIC, *ACTIVATIONS, *CALLS)
 }
 
+ABSENT: Final = Constant(None)  # an argument that an op was recorded without
+
 _WRAPPED: Final = {bool: torch.bool, int: torch.int64, float: None}
 
 
@@ -118,14 +120,23 @@ def statement_arguments(spec: OpSpec, op: Op) -> tuple[Operand | Number | Consta
     """
     if spec.kind != "pointwise":
         return None
-    named = named_arguments(op)
-    result: list[Operand | Number | Constant] = []
-    for name in spec.parameters:
-        argument = named.get(name, Constant(None))
+    given, result = op.arguments, []
+    for position in _positions(op.name, spec.parameters):
+        argument = given[position] if position < len(given) else ABSENT
         if isinstance(argument, tuple):
             return None
         result.append(argument)
     return tuple(result)
+
+
+@functools.cache
+def _positions(name: str, parameters: tuple[str, ...]) -> tuple[int, ...]:
+    """Return where parameters stand among the arguments of an op's schema; past their end if they do not."""
+    schema = _schema(name)
+    if schema is None:
+        raise KeyError(f"{name} is not an aten op")
+    at = {parameter: position for position, parameter in enumerate(schema.names)}
+    return tuple(at.get(parameter, len(at)) for parameter in parameters)
 
 
 def literal_arguments(spec: OpSpec, op: Op) -> dict[str, object]:
