@@ -124,10 +124,10 @@ def test_a_plan_that_skips_nothing_dead_leaves_the_same_values(case):
 def without_write_after_read(monkeypatch):
     needs = LastUses.needs
 
-    def faulty(self, role):
+    def faulty(self, touch):
         readers, self._readers = self._readers, {}
         try:
-            return needs(self, role)
+            return needs(self, touch)
         finally:
             self._readers = readers
 
@@ -138,10 +138,8 @@ def without_hazards_of_writes(monkeypatch):
     monkeypatch.setattr(
         LastUses,
         "needs",
-        lambda self, role: {
-            self._writer[b]
-            for b in (self._trace.buffer_of(view) for view in role.reads)
-            if b in self._writer
+        lambda self, touch: {
+            self._writer[buffer] for _, buffer in touch.reads if buffer in self._writer
         },
     )
 
@@ -151,7 +149,7 @@ def without_read_after_write(monkeypatch):
     monkeypatch.setattr(
         LastUses,
         "needs",
-        lambda self, role: needs(self, type(role)((), role.writes, (), None)),
+        lambda self, touch: needs(self, touch._replace(reads=[])),
     )
 
 
@@ -166,7 +164,7 @@ def with_overlapping_views_joined(monkeypatch):
 
 
 def with_circles_allowed(monkeypatch):
-    monkeypatch.setattr(StepGraph, "can_join", lambda self, needs, step: True)
+    monkeypatch.setattr(StepGraph, "can_join", lambda self, wait, step: True)
 
 
 def with_nothing_stored_but_live(monkeypatch):
@@ -178,10 +176,8 @@ def with_nothing_stored_but_live(monkeypatch):
 def with_reads_forgotten_by_liveness(monkeypatch):
     find_dead = liveness.find_dead
 
-    def faulty(trace, roles, live):
-        blind = [
-            type(r)(r.reads if r.formula else (), r.writes, r.overwrites, r.formula) for r in roles
-        ]
+    def faulty(trace, touches, live):
+        blind = [touch if touch.walks else touch._replace(reads=[]) for touch in touches]
         return find_dead(trace, blind, live)
 
     monkeypatch.setattr("torchy.plan.build.find_dead", faulty)
@@ -190,8 +186,12 @@ def with_reads_forgotten_by_liveness(monkeypatch):
 def with_every_write_an_overwrite(monkeypatch):
     find_dead = liveness.find_dead
 
-    def faulty(trace, roles, live):
-        return find_dead(trace, [type(r)((), r.writes, r.writes, r.formula) for r in roles], live)
+    def faulty(trace, touches, live):
+        filling = [
+            touch._replace(reads=[], overwrites=[view for view, _ in touch.writes])
+            for touch in touches
+        ]
+        return find_dead(trace, filling, live)
 
     monkeypatch.setattr("torchy.plan.build.find_dead", faulty)
 

@@ -10,6 +10,7 @@ from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
 from torchy.plan.roles import Agrees, Classifier, Classify
+from torchy.plan.touch import touch_of
 
 
 def build_plan(
@@ -44,10 +45,11 @@ def build_plan(
     """
     role_of = role_of or Classifier(numerics, agrees).role
     roles = [role_of(op, trace) for op in trace.ops]
-    live = live_in_effect(trace, roles, live, dead_inputs)
-    stored = live if skip_dead else live | never_read(trace, roles)
-    dead = find_dead(trace, roles, stored)
-    fuser = Fuser(trace, roles, dead, stored)
+    touches = [touch_of(trace, op, role) for op, role in zip(trace.ops, roles, strict=True)]
+    live = live_in_effect(trace, touches, live, dead_inputs)
+    stored = live if skip_dead else live | never_read(touches)
+    dead = find_dead(trace, touches, stored)
+    fuser = Fuser(trace, roles, touches, dead, stored)
     fusion = fuser.run()
     steps: tuple[Step, ...] = tuple(
         Call(group.ops[0])

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torchy.ir.listing import short_op
-from torchy.ir.trace import Mode, Op, Operand, Trace
-from torchy.plan.hazards import LastUses, StepGraph
+from torchy.ir.trace import Mode, Op, Trace
+from torchy.plan.hazards import LastUses, StepGraph, Wait
 from torchy.plan.roles import Role
 from torchy.plan.spaces import Spaces
+from torchy.plan.touch import Touch
 
 MAX_OPS = 64  # in one group: bounds what one kernel costs to compile
 MAX_ACCESSES = 32  # of one kernel: addresses that it walks at once
@@ -29,6 +30,8 @@ FULL = "group is full"
 IN_BETWEEN = "needs a step that itself needs the group"
 HOLDS_MEMORY = "joined, they would hold memory longer than eager"
 
+SEVERAL = -1  # views
+
 
 @dataclass(slots=True)
 class Group:
@@ -37,9 +40,10 @@ class Group:
     step: int
     layout: int | None = None  # class of the views that it walks; None for a call
     ops: list[int] = field(default_factory=list)
-    views: dict[int, set[int]] = field(default_factory=dict)  # by buffer: views touched
+    views: dict[int, int] = field(default_factory=dict)  # by buffer: the view touched, or SEVERAL
     touches: dict[int, int] = field(default_factory=dict)  # by buffer: how many ops touch it
     written: dict[int, int] = field(default_factory=dict)  # by buffer: the view written
+    exposed: set[int] = field(default_factory=set)  # of those: stored if nothing more joins
     modes: dict[int, Mode] = field(default_factory=dict)  # by view: how it is walked
     loads: dict[int, None] = field(default_factory=dict)  # views whose values come from memory
     first_dead: int | None = None  # the first op after which eager had freed a stored result
@@ -58,8 +62,8 @@ class Fuser:
 
     Parameters
     ----------
-    trace, roles
-        The trace and the role of each of its ops.
+    trace, roles, touches
+        The trace, and the role of each of its ops and what it touches.
     dead
         Ops that need not run.
     live
@@ -67,19 +71,25 @@ class Fuser:
     """
 
     def __init__(
-        self, trace: Trace, roles: Sequence[Role], dead: frozenset[int], live: frozenset[int]
+        self,
+        trace: Trace,
+        roles: Sequence[Role],
+        touches: Sequence[Touch],
+        dead: frozenset[int],
+        live: frozenset[int],
     ) -> None:
         self._trace = trace
         self._roles = roles
+        self._touches = touches
         self._live = live
         self._needed = [op for op in trace.ops if op.index not in dead]
         self._spaces = Spaces(trace)
         self._graph = StepGraph()
-        self._uses = LastUses(trace)
+        self._uses = LastUses()
         self._groups: list[Group] = []
         self._open: dict[int, list[Group]] = {}  # by layout class, latest last
         self._refused: dict[tuple[int, int], str] = {}  # (op, step): why it did not join
-        self._touches: dict[int, int] = {}  # by buffer: how many needed ops touch it
+        self._count: dict[int, int] = {}  # by buffer: how many needed ops touch it
         self._last_touch: dict[int, int] = {}  # by buffer: the last needed op that touches it
         self._escapes: set[int] = set()  # buffers that are stored in any case
         self._survey()
@@ -87,15 +97,15 @@ class Fuser:
     def run(self) -> Fusion:
         """Gather all needed ops."""
         for op in self._needed:
-            role = self._roles[op.index]
-            needs = self._uses.needs(role)
-            group = self._choose(op, role, needs) if role.formula is not None else None
+            touch = self._touches[op.index]
+            needs = self._uses.needs(touch)
+            group = self._choose(op, touch, needs)
             if group is None:
-                group = self._open_group(op, role, needs)
+                group = self._open_group(op, needs)
             else:
                 self._graph.order(needs, group.step)
-            self._join(group, op, role)
-            self._uses.record(role, group.step)
+            self._join(group, op, touch)
+            self._uses.record(touch, group.step)
         order = self._graph.sort([group.ops[0] for group in self._groups])
         groups = tuple(self._groups[step] for step in order)
         reasons = {
@@ -109,12 +119,10 @@ class Fuser:
         return [view for buffer, view in group.written.items() if self._is_stored(group, buffer)]
 
     def _is_stored(self, group: Group, buffer: int, joining: int = 0) -> bool:
-        return (
-            buffer in self._live or self._touches[buffer] > group.touches.get(buffer, 0) + joining
-        )
+        return buffer in self._live or self._count[buffer] > group.touches.get(buffer, 0) + joining
 
-    def _buffers(self, role: Role) -> set[int]:
-        return {self._trace.buffer_of(view) for view in role.reads + role.writes}
+    def _is_fusable(self, op: Op) -> bool:
+        return self._roles[op.index].formula is not None
 
     def _layout(self, op: Op) -> int:
         assert op.results[0] is not None  # roles.classify gives no formula otherwise
@@ -124,80 +132,82 @@ class Fuser:
         """Note for each buffer who touches it, and whether it must be stored whatever joins."""
         space_of: dict[int, int] = {}
         for op in self._needed:
-            role = self._roles[op.index]
-            for buffer in self._buffers(role):
-                self._touches[buffer] = self._touches.get(buffer, 0) + 1
+            fusable = self._is_fusable(op)
+            space = self._layout(op) if fusable else -1
+            for buffer in self._touches[op.index].buffers:
+                self._count[buffer] = self._count.get(buffer, 0) + 1
                 self._last_touch[buffer] = op.index
-                if role.formula is None or space_of.setdefault(
-                    buffer, self._layout(op)
-                ) != self._layout(op):
+                if not fusable or space_of.setdefault(buffer, space) != space:
                     self._escapes.add(buffer)
         self._escapes |= self._live
 
-    def _open_group(self, op: Op, role: Role, needs: set[int]) -> Group:
+    def _open_group(self, op: Op, needs: set[int]) -> Group:
         group = Group(self._graph.add(needs))
         self._groups.append(group)
-        if role.formula is not None:
+        if self._is_fusable(op):
             group.layout = self._layout(op)
             self._open.setdefault(group.layout, []).append(group)
         return group
 
-    def _choose(self, op: Op, role: Role, needs: set[int]) -> Group | None:
+    def _choose(self, op: Op, touch: Touch, needs: set[int]) -> Group | None:
         """Return the group that an op joins, or None."""
+        if not self._is_fusable(op):
+            return None
         best: Group | None = None
         most = -1
+        wait, can_join = self._graph.wait(needs), self._graph.can_join
         for group in reversed(self._open.get(self._layout(op), [])[-CANDIDATES:]):
-            why_not = self._why_not(group, op, role, needs)
+            if can_join(wait, group.step):
+                why_not = self._why_not(group, op, touch, wait)
+            else:  # most often
+                why_not = IN_BETWEEN
             if why_not:
                 self._refused[op.index, group.step] = why_not
                 continue
-            shared = sum(
-                2 if view in group.written.values() else view in group.loads for view in role.reads
-            )
+            shared = 0
+            for view, buffer in touch.reads:
+                shared += 2 if group.written.get(buffer) == view else view in group.loads
             if shared > most:
                 best, most = group, shared
         return best
 
-    def _why_not(self, group: Group, op: Op, role: Role, needs: set[int]) -> str:
-        """Return why an op cannot join a group of its own layout, empty if it can."""
-        if not self._graph.can_join(needs, group.step):
-            return IN_BETWEEN
-        for view in role.reads:
-            if group.written.get(self._trace.buffer_of(view), view) != view:
+    def _why_not(self, group: Group, op: Op, touch: Touch, wait: Wait) -> str:
+        """Return why else an op cannot join a group of its own layout, empty if it can."""
+        for view, buffer in touch.reads:
+            if group.written.get(buffer, view) != view:
                 return OVERLAPPING
-        for view in role.writes:
-            if not group.views.get(self._trace.buffer_of(view), set()) <= {view}:
+        for view, buffer in touch.writes:
+            if group.views.get(buffer, view) != view:
                 return OVERLAPPING
-        if any(group.modes.get(view, mode) is not mode for view, mode in walks(op, role)):
-            return OTHER_WALK
-        if len(group.ops) >= MAX_OPS or self._accesses(group, role) > MAX_ACCESSES:
+        for view, mode in touch.walks:
+            if group.modes.get(view, mode) is not mode:
+                return OTHER_WALK
+        if len(group.ops) >= MAX_OPS or self._accesses(group, touch) > MAX_ACCESSES:
             return FULL
-        if self._holds_memory(group, op, role, needs):
+        if self._holds_memory(group, op, touch, wait):
             return HOLDS_MEMORY
         return ""
 
-    def _accesses(self, group: Group, role: Role) -> int:
-        """Count the accesses of the group's kernel if this op were the last to join it.
+    def _accesses(self, group: Group, touch: Touch) -> int:
+        """Count the accesses of the group's kernel if an op that touches this were the last to join it.
 
         If even the bound that is quick to see is below what is allowed, return that.
         """
-        bound = len(group.loads) + len(group.written) + len(role.reads) + len(role.writes)
+        bound = len(group.loads) + len(group.exposed) + len(touch.reads) + len(touch.writes)
         if bound <= MAX_ACCESSES:
             return bound
-        written = group.written | {self._trace.buffer_of(view): view for view in role.writes}
-        joining = self._buffers(role)
-        views = {
-            view
-            for buffer, view in written.items()
-            if self._is_stored(group, buffer, joining=buffer in joining)
-        }
-        views.update(group.loads)
+        views = {group.written[buffer] for buffer in group.exposed - touch.buffers}
+        written = group.written | {buffer: view for view, buffer in touch.writes}
         views.update(
-            view for view in role.reads if self._trace.buffer_of(view) not in group.written
+            written[buffer]
+            for buffer in touch.buffers
+            if buffer in written and self._is_stored(group, buffer, joining=1)
         )
+        views.update(group.loads)
+        views.update(view for view, buffer in touch.reads if buffer not in group.written)
         return len(views)
 
-    def _holds_memory(self, group: Group, op: Op, role: Role, needs: set[int]) -> bool:
+    def _holds_memory(self, group: Group, op: Op, touch: Touch, wait: Wait) -> bool:
         """Tell whether eager, running the ops in their order, would have freed memory between.
 
         Joining runs the op as early as the group: its result would then exist beside results of the
@@ -207,10 +217,10 @@ class Fuser:
         if (
             group.first_dead is not None
             and group.first_dead < op.index
-            and any(self._is_fresh(op, buffer) for buffer in self._buffers(role) & self._escapes)
+            and any(self._is_fresh(op, buffer) for buffer in touch.buffers & self._escapes)
         ):
             return True
-        if self._graph.is_ordered(needs, group.step):
+        if self._graph.is_ordered(wait, group.step):
             return False
         held = sum(
             self._is_temporary(self._trace.buffer_of(view))
@@ -227,24 +237,30 @@ class Fuser:
     def _is_fresh(self, op: Op, buffer: int) -> bool:
         return self._trace.buffers[buffer].creator == op.index
 
-    def _join(self, group: Group, op: Op, role: Role) -> None:
+    def _join(self, group: Group, op: Op, touch: Touch) -> None:
         group.ops.append(op.index)
-        for buffer in self._buffers(role):
-            group.touches[buffer] = group.touches.get(buffer, 0) + 1
-        for view in role.reads:
-            buffer = self._trace.buffer_of(view)
-            group.views.setdefault(buffer, set()).add(view)
+        if group.layout is None:
+            return  # nothing joins a call
+        for view, buffer in touch.reads:
+            if group.views.setdefault(buffer, view) != view:
+                group.views[buffer] = SEVERAL
             if buffer not in group.written:
                 group.loads[view] = None
-        for view in role.writes:
-            buffer = self._trace.buffer_of(view)
-            group.views.setdefault(buffer, set()).add(view)
+        for view, buffer in touch.writes:
+            if group.views.setdefault(buffer, view) != view:
+                group.views[buffer] = SEVERAL
             group.written[buffer] = view
-            if self._is_fresh(op, buffer) and buffer in self._escapes - self._live:
+            if buffer in self._escapes and buffer not in self._live and self._is_fresh(op, buffer):
                 last = self._last_touch[buffer]
                 group.first_dead = last if group.first_dead is None else min(last, group.first_dead)
-        if role.formula is not None:
-            group.modes.update(walks(op, role))
+        for buffer in touch.buffers:
+            group.touches[buffer] = group.touches.get(buffer, 0) + 1
+            if buffer in group.written:
+                if self._is_stored(group, buffer):
+                    group.exposed.add(buffer)
+                else:
+                    group.exposed.discard(buffer)
+        group.modes.update(touch.walks)
 
     def _why_apart(self, earlier: Group, later: Group) -> str:
         """Return why two neighbouring steps are not one."""
@@ -263,15 +279,3 @@ class Fuser:
         assert other is not None
         same_sizes = self._spaces.sizes[one] == self._spaces.sizes[other]
         return DIFFERENT_LAYOUT if same_sizes else DIFFERENT_SIZES
-
-
-def walks(op: Op, role: Role) -> list[tuple[int, Mode]]:
-    """Return the views that a fusable op touches, each with the way in which its memory is walked."""
-    assert role.formula is not None
-    assert op.result_mode is not None
-    result = [(view, op.result_mode) for view in role.writes]
-    for item in role.formula.arguments:
-        if isinstance(item, Operand):
-            assert item.mode is not None  # roles.classify gives no formula otherwise
-            result.append((item.view, item.mode))
-    return result

@@ -8,10 +8,17 @@ the ops have been gathered into.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from torchy.ir.trace import Trace
-from torchy.plan.roles import Role
+from torchy.plan.touch import Touch
+
+
+class Wait(NamedTuple):
+    """What an op waits for, as the bits of integers: the steps that it needs, and all that must run before those."""
+
+    steps: int
+    before: int
 
 
 class StepGraph:
@@ -47,13 +54,21 @@ class StepGraph:
                 self._before[current] |= new
                 stack.extend(self._after[current])
 
-    def can_join(self, needs: set[int], step: int) -> bool:
-        """Tell whether an op that needs these steps may become part of a step: no circle arises."""
-        return not any(need != step and self._before[need] >> step & 1 for need in needs)
+    def wait(self, needs: set[int]) -> Wait:
+        """Return what an op that needs these steps waits for."""
+        steps = before = 0
+        for need in needs:
+            steps |= 1 << need
+            before |= self._before[need]
+        return Wait(steps, before)
 
-    def is_ordered(self, needs: set[int], step: int) -> bool:
-        """Tell whether a step runs after all those (or is one of them) already."""
-        return all(need == step or self._before[step] >> need & 1 for need in needs)
+    def can_join(self, wait: Wait, step: int) -> bool:
+        """Tell whether an op may become part of a step: not if what it waits for waits for that."""
+        return not wait.before >> step & 1
+
+    def is_ordered(self, wait: Wait, step: int) -> bool:
+        """Tell whether a step runs after all that an op needs (or is one of them) already."""
+        return not wait.steps & ~(self._before[step] | 1 << step)
 
     def sort(self, rank: Sequence[int]) -> list[int]:
         """Return the steps in an order that keeps all hazards, those of low rank first."""
@@ -79,31 +94,26 @@ class StepGraph:
 class LastUses:
     """For each buffer, which step wrote it last and which have read it since."""
 
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+    def __init__(self) -> None:
         self._writer: dict[int, int] = {}
         self._readers: dict[int, set[int]] = {}
 
-    def needs(self, role: Role) -> set[int]:
+    def needs(self, touch: Touch) -> set[int]:
         """Return the steps that an op must come after, in all three kinds of hazard."""
         result: set[int] = set()
-        for buffer in _buffers(self._trace, role.reads):  # read after write
+        for _, buffer in touch.reads:  # read after write
             if buffer in self._writer:
                 result.add(self._writer[buffer])
-        for buffer in _buffers(self._trace, role.writes):
+        for _, buffer in touch.writes:
             if buffer in self._writer:  # write after write
                 result.add(self._writer[buffer])
             result.update(self._readers.get(buffer, ()))  # write after read
         return result
 
-    def record(self, role: Role, step: int) -> None:
+    def record(self, touch: Touch, step: int) -> None:
         """Note that an op became part of a step."""
-        for buffer in _buffers(self._trace, role.reads):
+        for _, buffer in touch.reads:
             self._readers.setdefault(buffer, set()).add(step)
-        for buffer in _buffers(self._trace, role.writes):
+        for _, buffer in touch.writes:
             self._writer[buffer] = step
             self._readers[buffer] = set()
-
-
-def _buffers(trace: Trace, views: tuple[int, ...]) -> Iterator[int]:
-    return (trace.buffer_of(view) for view in views)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchy.ir.trace import Trace
-from torchy.plan.roles import Role
+from torchy.plan.touch import Touch
 
 
 def live_in_effect(
-    trace: Trace, roles: Sequence[Role], live: frozenset[int], dead_inputs: frozenset[int]
+    trace: Trace, touches: Sequence[Touch], live: frozenset[int], dead_inputs: frozenset[int]
 ) -> frozenset[int]:
     """Return the buffers whose last values can be seen after the flush.
 
@@ -20,21 +20,21 @@ def live_in_effect(
     dead_inputs
         Inputs that nothing outside the trace reaches any more. A write to any other input is seen.
     """
-    written = {trace.buffer_of(view) for role in roles for view in role.writes}
+    written = {buffer for touch in touches for _, buffer in touch.writes}
     inputs = {buffer.index for buffer in trace.buffers if buffer.creator is None}
     return live | ((written & inputs) - dead_inputs)
 
 
-def never_read(trace: Trace, roles: Sequence[Role]) -> frozenset[int]:
+def never_read(touches: Sequence[Touch]) -> frozenset[int]:
     """Return the buffers whose last values no op of the trace reads."""
     unread: set[int] = set()
-    for role in roles:
-        unread.difference_update(trace.buffer_of(view) for view in role.reads)
-        unread.update(trace.buffer_of(view) for view in role.writes)
+    for touch in touches:
+        unread.difference_update(buffer for _, buffer in touch.reads)
+        unread.update(buffer for _, buffer in touch.writes)
     return frozenset(unread)
 
 
-def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> frozenset[int]:
+def find_dead(trace: Trace, touches: Sequence[Touch], live: frozenset[int]) -> frozenset[int]:
     """Return the indices of the ops that need not run.
 
     Walks the trace from its end. A buffer is *wanted* from there on if it is live or a needed op reads
@@ -51,24 +51,22 @@ def find_dead(trace: Trace, roles: Sequence[Role], live: frozenset[int]) -> froz
     overwritten: dict[int, set[int]] = {}  # by buffer: views filled later, before any read
     touched: set[int] = set()
     dead = set()
-    for index in range(len(roles) - 1, -1, -1):
-        role = roles[index]
-        if role.writes and not any(
-            (trace.buffers[buffer].creator == index and buffer in touched)
-            or (buffer in wanted and view not in overwritten.get(buffer, ()))
-            for view, buffer in buffers_of(trace, role.writes)
-        ):
+    for index in range(len(touches) - 1, -1, -1):
+        touch = touches[index]
+        useful = not touch.writes
+        for view, buffer in touch.writes:
+            if buffer in wanted:
+                useful |= view not in overwritten.get(buffer, ())
+            if buffer in touched:
+                useful |= trace.buffers[buffer].creator == index
+        if not useful:
             dead.add(index)
             continue
-        touched.update(buffer for _, buffer in buffers_of(trace, role.reads + role.writes))
-        for view, buffer in buffers_of(trace, role.overwrites):
-            overwritten.setdefault(buffer, set()).add(view)
-        for _, buffer in buffers_of(trace, role.reads):
+        touched |= touch.buffers
+        for view, buffer in touch.writes:
+            if view in touch.overwrites:
+                overwritten.setdefault(buffer, set()).add(view)
+        for _, buffer in touch.reads:
             wanted.add(buffer)
             overwritten.pop(buffer, None)
     return frozenset(dead)
-
-
-def buffers_of(trace: Trace, views: Sequence[int]) -> list[tuple[int, int]]:
-    """Return views, each with its buffer."""
-    return [(view, trace.buffer_of(view)) for view in views]
