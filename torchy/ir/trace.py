@@ -123,12 +123,15 @@ class Op:
     writes: tuple[int, ...]
     source: Source | None = None
 
-    def operands(self) -> Iterator[Operand]:
-        """Yield the tensor arguments, those in lists included."""
+    def operands(self) -> list[Operand]:
+        """Return the tensor arguments, those in lists included."""
+        found: list[Operand] = []
         for argument in self.arguments:
-            for item in argument if isinstance(argument, tuple) else (argument,):
-                if isinstance(item, Operand):
-                    yield item
+            if isinstance(argument, Operand):
+                found.append(argument)
+            elif isinstance(argument, tuple):
+                found += [item for item in argument if isinstance(item, Operand)]
+        return found
 
     def numbers(self) -> Iterator[Number]:
         """Yield the runtime numbers, in order."""
@@ -140,7 +143,7 @@ class Op:
     @property
     def reads(self) -> tuple[int, ...]:
         """Views read: all operands (in-place targets are operands, so they count as read)."""
-        return tuple(operand.view for operand in self.operands())
+        return tuple([operand.view for operand in self.operands()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class _Writer:
     def write(self, role: Role) -> None:
         formula = role.formula
         assert formula is not None  # only fusable ops join a group
-        arguments = tuple(self._value(argument) for argument in formula.arguments)
+        arguments = tuple(map(self._value, formula.arguments))
         (result,) = role.writes
         self._values[result] = Result(len(self.statements))
         self.statements.append(Statement(formula.op, arguments, formula.compute, formula.dtype))

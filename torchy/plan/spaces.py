@@ -19,13 +19,23 @@ class Spaces:
             if op.result_mode is None or not op.results or op.results[0] is None:
                 continue
             result = op.results[0]
+            dense = op.result_mode is Mode.LINEAR
             for operand in op.operands():
-                if operand.same_sizes or operand.mode is Mode.LINEAR:
+                linear = operand.mode is Mode.LINEAR
+                if operand.same_sizes or linear:
                     _join(sizes, operand.view, result)
-                if operand.mode is Mode.LINEAR and op.result_mode is Mode.LINEAR:
+                if linear and dense:
                     _join(layout, operand.view, result)
-        self.sizes = [_find(sizes, view) for view in range(len(sizes))]
-        self.layout = [_find(layout, view) for view in range(len(layout))]
+        self.sizes = _classes(sizes)
+        self.layout = _classes(layout)
+
+
+def _classes(parents: list[int]) -> list[int]:
+    """Return for each item the first of its class; a parent comes before what it is the parent of."""
+    classes: list[int] = []
+    for item, parent in enumerate(parents):
+        classes.append(item if parent == item else classes[parent])
+    return classes
 
 
 def _find(parents: list[int], item: int) -> int:
@@ -36,5 +46,10 @@ def _find(parents: list[int], item: int) -> int:
 
 
 def _join(parents: list[int], one: int, other: int) -> None:
+    if parents[one] == parents[other]:
+        return
     one, other = _find(parents, one), _find(parents, other)
-    parents[max(one, other)] = min(one, other)
+    if one < other:
+        parents[other] = one
+    else:
+        parents[one] = other

@@ -18,8 +18,8 @@ def interpretation(trace: Trace, plan: Plan, live: frozenset[int]) -> list[tuple
     for op in trace.ops:
         if op.index in dead:
             continue
-        for view in (*op.reads, *op.writes):
-            last[trace.buffer_of(view)] = op.index
+        for view in op.reads + op.writes:
+            last[trace.views[view].buffer] = op.index
     releases: dict[int, list[int]] = {}
     for buffer, op_index in last.items():
         if buffer not in live:
