@@ -35,8 +35,9 @@ class Execution:
 
 def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:
     """Return the layout of each view in a recording."""
+    words = tuple(words)
     return tuple(
-        Layout(tuple(view.sizes(words)), tuple(view.strides(words)), words[view.at])
+        Layout(view.sizes(words), view.strides(words), words[view.at])
         for view in view_words(trace.views)
     )
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torchy.codegen.cpu.driver import HEADER
 from torchy.codegen.cpu.kernel import Kernel
@@ -33,8 +33,7 @@ from torchy.run.interpret import group_releases
 Words = ctypes.Array[ctypes.c_int64]
 
 
-@dataclass(frozen=True, slots=True)
-class ViewWords:
+class ViewWords(NamedTuple):
     """Where a view's layout lies in the words of a recording: offset, sizes, strides."""
 
     at: int
@@ -42,11 +41,11 @@ class ViewWords:
     buffer: int
     itemsize: int
 
-    def sizes(self, words: Sequence[int]) -> Sequence[int]:
+    def sizes(self, words: tuple[int, ...]) -> tuple[int, ...]:
         """Return the view's sizes in a recording."""
         return words[self.at + 1 : self.at + 1 + self.rank]
 
-    def strides(self, words: Sequence[int]) -> Sequence[int]:
+    def strides(self, words: tuple[int, ...]) -> tuple[int, ...]:
         """Return the view's strides in a recording, in elements."""
         return words[self.at + 1 + self.rank : self.at + 1 + 2 * self.rank]
 

@@ -34,11 +34,11 @@ Wanted = tuple[KernelForm, Numerics, str, Tell]
 
 @dataclass(slots=True)
 class Sizes:
-    """The layouts with which a plan was run last, in words, and what was reckoned from them."""
+    """The layouts with which a plan was run last, in words, and what was reckoned from them, once that was asked."""
 
     words: bytes = b""
-    bytes_saved: int = 0
-    bytes_moved: int = 0
+    bytes_saved: int | None = None
+    bytes_moved: int | None = None
 
 
 class Compiled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from dataclasses import dataclass, replace
 
 from torchy.codegen.loops import lower
@@ -53,9 +54,10 @@ class Recording:
         """Return the size of each buffer in bytes."""
         sizes = [0] * len(self.trace.buffers)
         for view, layout in zip(self.trace.views, self.layouts(), strict=True):
-            last = sum((n - 1) * s for n, s in zip(layout.sizes, layout.strides, strict=True))
-            count = 0 if 0 in layout.sizes else layout.offset + last + 1
-            sizes[view.buffer] = max(sizes[view.buffer], count * view.dtype.itemsize)
+            if 0 not in layout.sizes:
+                beyond = sum(map(operator.mul, layout.sizes, layout.strides)) - sum(layout.strides)
+                count = layout.offset + beyond + 1
+                sizes[view.buffer] = max(sizes[view.buffer], count * view.dtype.itemsize)
         return sizes
 
 
@@ -97,7 +99,7 @@ class Script:
             + len(recording.times)
             + (0 if sizes.words is last else len(sizes.words))
         )
-        saved = sizes.bytes_saved if self.compiled else 0
+        saved = self._bytes_saved(recording) if self.compiled else 0
         self._tell(builder, recording, seconds, saved, held)
 
     def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
@@ -168,19 +170,24 @@ class Script:
 
     def bytes_moved(self, recording: Recording) -> int:
         """Return the bytes that eager would have moved for the ops that are fused."""
-        return self._sizes(recording).bytes_moved
+        sizes, entry = self._sizes(recording), self.entry
+        if sizes.bytes_moved is None:
+            sizes.bytes_moved = bytes_moved(entry.trace, entry.plan, recording.layouts())
+        return sizes.bytes_moved
+
+    def _bytes_saved(self, recording: Recording) -> int:
+        """Return the bytes that eager would have allocated for what is never stored."""
+        sizes, entry = self._sizes(recording), self.entry
+        if sizes.bytes_saved is None:
+            sizes.bytes_saved = bytes_saved(entry.plan, entry.trace, recording.buffer_bytes())
+        return sizes.bytes_saved
 
     def _sizes(self, recording: Recording) -> Sizes:
         """Return what is reckoned from a recording's sizes: what is known, if they are as last time."""
-        entry = self.entry
-        if entry.sizes.words != recording.words:
-            layouts = recording.layouts()
-            entry.sizes = Sizes(
-                recording.words,
-                bytes_saved(entry.plan, recording.trace, recording.buffer_bytes()),
-                bytes_moved(recording.trace, entry.plan, layouts),
-            )
-        return entry.sizes
+        sizes = self.entry.sizes
+        if sizes.words != recording.words:
+            sizes = self.entry.sizes = Sizes(recording.words)
+        return sizes
 
 
 def _loop_nest(form: KernelForm, numerics: Numerics) -> str:
