@@ -135,16 +135,19 @@ class Kernels:
 
         Not if whoever compiles waits for a flush meanwhile: it may be the one that wants the kernel.
         """
-        while not self.compiling.acquire(timeout=PATIENCE):
-            if self._stalled:
-                return
-        outer, self._compiler_thread = self._compiler_thread, threading.get_ident()
-        try:
+        me, held = threading.get_ident(), False
+        outer = me if self._compiler_thread == me else None
+        try:  # an interrupt may come before any line
+            while not (held := self.compiling.acquire(timeout=PATIENCE)):
+                if self._stalled:
+                    return
+            self._compiler_thread = me
             if kernel_id not in self._ready:
                 self._ready.put(kernel_id, self._compile(form, numerics, kernel_id, tell))
         finally:
-            self._compiler_thread = outer
-            self.compiling.release()
+            if held:
+                self._compiler_thread = outer
+                self.compiling.release()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
