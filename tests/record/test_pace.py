@@ -8,14 +8,14 @@ from recording import counters, forget_places_beyond, the_walker
 
 import torchy
 
-ENOUGH_FLUSHES = 32
+ENOUGH_FLUSHES = 3 * 32  # three times in a row
 SECOND = 10**9
 
 
-def weigh(session, times, ops=1, moved=0, nanoseconds=SECOND // 100):
+def weigh(session, times, ops=1, moved=0, nanoseconds=SECOND // 100, calls=0):
     """Tell the walker of flushes that Python has run."""
     weigh = the_walker().library.torchy_weigh
-    return [weigh(session.id, ops, moved, nanoseconds) for _ in range(times)]
+    return [weigh(session.id, ops, calls, moved, nanoseconds) for _ in range(times)]
 
 
 def step(x):
@@ -39,9 +39,37 @@ def test_flushes_that_cost_more_than_eager_lose_once_there_are_enough():
     assert told == [*[0] * (ENOUGH_FLUSHES - 1), 1] * 3  # the past is forgotten then
 
 
+def test_one_bad_moment_does_not_count():
+    with torchy.lazy() as session:
+        for _ in range(10):
+            assert weigh(session, 2 * ENOUGH_FLUSHES // 3) == [0] * (2 * ENOUGH_FLUSHES // 3)
+            won = weigh(session, ENOUGH_FLUSHES // 3, moved=10**9)
+            assert won == [0] * (ENOUGH_FLUSHES // 3)
+
+
 def test_flushes_that_take_hardly_any_time_are_not_judged():
     with torchy.lazy() as session:
         assert weigh(session, 500, nanoseconds=1000, ops=0) == [0] * 500
+
+
+def test_of_a_call_only_what_is_beside_its_kernel_is_won():
+    the_walker().library.torchy_listen(1e-3)  # so long, it is said, eager takes for an op
+    with torchy.lazy() as session:
+        assert 1 not in weigh(session, 300, ops=10, calls=0, nanoseconds=SECOND // 1000)
+        assert 1 in weigh(session, 300, ops=10, calls=10, nanoseconds=SECOND // 1000)
+
+
+def test_ops_that_run_at_once_cost_too():
+    the_walker().library.torchy_listen(1e-3)
+    x = torch.randn(4)
+    with torchy.lazy(compile="never") as session:
+        assert 1 not in weigh(session, 300, ops=10, nanoseconds=SECOND // 1000)
+        told = []
+        for _ in range(150):
+            for _ in range(30):
+                x.sort()
+            told += weigh(session, 1, ops=10, nanoseconds=SECOND // 1000)
+        assert 1 in told
 
 
 def test_what_is_not_moved_through_memory_is_won():

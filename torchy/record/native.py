@@ -431,7 +431,7 @@ _FUNCTIONS = (
     ("leave", _VOID, _INT),
     ("finish", _INT, _INT, _INT, _INT),
     ("put_off", _VOID, _INT, _INT),
-    ("weigh", _INT, _INT, _INT, _INT, _INT),
+    ("weigh", _INT, _INT, _INT, _INT, _INT, _INT),
     ("only_walks", _INT, _INT),
     ("escaped", _VOID, _POINTER),
 )

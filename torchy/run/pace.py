@@ -8,7 +8,7 @@ import torch
 
 # What may go into interpreting a trace, by op, before it is planned: a third of what planning takes, since what has come
 # so often mostly comes again.
-INTERPRETED_SECONDS = 50e-6
+INTERPRETED_SECONDS = 25e-6
 
 
 def tiny_op_seconds(rounds: int = 5, ops: int = 50) -> float:

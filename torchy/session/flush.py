@@ -161,8 +161,8 @@ class Flushes:
         That it comes from the same line then is assumed, as for the ops of a place.
         """
         script = flush.script
-        entry, settings = script.entry, session.settings
-        if settings.compile != "never" and entry.unsettled:
+        entry = script.entry
+        if _is_compiled_meanwhile(session, script):
             self._walker.library.torchy_put_off(session.id, flush.serial)
             return
         if entry.visits < 2:
@@ -192,12 +192,22 @@ class Flushes:
         self._log.note(session, tell, recording.held_bytes)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)
-        lost = False
-        if script.entry.visits > 2:  # first sights, and compiling, are paid once
-            ops, moved = len(recording.trace.ops), script.bytes_moved(recording)
-            own = int(flush.seconds * 1e9) - called
-            lost = bool(self._walker.library.torchy_weigh(session.id, ops, moved, own))
+        lost = self._loses(session, flush, called)
         self._upkeep.bound_places(session)
         self._sessions.close_if_done(session)
         if lost:
             self._upkeep.mind_pace(session, lost)
+
+    def _loses(self, session: Session, flush: Flush, called: int) -> bool:
+        """Weigh a flush; tell if the session has cost more than it has brought."""
+        script, recording = flush.script, flush.recording
+        if script.entry.visits <= 2 or _is_compiled_meanwhile(session, script):
+            return False  # first sights, and compiling, are paid once
+        ops = len(recording.trace.ops)
+        calls = len(script.program.ops()) - script.program.kernels
+        moved, own = script.bytes_moved(recording), int(flush.seconds * 1e9) - called
+        return bool(self._walker.library.torchy_weigh(session.id, ops, calls, moved, own))
+
+
+def _is_compiled_meanwhile(session: Session, script: Script) -> bool:
+    return session.settings.compile != "never" and bool(script.entry.unsettled)

@@ -181,13 +181,14 @@ void torchy_put_off(int64_t id, int64_t serial) {
   session->running->path.back()->spent = 0;
 }
 
-// Notes a flush that Python has run: ops, bytes that eager would have moved for those that are
-// fused, nanoseconds. 1 if the session has cost more than it has brought.
-int64_t torchy_weigh(int64_t id, int64_t ops, int64_t bytes, int64_t nanoseconds) {
+// Notes a flush that Python has run: see Balance::Flush; nanoseconds. 1 if the session has cost
+// more than it has brought.
+int64_t torchy_weigh(int64_t id, int64_t ops, int64_t calls, int64_t bytes, int64_t nanoseconds) {
   auto session = torchy::session_of(id);
   if (!session) return 0;
   const torchy::Lock lock(torchy::shared_mutex);
-  session->balance.add(ops, bytes, 1e-9 * static_cast<double>(nanoseconds));
+  session->balance.add({ops, calls, bytes, 1e-9 * static_cast<double>(nanoseconds)},
+                       session->counters.run_now);
   return session->balance.loses();
 }
 

@@ -62,8 +62,9 @@ bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& 
   flushed.epoch = epoch;
   session.log.add(std::move(flushed));
   ++session.counters.repeated;
-  session.balance.add(script->ops, script->bytes_moved,
-                      1e-9 * static_cast<double>(nanoseconds - trace.called));
+  const double seconds = 1e-9 * static_cast<double>(nanoseconds - trace.called);
+  session.balance.add({script->ops, trace.calls, script->bytes_moved, seconds},
+                      session.counters.run_now);
   return session.balance.loses();
 }
 
@@ -93,7 +94,10 @@ Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     trace.at += words;
     const auto after = Clock::now();
     trace.times.push_back(std::chrono::nanoseconds(after - now).count());
-    if (!kernel) trace.called += trace.times.back();
+    if (!kernel) {
+      trace.called += trace.times.back();
+      ++trace.calls;
+    }
     now = after;
   }
   return Progress::kDone;

@@ -179,6 +179,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
   {
     const Lock lock(shared_mutex);
     session.log.add(std::move(flushed));
+    session.balance.pass(session.counters.run_now);
     ++session.counters.interpreted;
     many = registry().steps.size() > registry().most_places;
   }

@@ -26,18 +26,24 @@ void Log::drop_oldest() {
   records_.pop_front();
 }
 
-void Balance::add(int64_t ops, int64_t bytes_moved, double seconds) {
-  eager_ += static_cast<double>(ops) * tiny_op + static_cast<double>(bytes_moved) / kBandwidth;
-  ours_ += static_cast<double>(ops) * tiny_op * kRecording + seconds;
+void Balance::add(const Flush& flush, int64_t run_now) {
+  const auto ops = static_cast<double>(flush.ops), calls = static_cast<double>(flush.calls);
+  eager_ += tiny_op * (ops - calls + kBesideKernel * calls) +
+            static_cast<double>(flush.bytes_moved) / kBandwidth;
+  ours_ += tiny_op * (kRecording * ops + kPassing * static_cast<double>(run_now - passed_)) +
+           flush.seconds;
+  passed_ = run_now;
   ++flushes_;
 }
 
 bool Balance::loses() {
   if (flushes_ < kEnoughFlushes || ours_ < kEnoughSeconds) return false;
-  const bool lost = ours_ > eager_;
+  lost_ = ours_ > eager_ ? lost_ + 1 : 0;
   eager_ = ours_ = 0;
   flushes_ = 0;
-  return lost;
+  if (lost_ < kEnoughTimes) return false;
+  lost_ = 0;
+  return true;
 }
 
 bool Balance::only_walks(int64_t recorded, int64_t run_now) {

@@ -58,16 +58,27 @@ class Log {
 };
 
 // Whether recording pays: what eager would have taken is estimated, so much for each op and for
-// each byte that the fused ones move; what Torchy took is measured. Calls of torch's own ops take
-// the same either way: they are left out. Seconds.
+// each byte that the fused ones move; what Torchy took is measured. What the kernels of called ops
+// take is the same either way: it is left out. Seconds.
 class Balance {
  public:
   // An op on a few elements, in eager; measured once a process.
   static inline double tiny_op = 1e-6;
 
-  void add(int64_t ops, int64_t bytes_moved, double seconds);
+  struct Flush {
+    int64_t ops = 0, calls = 0;  // of the ops
+    int64_t bytes_moved = 0;
+    double seconds = 0;  // without those of the calls
+  };
 
-  // Whether flushes have cost more than eager would have; forgets the past then and now.
+  // `run_now`: how many ops the session has seen that ran at once.
+  void add(const Flush& flush, int64_t run_now);
+
+  // The same of what runs while flushes are interpreted: it is not weighed.
+  void pass(int64_t run_now) { passed_ = run_now; }
+
+  // Whether flushes have cost more than eager would have, a few times in a row: the machine may
+  // have been busy once. Forgets the past now and then.
   bool loses();
 
   // Whether almost no op has been recorded since this was asked last.
@@ -75,13 +86,16 @@ class Balance {
 
  private:
   static constexpr double kBandwidth = 16e9;  // bytes a second through memory: measured
-  static constexpr double kRecording = 0.55;  // of a tiny op, at a known place
-  static constexpr double kEnoughSeconds = 0.05;
-  static constexpr int kEnoughFlushes = 32;
+  // Of a tiny op: recording one at a known place, what it is in eager beside its kernel, and what
+  // one that runs at once costs more than there.
+  static constexpr double kRecording = 0.55, kBesideKernel = 0.45, kPassing = 0.2;
+  static constexpr double kEnoughSeconds = 0.003;
+  static constexpr int kEnoughFlushes = 32, kEnoughTimes = 3;
   static constexpr double kRunNowShare = 0.97;
   double eager_ = 0, ours_ = 0;
   int flushes_ = 0;
-  int64_t recorded_ = 0, run_now_ = 0;
+  int lost_ = 0;  // times in a row
+  int64_t passed_ = 0, recorded_ = 0, run_now_ = 0;
 };
 
 }  // namespace torchy

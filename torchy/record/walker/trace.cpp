@@ -39,7 +39,7 @@ void Trace::clear() {
   addresses.clear();
   shadows.clear();
   flags.clear();
-  at = called = 0;
+  at = calls = called = 0;
   script = kNoScript;
   held.reset();
   own.clear();

@@ -123,7 +123,7 @@ struct Trace {
   const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
   std::vector<int64_t> times;          // nanoseconds, by step of the program
-  int64_t called = 0;                  // nanoseconds that calls of torch's ops took
+  int64_t calls = 0, called = 0;       // of torch's ops: how many, and nanoseconds that they took
 
   // Empty again, with the room that it has: as long as the last one was, most traces are again.
   // What it held is dropped: call without the mutex.
