@@ -51,7 +51,7 @@ def test_numbers_of_no_session_are_as_if_it_had_ended():
     assert [library.torchy_begin(unknown), library.torchy_flushes(unknown)] == [0, 0]
     assert walker.running(unknown) is None
     assert library.torchy_finish(unknown, 1, -1) == -1
-    assert library.torchy_weigh(unknown, 1, 1, 1) == library.torchy_only_walks(unknown) == 0
+    assert library.torchy_weigh(unknown, 1, 1, 1, 1) == library.torchy_only_walks(unknown) == 0
     assert walker.remember(unknown, 1, 0, "", 0, 0, 1, -1, (), ()) == 0
     assert walker.execute(unknown, 1, 0, 0) == 0
     library.torchy_leave(unknown)
