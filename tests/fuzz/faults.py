@@ -44,11 +44,11 @@ FAULTS = (
     ),
     Fault(
         "a read-after-write hazard is dropped", "plan/hazards.py",
-        "_buffers(self._trace, role.reads):  # read after write", "():",
+        "touch.reads:  # read after write", "():",
     ),
     Fault(
         "views that overlap are fused", "plan/fuse.py",
-        "if group.written.get(self._trace.buffer_of(view), view) != view:", "if False:",
+        "if group.written.get(buffer, view) != view:", "if False:",
     ),
     Fault(
         "a write counts as overwritten though it is read before", "plan/liveness.py",
@@ -127,7 +127,7 @@ FAULTS = (
     ),
     Fault(
         "an alias is lost", "record/walker/see.cpp",
-        "          give_bit(impl);\n          trace->bearers", "          take_bit(impl);\n          trace->bearers",
+        "      give_bit(impl);\n      trace->bearers", "      take_bit(impl);\n      trace->bearers",
     ),
     Fault(
         "a write on another thread does not wait for pending reads", "record/walker/settle.cpp",
