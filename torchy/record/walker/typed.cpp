@@ -88,23 +88,26 @@ struct Below : c10::OperatorKernel {
   OpInfo* info;
 
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
+    at::Tensor result;
+    if (!record_if_known(*info, result, arguments...)) result = go_on(keys, arguments...);
+    if constexpr (std::is_reference_v<R>) {
+      return first_of(arguments...);
+    } else {
+      return result;
+    }
+  }
+
+  // Apart: the short way is short.
+  [[gnu::noinline]] at::Tensor go_on(c10::DispatchKeySet keys, A... arguments) const {
     if constexpr (!std::is_reference_v<R>) {
       if ((is_single(arguments) && ...) && run_now_here(*info)) {
         Paused paused;
         return info->op.typed<R(A...)>().redispatch(keys.remove_backend(kBit), arguments...);
       }
     }
-    at::Tensor result;
-    if (!record_if_known(*info, result, arguments...)) {
-      Stack stack = c10::impl::boxArgs<A...>(arguments...);
-      see(*info, keys, &stack);
-      result = std::move(stack.back()).toTensor();
-    }
-    if constexpr (std::is_reference_v<R>) {
-      return first_of(arguments...);
-    } else {
-      return result;
-    }
+    Stack stack = c10::impl::boxArgs<A...>(arguments...);
+    see(*info, keys, &stack);
+    return std::move(stack.back()).toTensor();
   }
 };
 
