@@ -184,6 +184,17 @@ def test_a_session_whose_ops_nearly_all_run_now_goes_to_sleep(compile):
     assert events == (told if compile == "auto" else [])
 
 
+def test_ops_on_single_elements_count_as_run_now():
+    x = torch.tensor(1.0)
+    with torchy.lazy() as session:
+        for _ in range(4095):
+            x * 2.0
+        assert not session.asleep
+        x * 2.0
+        assert session.asleep
+    assert counters(session).run_now == 4096
+
+
 def test_a_session_that_records_a_tenth_stays_awake():
     x = torch.randn(4)
     with torchy.lazy(max_ops=100) as session:

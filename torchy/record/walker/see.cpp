@@ -245,11 +245,6 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   run_now(info, keys, stack);
 }
 
-void count_run_now(Session& session) {
-  constexpr int64_t kNowAndThen = 0x1000;
-  if (++session.counters.run_now % kNowAndThen == 0) ask(Ask::kPace, session.id, 0);
-}
-
 void classify(OpInfo& info) {
   if (!listening()) return;
   ask(Ask::kClassify, 0, info.id, info.name);
@@ -356,6 +351,13 @@ void OnMetadata::mark(c10::TensorImpl& impl) {
     }
   }
   take_bit(impl);
+}
+
+void count_run_now(Session& session) {
+  constexpr int64_t kNowAndThen = 0x1000;
+  if (++session.counters.run_now - session.run_now_told < kNowAndThen) return;
+  session.run_now_told = session.counters.run_now;
+  ask(Ask::kPace, session.id, 0);
 }
 
 bool is_look(OpInfo& info) {

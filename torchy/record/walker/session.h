@@ -53,7 +53,8 @@ struct Session {
 
   Log log TORCHY_GUARDED_BY(shared_mutex);
   Balance balance TORCHY_GUARDED_BY(shared_mutex);
-  Counters counters;  // some are the recording thread's, which has no lock then
+  Counters counters;         // some are the recording thread's, which has no lock then
+  int64_t run_now_told = 0;  // of that counter, when Python was told last
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 

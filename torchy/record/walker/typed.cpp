@@ -72,7 +72,7 @@ bool goes_to_backend(c10::DispatchKeySet keys) {
 bool run_now_here(const OpInfo& info) {
   if (info.op_class != OpClass::kDefer) return false;
   Session* session = session_here();
-  if (session) ++session->counters.run_now;
+  if (session) count_run_now(*session);
   return session != nullptr;
 }
 
