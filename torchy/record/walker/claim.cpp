@@ -238,7 +238,7 @@ bool Claims::is_specialized(const c10::OperatorHandle& op) {
   constexpr std::string_view kOwn = "aten::";
   if (!name.name.starts_with(kOwn)) return false;
   if (name.name == kItem || name.name.starts_with("aten::_foreach_")) return true;
-  if (prototypes::Views::has(op.schema())) return true;
+  if (returns_views(op.schema())) return true;
   std::string base = name.name.substr(kOwn.size());
   if (base.ends_with('_') && !base.ends_with("__")) base.pop_back();
   return recordable_ops().contains(base);

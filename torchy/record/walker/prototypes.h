@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/function_schema.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -43,34 +44,31 @@ struct Prototype {
   static std::string letters() { return {kLetter<A>..., kLetter<R>}; }
 };
 
-// The same of a schema, behind a v if it returns views; empty if it has arguments or results of
-// other types.
+inline bool returns_views(const c10::FunctionSchema& schema) {
+  const auto& returns = schema.returns();
+  return std::any_of(returns.begin(), returns.end(), [](const c10::Argument& result) {
+    return result.alias_info() && !result.alias_info()->isWrite();
+  });
+}
+
+// A schema's letters; empty if it has arguments or results of other types.
 inline std::string letters_of(const c10::FunctionSchema& schema) {
   static const std::unordered_map<std::string, char> kLetters = {
       {"Tensor", 'T'},     {"Tensor[]", 'L'}, {"Scalar", 'S'},   {"Scalar[]", 'R'},
       {"bool", 'b'},       {"int", 'i'},      {"int[]", 'I'},    {"int[]?", 'J'},
       {"SymInt", 'n'},     {"SymInt?", 'N'},  {"SymInt[]", 'M'}, {"ScalarType", 'd'},
       {"ScalarType?", 'D'}};
-  std::string letters;
-  bool view = false;
-  auto add = [&](const c10::Argument& value) {
+  const auto letter_of = [](const c10::Argument& value) {
     const auto letter = kLetters.find(value.real_type()->str());
     const auto* alias = value.alias_info();
-    if (letter == kLetters.end() || (alias && value.kwarg_only())) return false;
-    const bool written = alias && alias->isWrite();
-    view = view || (alias && !written);
-    letters += written && letter->second == 'T' ? '&' : letter->second;
-    return true;
+    if (letter == kLetters.end() || (alias && value.kwarg_only())) return '\0';
+    return alias && alias->isWrite() && letter->second == 'T' ? '&' : letter->second;
   };
-  for (const auto& argument : schema.arguments())
-    if (!add(argument)) return "";
+  std::string letters;
+  for (const auto& argument : schema.arguments()) letters += letter_of(argument);
   if (schema.returns().size() > 1) return "";
-  if (schema.returns().empty()) {
-    letters += '-';
-  } else if (!add(schema.returns()[0])) {
-    return "";
-  }
-  return view ? "v" + letters : letters;
+  letters += schema.returns().empty() ? '-' : letter_of(schema.returns()[0]);
+  return letters.find('\0') == std::string::npos ? letters : "";
 }
 
 template <bool kViews, typename... P>
@@ -78,19 +76,9 @@ struct PrototypeList {
   // Calls f with the one that a schema has, if it is one of these.
   template <typename F>
   static void visit(const c10::FunctionSchema& schema, const F& f) {
+    if (returns_views(schema) != kViews) return;
     const std::string letters = letters_of(schema);
-    static_cast<void>(((letters == letters_of_one<P>() && (f(P()), true)) || ...));
-  }
-
-  static bool has(const c10::FunctionSchema& schema) {
-    const std::string letters = letters_of(schema);
-    return ((letters == letters_of_one<P>()) || ...);
-  }
-
- private:
-  template <typename One>
-  static std::string letters_of_one() {
-    return kViews ? "v" + One::letters() : One::letters();
+    static_cast<void>(((letters == P::letters() && (f(P()), true)) || ...));
   }
 };
 
@@ -108,7 +96,7 @@ using None = void;
 
 // Of ops that are recorded.
 using Single =
-    PrototypeList<false, Prototype<Out, T>, Prototype<Out, T, T>, Prototype<Out, T, S>,
+    PrototypeList</*kViews=*/false, Prototype<Out, T>, Prototype<Out, T, T>, Prototype<Out, T, S>,
                   Prototype<Out, T, T, S>, Prototype<Out, T, T, T>, Prototype<Out, T, T, T, S>,
                   Prototype<Out, T, T, T, S, S>, Prototype<Out, T, Dtype>,
                   Prototype<Out, T, int64_t, bool>, Prototype<Out, T, at::IntArrayRef, bool>,
@@ -121,7 +109,7 @@ using Single =
 
 // Of ops on lists, whose kernels run others on each tensor.
 using Lists =
-    PrototypeList<false, Prototype<Outs, List>, Prototype<Outs, List, S>,
+    PrototypeList</*kViews=*/false, Prototype<Outs, List>, Prototype<Outs, List, S>,
                   Prototype<Outs, List, Scalars>, Prototype<Outs, List, List>,
                   Prototype<Outs, List, List, S>, Prototype<Outs, List, List, List>,
                   Prototype<Outs, List, List, List, S>, Prototype<Outs, List, List, List, Scalars>,
@@ -136,7 +124,7 @@ using Size = c10::SymInt;
 using MaybeSize = std::optional<c10::SymInt>;
 using Sizes = c10::SymIntArrayRef;
 using Views =
-    PrototypeList<true, Prototype<Out, T>, Prototype<Out, T, int64_t>,
+    PrototypeList</*kViews=*/true, Prototype<Out, T>, Prototype<Out, T, int64_t>,
                   Prototype<Out, T, int64_t, int64_t>, Prototype<Out, T, at::IntArrayRef>,
                   Prototype<Out, T, int64_t, Size>, Prototype<Out, T, int64_t, Size, Size>,
                   Prototype<Out, T, int64_t, MaybeSize, MaybeSize, Size>, Prototype<Out, T, Sizes>,
