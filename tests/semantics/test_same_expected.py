@@ -245,6 +245,22 @@ def test_alphas_and_other_scalars():
 
 
 @program
+def test_an_alpha_of_zero_is_negated_as_the_number_that_it_is():
+    x = torch.tensor([-0.0, 0.0, 1.5, -1.5, float("inf"), float("nan")])
+    alphas = [2, 0, 0.0, -0.0, 3, 0]
+
+    def body(alpha):
+        return (
+            torch.sub(x, x, alpha=alpha),
+            torch.rsub(x, x, alpha=alpha),
+            x.clone().sub_(x, alpha=alpha),
+            torch.sub(x.double(), x, alpha=alpha),
+        )
+
+    return visits(body, lambda i: (alphas[i],), *range(6))
+
+
+@program
 def test_constants():
     x = torch.randn(3, 4, 5)
 

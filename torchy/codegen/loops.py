@@ -230,10 +230,15 @@ class _Formula:
         raise CompileError(f"{self.spec.name}: {ast.unparse(tree)!r} is not a formula")
 
     def unary(self, op: str, value: int) -> int:
-        node = self.builder.nodes[value]
+        build = self.builder
+        node = build.nodes[value]
         if op == "neg" and node.op == "const" and isinstance(node.detail, (int, float)):
-            return self.builder.constant(-node.detail, node.dtype)
-        return self.builder.add(op, self.builder.nodes[value].dtype, value)
+            return build.constant(-node.detail, node.dtype)
+        if op == "neg" and node.op == "cast" and build.nodes[node.inputs[0]].op == "number":
+            # ATen negates the number itself, as what it is: an integer's zero has no sign
+            (number,) = node.inputs
+            return build.cast(build.add("neg", build.nodes[number].dtype, number), node.dtype)
+        return build.add(op, node.dtype, value)
 
     def call(self, name: str, values: list[int]) -> int:
         build, dtype = self.builder, self.builder.nodes[values[0]].dtype
