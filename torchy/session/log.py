@@ -1,4 +1,4 @@
-"""The walker's log: what it has flushed by itself, for the reports."""
+"""What has been flushed, by the walker itself or by Python, until a report is told of it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ MOST_PLANNED_OPS = 2000
 MOST_UNTOLD, MOST_UNTOLD_BYTES = 1000, 4 << 20
 
 
+# What the walker has run by itself, as it tells it; what tells of a flush that Python has run.
+Entry = Repeat | Callable[[], None]
+
+
 class Untold:
     """Flushes of a session that its report does not know of yet, the oldest first."""
 
     def __init__(self) -> None:
-        self.flushes: deque[Repeat | Callable[[], None]] = deque()  # by the walker; by Python
+        self.flushes: deque[Entry] = deque()
         self.held_bytes = 0
 
     def add(self, repeats: Iterable[Repeat]) -> None:
@@ -73,7 +77,7 @@ class Log:
                 self.read(session)
 
     def read(self, session: Session, most_planned_ops: int = MOST_PLANNED_OPS) -> None:
-        """Tell a session's report of its flushes."""
+        """Tell a session's report of its flushes: of those that nobody has planned, so many ops in full."""
         with self.reading:
             untold = self._take(session)
             del self._untold[session]
@@ -138,9 +142,7 @@ def _identity(flush: Unplanned) -> tuple[int, bytes]:
     return flush.path[-1], flush.flags
 
 
-def _worth_planning(
-    flushes: deque[Repeat | Callable[[], None]], most_ops: int
-) -> set[tuple[int, bytes]]:
+def _worth_planning(flushes: deque[Entry], most_ops: int) -> set[tuple[int, bytes]]:
     """Return which of the unplanned flushes are planned for the report: the newest ones, one at least."""
     shown: set[tuple[int, bytes]] = set()
     ops = 0
