@@ -166,4 +166,12 @@ FAULTS = (
         "a result that is viewed counts as dropped", "record/walker/trace.cpp",
         "if (only.use_count() == 1 && only.weak_use_count() == 1) {", "{",
     ),
+    Fault(
+        "a number comes as a float32 to an op in float64", "record/walker/caller.cpp",
+        "step_.operands.size() == 1 && step_.operands[0].dtype == c10::kFloat;", "step_.operands.size() == 1;",
+    ),
+    Fault(
+        "an op on a single element that is pending runs at once", "record/walker/typed.cpp",
+        "impl.dim() == 0 && !carries_bit(impl) && !watched_storage(tensor);", "impl.dim() == 0;",
+    ),
 )  # fmt: skip
