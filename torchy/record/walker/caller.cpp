@@ -131,7 +131,9 @@ void keep(Trace& trace, const Node& node, size_t index, at::Tensor result) {
   auto& storage = *result.storage().unsafeGetStorageImpl();
   const bool stolen = result.strides() == c10::IntArrayRef(at + 1 + view.rank, view.rank) &&
                       result.storage_offset() == 0 && storage.nbytes() == slot.bytes &&
-                      result.storage().use_count() == 1 && !slot.memory.get();
+                      result.storage().use_count() == 1 && !slot.memory.get() &&
+                      // a shadow's memory is a slot's: an op may return its argument
+                      storage._mutable_data_ptr_no_checks().get_context();
   if (!stolen) {
     allocate(trace, static_cast<int64_t>(slot_index));
     shadow(trace, view_index).copy_(result);
