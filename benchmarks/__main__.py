@@ -1,7 +1,8 @@
 """Runs the benchmarks, each case in a fresh process; prints tables and writes build/bench.json.
 
 Suites: ``chains`` (the paper's microbenchmark, against TorchScript and torch.compile), ``recording`` (what recording and
-flushing cost), ``memory`` (whole programs in fresh processes: first run, steady speed, peak memory).
+flushing cost), ``programs`` (whole programs in fresh processes: first run, steady speed, peak memory), ``models`` (the
+same of transformers), ``memory`` (of the programs those that the promise on memory was made with).
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from typing import Any
 
 from benchmarks.chains import LENGTHS, SIZES
 from benchmarks.measure import ROUND_CALLS, machine
-from benchmarks.programs import PROGRAMS
-from benchmarks.tables import case_table, memory_table, recording_tables
+from benchmarks.programs import MEMORY
+from benchmarks.tables import case_table, recording_tables, whole_table
+from benchmarks.whole import table
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = ("chains", "recording", "memory")
+SUITES = ("chains", "recording", "memory", "programs", "models")
 SECTIONS = ("schemas", "traces", "sessions", "looks")
-MEMORY_ROUNDS = 3
+ROUNDS = 3  # of each program, in fresh processes
+PATIENCE = 150  # seconds that a program may take under torch.compile
 
 
-def run_json(*command: str) -> Any:
+def run_json(*command: str, timeout: float | None = None) -> Any:
     """Run a module of this package in a fresh process with empty caches; return what it prints last."""
     with tempfile.TemporaryDirectory(prefix="bench-") as caches:
         done = subprocess.run(
@@ -37,6 +40,7 @@ def run_json(*command: str) -> Any:
             check=True,
             stdout=subprocess.PIPE,
             text=True,
+            timeout=timeout,
         )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -68,28 +72,42 @@ def recording() -> dict[str, Any]:
     return found
 
 
-def memory(rounds: int = MEMORY_ROUNDS) -> dict[str, Any]:
-    """Run the whole programs, eagerly and under Torchy by turns; of each figure the lowest counts."""
+def whole(kind: str, names: Iterable[str], peers: Sequence[str], rounds: int) -> dict[str, Any]:
+    """Run programs or models whole, eagerly and under Torchy by turns; of each figure the lowest counts."""
     found: dict[str, Any] = {}
-    for name in PROGRAMS:
+    for name in names:
         runs: dict[str, list[dict[str, Any]]] = {"eager": [], "torchy": []}
         for _ in range(rounds):
-            lazily = run_json("benchmarks.memory", name, "--lazily")
+            lazily = run_json("benchmarks.whole", kind, name, "torchy")
             runs["torchy"].append(lazily)
-            as_many = ("--warm", str(lazily["settled"]))  # so that all results can be compared
-            runs["eager"].append(run_json("benchmarks.memory", name, *as_many))
-        found[name] = {
-            way: {
-                figure: min(run[figure] for run in same)
-                for figure in same[0]
-                if figure != "results"
-            }
-            for way, same in runs.items()
-        }
+            as_many = ("--steps", str(lazily["steps"]))  # so that all results can be compared
+            runs["eager"].append(run_json("benchmarks.whole", kind, name, "eager", *as_many))
         pairs = zip(runs["eager"], runs["torchy"], strict=True)
-        found[name]["equal"] = all(a["results"] == b["results"] for a, b in pairs)
-    print(f"\n{memory_table(found)}", flush=True)
+        row: dict[str, Any] = {way: lowest(same) for way, same in runs.items()}
+        row["equal"] = all(a["results"] == b["results"] for a, b in pairs)
+        if "compile" in peers:
+            row["compile"] = compiled(kind, name, runs["eager"][0]["first_results"])
+        found[name] = row
+        print(f"\r{len(found)}: {name}\033[K", end="", file=sys.stderr, flush=True)
+    print(f"\n{whole_table(found)}", flush=True)
     return found
+
+
+def lowest(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the lowest of each figure."""
+    figures = (name for name, value in runs[0].items() if not isinstance(value, str))
+    return {name: min(run[name] for run in runs) for name in figures}
+
+
+def compiled(kind: str, name: str, expected: str) -> dict[str, Any]:
+    """Run a program under torch.compile; return its figures, or why there are none."""
+    try:
+        found = run_json("benchmarks.whole", kind, name, "compile", timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done in {PATIENCE} s"}
+    except subprocess.CalledProcessError as error:
+        return {"failed": f"exit status {error.returncode}"}
+    return lowest([found]) | {"equal": found["first_results"] == expected}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,6 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ops", type=int, nargs="*", default=LENGTHS, help="lengths of chains")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="sizes of chains")
     parser.add_argument("--seconds", type=float, default=10.0, help="of rounds, per chain")
+    parser.add_argument("--only", nargs="*", help="programs and models, by name (all)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of programs and models")
+    parser.add_argument(
+        "--peers", nargs="*", choices=("compile",), default=(), help="slow ones too"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "bench.json")
     options = parser.parse_args(arguments)
 
@@ -111,8 +134,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result["chains"] = chains(options.ops, options.sizes, options.seconds)
     if "recording" in options.suite:
         result["recording"] = recording()
-    if "memory" in options.suite:
-        result["memory"] = memory()
+    for suite in set(options.suite) & {"memory", "programs", "models"}:
+        kind = "models" if suite == "models" else "programs"
+        names = MEMORY if suite == "memory" else table(kind)
+        wanted = [name for name in names if not options.only or name in options.only]
+        result[suite] = whole(kind, wanted, options.peers, options.rounds)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nAll figures: {options.output}")

@@ -35,10 +35,11 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
             yield f"{section}: {name}", "share", row["share"]
     for row in recording.get("looks", ()):
         yield f"{row['compute']}, {row['look']}", "speed", 1 / row["speed"]
-    for name, row in result.get("memory", {}).items():
-        for figure in ("first", "first_twelve", "steady"):
-            yield f"{name}: {figure}", figure, row["torchy"][figure] / row["eager"][figure]
-        yield f"{name}: peak", "peak", row["torchy"]["peak"]
+    for suite in ("memory", "programs", "models"):
+        for name, row in result.get(suite, {}).items():
+            for figure in ("first", "first_twelve", "steady"):
+                yield f"{name}: {figure}", figure, row["torchy"][figure] / row["eager"][figure]
+            yield f"{name}: peak", "peak", row["torchy"]["peak"]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[list[str]], int]:

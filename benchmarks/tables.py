@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 from typing import Any
 
 COLUMNS = "peer", "first call", "new size", "median", "vs eager", "of roofline", "equal"
 MIB = 1 << 20
+SLOW = 0.98  # below it a program is slower than it may be
 
 
 def duration(seconds: float) -> str:
@@ -82,24 +84,74 @@ def recording_tables(found: dict[str, Any]) -> str:
     )
 
 
-def memory_table(found: dict[str, Any]) -> str:
-    """Return what whole programs take as text."""
-    times = ("first", "first_twelve", "steady")
-    lines = [
-        ["a session a step", "first run", "", "twelve", "", "steady", "", "speed", "from", "peak MiB", "",
-         "equal"]
-    ]  # fmt: skip
+def whole_table(found: dict[str, Any]) -> str:
+    """Return what whole programs take as text, and what that comes to."""
+    title = "steady: a session a step", "eager", "Torchy", "speed", "one session", "beside the pool"
+    lines = [[*title, "first run", "", "of the bound", "settled", "peak MiB", "", "equal"]]
+    lines[0] += (
+        ["torch.compile", "first"] if any("compile" in row for row in found.values()) else []
+    )
     for name, row in found.items():
         eager, torchy = row["eager"], row["torchy"]
-        cells = [
-            f"{duration(eager[figure])} -> \t{duration(torchy[figure])}".split("\t")
-            for figure in times
-        ]
-        speed = f"{eager['steady'] / torchy['steady']:.2f}x"
-        peaks = f"{eager['peak'] / MIB:.0f} ->", f"{torchy['peak'] / MIB:.0f}"
-        equal = "yes" if row["equal"] else "no"
-        settled = f"{torchy['settled']}"
         lines.append(
-            [name, *(cell for pair in cells for cell in pair), speed, settled, *peaks, equal]
+            [
+                name,
+                duration(eager["steady"]),
+                duration(torchy["steady"]),
+                *(f"{speed:.2f}x" for speed in speeds(row).values()),
+                f"{duration(eager['first'])} ->",
+                duration(torchy["first"]),
+                f"{torchy['first'] / first_run_bound(row):.2f}",
+                f"{torchy['settled']}",
+                f"{eager['peak'] / MIB:.0f} ->",
+                f"{torchy['peak'] / MIB:.0f}",
+                "yes" if row["equal"] else "NO",
+                *compiled_cells(row),
+            ]
         )
-    return aligned(lines)
+    return "\n\n".join([aligned(lines), whole_summary(found)])
+
+
+def speeds(row: dict[str, Any]) -> dict[str, float]:
+    """Return how fast Torchy is against eager: a session a step, and one session; and against eager with the pool."""
+    eager, torchy = row["eager"], row["torchy"]
+    return {
+        "a session a step": eager["steady"] / torchy["steady"],
+        "one session": eager["steady"] / torchy["one_session"],
+        "beside the pool": torchy["pool"] / torchy["steady"],
+    }
+
+
+def first_run_bound(row: dict[str, Any]) -> float:
+    """Return the seconds that a first run may take: eager's, and so much for each op and each new signature."""
+    torchy = row["torchy"]
+    allowed: float = (
+        1.25 * row["eager"]["first"] + 4e-6 * torchy["ops"] + 150e-6 * torchy["signatures"]
+    )
+    return allowed
+
+
+def compiled_cells(row: dict[str, Any]) -> list[str]:
+    """Return what torch.compile came to, if it was asked."""
+    found = row.get("compile")
+    if found is None:
+        return []
+    if "failed" in found:
+        return [found["failed"], ""]
+    bits = "" if found["equal"] else ", other bits"
+    return [f"{row['eager']['steady'] / found['steady']:.2f}x{bits}", duration(found["first"])]
+
+
+def whole_summary(found: dict[str, Any]) -> str:
+    """Return what the programs come to together."""
+    lines = []
+    for way in speeds(next(iter(found.values()))):
+        of_all = {name: speeds(row)[way] for name, row in found.items()}
+        slow = [f"{name} {speed:.2f}" for name, speed in of_all.items() if speed < SLOW]
+        mean = geometric_mean(of_all.values())
+        lines.append(
+            f"{way}: {mean:.2f}x, geometric mean of {len(of_all)}; below {SLOW}: {', '.join(slow) or 'none'}"
+        )
+    late = [name for name, row in found.items() if row["torchy"]["first"] > first_run_bound(row)]
+    lines.append(f"first runs beyond the bound: {', '.join(late) or 'none'}")
+    return "\n".join(lines)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import case, check, measure, programs, tables
+from benchmarks import __main__ as suites
+from benchmarks import case, check, measure, programs, tables, whole
 from benchmarks.chains import LENGTHS, OPERANDS, bytes_to_move, chain, look, operands
 from benchmarks.peers import Peer, peers
 
@@ -104,6 +105,47 @@ def test_runs_are_compared_by_what_they_are_against_eager():
         ("mlp: peak", "worse"),
     ]
     assert worse == 2
+
+
+def counting():
+    total = torch.zeros(3)
+
+    def step():
+        total.add_(torch.rand(3))
+        return total.sum().item()
+
+    return step
+
+
+def test_a_program_is_run_for_as_many_steps_eagerly_as_under_torchy(monkeypatch):
+    monkeypatch.setattr(whole, "TURN_STEPS", (2, 2))
+    ours = whole.lazily(counting)
+    eager = whole.eagerly(counting, ours["steps"])
+    assert (eager["steps"], eager["results"]) == (ours["steps"], ours["results"])
+    assert eager["results"] != whole.eagerly(counting, ours["steps"] + 1)["results"]
+    assert min(ours["steady"], ours["one_session"], ours["pool"], ours["peak"]) > 0
+
+
+def row(eager, torchy, **more):
+    figures = {"steady": torchy, "one_session": torchy, "pool": eager, "first": 2 * torchy}
+    figures |= {"ops": 0, "signatures": 0, "settled": 12, "peak": 0}
+    ours = {"steady": eager, "first": eager, "peak": 0}
+    return {"eager": ours, "torchy": figures, "equal": True, **more}
+
+
+def test_the_table_of_programs_tells_which_are_slow():
+    found = {"mlp": row(1.0, 0.5), "rnn": row(1.0, 2.0)}
+    *_, steady, _, _, late = tables.whole_table(found).splitlines()
+    assert steady == "a session a step: 1.00x, geometric mean of 2; below 0.98: rnn 0.50"
+    assert late == "first runs beyond the bound: rnn"
+
+
+def test_a_program_that_torch_compile_does_not_finish_is_reported(monkeypatch):
+    monkeypatch.setattr(suites, "PATIENCE", 0.01)
+    found = suites.compiled("programs", "mlp", "")
+    assert found == {"failed": "not done in 0.01 s"}
+    table = tables.whole_table({"mlp": row(1.0, 1.0, compile=found)})
+    assert table.splitlines()[1].endswith("not done in 0.01 s")
 
 
 @pytest.mark.parametrize("name", programs.PROGRAMS)
