@@ -90,6 +90,11 @@ def foreach_bodies() -> dict[str, Body]:
     }
 
 
+def awake() -> AbstractContextManager[Any]:
+    """Return a region that records whether that pays or not."""
+    return torchy.lazy(compile="always")
+
+
 def timed(body: Body) -> float:
     """Return the seconds that one call takes."""
     start = time.perf_counter()
@@ -99,7 +104,7 @@ def timed(body: Body) -> float:
 
 def recorded(body: Body) -> float:
     """Return the seconds that recording takes, flush left out."""
-    with torchy.lazy():
+    with awake():
         seconds = timed(body)
         torchy.flush()
     return seconds
@@ -107,7 +112,7 @@ def recorded(body: Body) -> float:
 
 def with_flush(body: Body) -> float:
     """Return the seconds that recording and flushing take."""
-    with torchy.lazy():
+    with awake():
         start = time.perf_counter()
         kept = body()
         torchy.flush()
@@ -119,7 +124,7 @@ def with_flush(body: Body) -> float:
 def settle(body: Body) -> None:
     """Run until flushes are repeated: planned once it pays, by kernels compiled in the background."""
     for _ in range(2000):
-        with torchy.lazy() as session:
+        with awake() as session:
             for _ in range(5):
                 body()
             if session.counters["repeated"] >= 5:
@@ -179,7 +184,7 @@ def traces() -> dict[str, dict[str, float]]:
         call = lambda: look(run(*inputs))  # noqa: B023, E731
 
         def lazily(body: Body = call) -> float:
-            with torchy.lazy():
+            with awake():
                 return sum(timed(body) for _ in range(5))
 
         settle(call)
@@ -218,7 +223,7 @@ def sessions() -> dict[str, float]:
     with torchy.lazy():
         found["flush of nothing"] = each(torchy.flush, 1000)
     found["eager: (a + a).sum().item()"] = each(item, 200)
-    with torchy.lazy():
+    with awake():
         found["(a + a).sum().item()"] = each(item, 200)
     return found
 

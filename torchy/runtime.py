@@ -17,7 +17,7 @@ from torchy.record.native import Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
 from torchy.record.served import Served
-from torchy.record.unseen import paused, uncompiled
+from torchy.record.unseen import any_compiled, paused, uncompiled
 from torchy.record.verdicts import Verdicts
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.pace import INTERPRETED_SECONDS, tiny_op_seconds
@@ -29,7 +29,7 @@ from torchy.session.log import Log
 from torchy.session.pending import Pending
 from torchy.session.regions import Here, Region, Regions
 from torchy.session.script import Script
-from torchy.session.session import Session
+from torchy.session.session import NOWHERE, Session
 from torchy.session.sessions import Sessions
 from torchy.session.upkeep import Upkeep
 from torchy.settings import Settings
@@ -86,18 +86,25 @@ class Runtime:
     def enter(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
         """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
         sessions, regions = self.sessions, self.regions
+        session = regions.here.session
+        place, rests = NOWHERE, 0
+        if session is None and settings.may_sleep:
+            place, rests = divmod(self.walker.place_here(), 2)
+        if rests and not any_compiled():
+            session = Session(self.log, next(self._numbers), settings, place, asleep=True)
+            regions.begin(Region(owner, session, settings))
+            return session
         self.served.check(self.walker.prepare())
         for other in list(sessions.by_number.values()):
             sessions.close_if_done(other)  # one that ended before what it owed was computed
         self.upkeep.bound_places()
-        session = regions.here.session
         if session is not None:
             session.asleep = False
             regions.join(Region(owner, session, settings), given)
             return session
         with sessions.lock:
             self.readers.install()
-        session = Session(self.log, next(self._numbers), settings)
+        session = Session(self.log, next(self._numbers), settings, place)
         regions.begin(Region(owner, session, settings))
         return session
 

@@ -57,6 +57,11 @@ class Settings:
     cache_dir: str | os.PathLike[str] | None = None
     mode: Mode = "record"
 
+    @property
+    def may_sleep(self) -> bool:
+        """Whether recording may stop where it does not pay."""
+        return self.compile == "auto" and self.mode == "record"
+
     @classmethod
     def of(cls, **given: Any) -> Settings:
         """Return settings, checked.

@@ -22,7 +22,7 @@ def library():
 def opened():
     """Open a session of the walker's that Python's runtime does not know of."""
     walker = the_walker()
-    handle = walker.open(NUMBER, 0, 1024, 1 << 24, False)
+    handle = walker.open(NUMBER, 0, 1024, 1 << 24, False, False, -1)
     walker.set(handle, 0, True, True)
     return handle
 
@@ -347,3 +347,17 @@ def test_while_kernels_are_compiled_the_walker_goes_on_interpreting():
         for _ in range(3):
             ((x * 2.5 + 1).exp() - x).sum().item()
         assert counters(session).interpreted == 2  # the first and the third
+
+
+def test_a_loop_whose_traces_are_too_long_comes_by_the_same_places():
+    x = torch.rand(4)
+    with torchy.lazy(max_ops=10, compile="never") as session:
+        for i in range(8):
+            total = (x * 2).sum()
+            for _ in range(13):  # more than once too long, and never in the same way
+                x = x * 0.5 + 1
+            total.item()  # there already
+            if i == 3:
+                before = session.counters
+        after = session.counters
+    assert after["places"] == before["places"]

@@ -209,7 +209,7 @@ def test_a_tensor_that_is_dropped_on_another_thread_clears_its_slot():
 def test_a_session_that_nobody_holds_is_forgotten_once_it_owes_nothing(flushed):
     walker = the_walker()
     x = torch.randn(4)
-    handle = walker.open(10**6, 0, 1024, 1 << 24, False)
+    handle = walker.open(10**6, 0, 1024, 1 << 24, False, False, -1)
     walker.set(handle, 0, True, True)
     walker.record_into(handle)
     y = x * 2

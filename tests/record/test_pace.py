@@ -1,6 +1,8 @@
 """Whether recording pays is reckoned; a session that does not pay goes to sleep under compile="auto", and only then."""
 
 import functools
+import time
+from collections import deque
 
 import pytest
 import torch
@@ -67,7 +69,7 @@ def test_ops_that_run_at_once_cost_too():
         told = []
         for _ in range(150):
             for _ in range(30):
-                x.sort()
+                x.median()
             told += weigh(session, 1, ops=10, nanoseconds=SECOND // 1000)
         assert 1 in told
 
@@ -117,10 +119,106 @@ def test_a_session_that_sleeps_is_woken_by_the_next_region():
         assert torchy.is_pending(x * 2)
 
 
-def run_new_lines(name, lines):
+def regression():
+    """Return what takes a step of SGD on so small a model that recording it is no gain, and looks at its loss."""
+    x = torch.linspace(0, 1, 50).reshape(50, 1)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def train():
+        loss = torch.nn.functional.mse_loss(model(x[10:]), 2 * x[10:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return train
+
+
+def sessions(body, until, seconds=60):
+    """Return the newest of sessions that all begin here, with a body run in each, once they are as wanted."""
+    newest = deque(maxlen=40)
+    end = time.monotonic() + seconds
+    while len(newest) < newest.maxlen or not until([session.asleep for session in newest]):
+        assert time.monotonic() < end, [session.asleep for session in newest]
+        with torchy.lazy() as session:
+            body()
+        newest.append(session)
+    return newest
+
+
+def test_where_sessions_have_not_paid_the_next_ones_sleep():
+    x, train = torch.randn(4), regression()
+    for session in sessions(lambda: [train() for _ in range(5)], until=all):
+        assert counters_of(session) == {"recorded": 0, "flushes": 0}
+    [event] = session.report.events
+    assert (event.kind, event.text) == (
+        "asleep",
+        "recording did not pay here, or it is being compared",
+    )
+    assert repr(session).endswith("closed, 0 ops recorded>")
+    with torchy.lazy():  # elsewhere
+        assert torchy.is_pending(x * 2)
+
+
+def counters_of(session):
+    return {name: session.counters[name] for name in ("recorded", "flushes")}
+
+
+def test_where_sessions_pay_they_stay_awake():
+    x = torch.rand(300, 300)
+
+    def body():
+        y = x
+        for _ in range(30):
+            y = y * 0.5 + 1
+        y.sum().item()
+
+    def begun():
+        return sessions(body, until=lambda asleep: sum(asleep) <= 10)
+
+    begun()  # once its kernel is there
+    for _ in range(5):
+        assert len(begun()) == 40
+
+
+def test_a_region_within_one_that_sleeps_is_recorded():
+    x, train = torch.randn(4), regression()
+
+    def inner():
+        with torchy.lazy() as outer:
+            slept = outer.asleep
+            for _ in range(5):
+                train()
+            if slept:
+                with torchy.lazy() as session:
+                    assert session is outer and not session.asleep
+                    y = x * 2
+                    assert torchy.is_pending(y)
+                assert torchy.is_pending(y * 2)
+        return slept
+
+    end = time.monotonic() + 60
+    while not inner():
+        assert time.monotonic() < end
+
+
+def test_a_session_that_does_not_pay_goes_to_sleep_between_two_looks():
+    train = regression()
+    losses = {train()}
+    end = time.monotonic() + 60
+    with torchy.lazy() as session:
+        while not session.asleep:
+            assert time.monotonic() < end
+            losses.add(train())
+        losses.add(train())
+    assert len(losses) == 1
+
+
+def run_new_lines(name, lines, flush=torchy.flush):
     """Run ops each of which is at a new place, in traces of ten."""
     body = ("x * 2.0\n" * 10 + "flush()\n") * (lines // 10)
-    exec(compile(body, name, "exec"), {"x": torch.randn(4), "flush": torchy.flush})
+    exec(compile(body, name, "exec"), {"x": torch.randn(4), "flush": flush})
 
 
 @pytest.mark.parametrize("compile", ["auto", "never"])
@@ -140,13 +238,11 @@ def test_a_session_whose_traces_are_new_each_time_goes_to_sleep(compile):
 def test_a_session_that_comes_by_the_same_places_too_stays_awake():
     forget_places_beyond(12_000)
     x = torch.randn(4)
-    with torchy.lazy() as session:
+    with torchy.lazy(max_ops=10) as session:  # flushed without a look, by which its pace is known
         for i in range(13):
-            run_new_lines(f"lines {i}", 1_100)
-            for _ in range(100):  # a trace of fifteen ops at known places
-                for _ in range(15):
-                    x.exp()
-                torchy.flush()
+            run_new_lines(f"lines {i}", 1_100, flush=lambda: None)
+            for _ in range(1_500):  # at known places
+                x.exp()
         assert counters(session).places > 13_000
         assert not session.asleep
 
@@ -171,12 +267,12 @@ def test_a_session_whose_ops_nearly_all_run_now_goes_to_sleep(compile):
     x = torch.randn(4)
     with torchy.lazy(compile=compile) as session:
         for _ in range(4095):
-            x.sort()
+            x.median()
         assert not session.asleep
-        x.sort()
+        x.median()
         assert session.asleep == (compile == "auto")
         for _ in range(10):
-            x.sort()
+            x.median()
         done = counters(session)
     assert done.run_now == (4096 if compile == "auto" else 4106)
     events = [event.text for event in session.report.events if event.kind == "asleep"]
@@ -199,7 +295,7 @@ def test_a_session_that_records_a_tenth_stays_awake():
     x = torch.randn(4)
     with torchy.lazy(max_ops=100) as session:
         for i in range(4200):
-            x.sort()
+            x.median()
             if i % 10 == 0:
                 x.exp()
         assert counters(session).run_now >= 4096
@@ -211,14 +307,30 @@ def test_only_what_came_since_the_last_question_counts():
     only_walks = the_walker().library.torchy_only_walks
     with torchy.lazy(compile="never") as session:
         for _ in range(100):
-            x.sort()
+            x.median()
         assert only_walks(session.id) == 1
         assert only_walks(session.id) == 0  # nothing has come
         y = [x.exp() for _ in range(10)]
         for _ in range(100):
-            x.sort()
+            x.median()
         assert only_walks(session.id) == 0
         for _ in range(100):
-            x.sort()
+            x.median()
         assert only_walks(session.id) == 1
         del y
+
+
+def test_nobody_sleeps_where_functions_of_torch_compile_are_in_use():
+    """They are compiled anew where recording begins or stops."""
+    torch.compile(lambda y: y + 1, backend="eager")(torch.ones(3))
+    train = regression()
+    end = time.monotonic() + 1
+    with torchy.lazy() as session:
+        while time.monotonic() < end:
+            train()
+        assert not session.asleep
+    while time.monotonic() < end + 1:
+        with torchy.lazy() as session:
+            for _ in range(5):
+                train()
+            assert not session.asleep

@@ -122,7 +122,7 @@ def test_the_last_of_several_sessions_gives_back():
     with_pool()
     walker = the_walker()
     block(16)
-    sessions = [walker.open(10**6 + i, 0, 1024, 16 * MIB, True) for i in range(2)]
+    sessions = [walker.open(10**6 + i, 0, 1024, 16 * MIB, True, False, -1) for i in range(2)]
     assert walker.close(sessions[0]) == 1
     block(16)  # since then
     assert walker.close(sessions[1]) == 1

@@ -35,7 +35,7 @@ HANDLES = {
 @pytest.mark.parametrize("name", ENOUGH)
 def test_what_is_no_session_is_refused(name, handle):
     walker = the_walker()
-    before = walker.open(10**6, 0, 1024, 1 << 24, False)
+    before = walker.open(10**6, 0, 1024, 1 << 24, False, False, -1)
     with pytest.raises((ValueError, RuntimeError), match=r"[Cc]apsule|session"):
         getattr(walker, name)(HANDLES[handle], *ENOUGH[name])
     assert walker.close(before) == 1  # it goes on
@@ -68,10 +68,10 @@ def test_a_script_is_only_remembered_while_a_flush_runs():
 
 def test_functions_of_the_walker_mind_how_many_arguments_they_get_and_which():
     walker = the_walker()
-    with pytest.raises(RuntimeError, match="takes 5 arguments, not 1"):
+    with pytest.raises(RuntimeError, match="takes 7 arguments, not 1"):
         walker.open(1)
     with pytest.raises(TypeError):
-        walker.open("a", 0, 1024, 1 << 24, False)
+        walker.open("a", 0, 1024, 1 << 24, False, False, -1)
     with pytest.raises(TypeError):
         walker.remember(1, 1, 0, "", 0, 0, 1, -1, ("a",), ())
     assert walker.library.torchy_forget(-1) == 1  # no session is left behind

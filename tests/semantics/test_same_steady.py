@@ -24,6 +24,8 @@ def assert_steady(step, steps, warm, **settings):
         recorded = session.counters["recorded"]
     if settings["compile"] == "auto":  # compiled in the background: that may still come
         before.pop("kernels_compiled"), after.pop("kernels_compiled")
+        # a trial of how fast steps are unrecorded may end in the midst of one: a few traces begin there
+        assert after.pop("places") - before.pop("places") <= 4 * recorded / steps
     assert after == before
     assert recorded > (0 if settings["compile"] == "auto" else steps)
 

@@ -293,7 +293,9 @@ class Walker:
             function: Any = loaded[f"torchy_{name}"]
             function.restype, function.argtypes = result, arguments
             setattr(self.library, f"torchy_{name}", _recursing(function))
-        self.open: Callable[[int, int, int, int, bool], Handle] = call(b"open")
+        self.open: Callable[[int, int, int, int, bool, bool, int], Handle] = call(b"open")
+        self.place_here: Callable[[], int] = call(b"place_here")
+        self.rested_here: Callable[[int], None] = call(b"rested_here")
         self.close: Callable[[Handle], int] = call(b"close")
         self.set: Callable[[Handle, int, bool, bool], None] = call(b"set")
         self.record_into: Callable[[Handle], None] = call(b"record_into")
@@ -421,7 +423,7 @@ _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
     ("set_planning", _VOID, ctypes.c_double),
     ("renew", _VOID, _TEXT),
-    ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3),
+    ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3, *[_INT] * 5),
     ("attach", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),

@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchy.ir.ops import lookup
+from torchy.ir.ops import Indices, lookup
 from torchy.record.codes import LayoutRule, OpClass
 from torchy.record.places import Place
+
+# What :class:`.Indices` says, by the arguments' numbers: the argument, into which, which one tells the dimension, or the
+# dimension itself, and which one is ignored. -1: none.
+NO_INDICES = (-1, -1, -1, 0, -1)
 
 
 class Classification(NamedTuple):
@@ -21,6 +25,7 @@ class Classification(NamedTuple):
     runtime: int = 0  # a bit for each argument whose value is not part of the place
     unless_one: int = 0  # for those of them whose being one is
     hidden: int = 0  # a bit for each argument that is written to without the schema saying so
+    indices: tuple[int, int, int, int, int] = NO_INDICES
 
 
 RUN_NOW = Classification(OpClass.RUN_NOW)
@@ -47,6 +52,8 @@ COMPLEX_LAYOUT = {"angle": LayoutRule.CONTIGUOUS}
 COPIES_FIRST = frozenset({"copy", "zero", "fill"})
 # with a zero-dimensional tensor for a number: their kernels read it
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
+# ops on lists that hand a tensor with the number on to the plain op; others take the number out of it
+PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # change the memory of their first argument, though their schemas do not say that they write to it
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -64,9 +71,10 @@ def classify(name: str) -> Classification:
     if is_view(schema) or base in METADATA_ONLY:
         return METADATA
     if base.startswith("_foreach_"):
-        # its kernel on the CPU runs the plain op on each tensor; with a tensor of scalars it reads memory
+        # its kernel on the CPU runs the plain op on each tensor; with a tensor of scalars it may read memory
         scalars = any(str(a.type) == "Tensor" and a.name != "self" for a in schema.arguments)
-        return RUN_NOW if scalars else Classification(OpClass.DESCEND)
+        reads = scalars and base.rstrip("_") not in PASSES_SCALAR_ON
+        return RUN_NOW if reads else Classification(OpClass.DESCEND)
     spec = lookup(name)
     if spec is None or base in COPIES_FIRST:
         return RUN_NOW
@@ -80,12 +88,26 @@ def classify(name: str) -> Classification:
         _bits(names, spec.runtime),
         _bits(names, spec.unless_one),
         _bits(names, frozenset(spec.hidden_writes)),
+        _numbers_of(spec.indices, names),
     )
 
 
 def _layout_rule(base: str, overload: str) -> LayoutRule:
     rule = OTHER_LAYOUT.get(f"{base}.{overload}") or OTHER_LAYOUT.get(base)
     return rule or LayoutRule.ITERATE
+
+
+def _numbers_of(indices: Indices | None, names: list[str]) -> tuple[int, int, int, int, int]:
+    if indices is None:
+        return NO_INDICES
+    dimension = indices.dimension
+    return (
+        names.index(indices.argument),
+        names.index(indices.into),
+        names.index(dimension) if isinstance(dimension, str) else -1,
+        dimension if isinstance(dimension, int) else 0,
+        names.index(indices.ignored) if indices.ignored else -1,
+    )
 
 
 def _bits(names: list[str], wanted: frozenset[str]) -> int:

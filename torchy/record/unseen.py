@@ -6,6 +6,7 @@ Those may be at work on the program above it.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -75,3 +76,10 @@ def unseen(walker: Walker) -> Iterator[None]:
         torch._C._ExcludeDispatchKeyGuard(_MODES),
     ):
         yield
+
+
+def any_compiled() -> bool:
+    """Tell whether torch.compile has been used: its functions are compiled anew where recording begins or stops."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    backends = dynamo.cached_backends.values() if dynamo is not None else ()
+    return any(backend is not None for backend in backends)  # None: functions that are not to be

@@ -61,6 +61,7 @@ class Verdicts:
             verdict.runtime,
             verdict.unless_one,
             verdict.hidden,
+            *verdict.indices,
         )
 
     def _tell_raised(self, error: Exception, what: str) -> None:

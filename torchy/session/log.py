@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from torchy.record.native import Repeat, Unplanned, Walker
+from torchy.record.native import Counters, Repeat, Unplanned, Walker
 from torchy.record.places import Places
 from torchy.record.reasons import reason_in_words
 from torchy.run.planner import Planner
@@ -78,6 +78,8 @@ class Log:
 
     def read(self, session: Session, most_planned_ops: int = MOST_PLANNED_OPS) -> None:
         """Tell a session's report of its flushes: of those that nobody has planned, so many ops in full."""
+        if session.handle is None:
+            return  # it has slept so far
         with self.reading:
             untold = self._take(session)
             del self._untold[session]
@@ -133,8 +135,10 @@ class Log:
 
     def counters(self, session: Session) -> dict[str, int]:
         """Return how often what happened in a session, and how many kernels the process has compiled."""
-        counters = self._walker.counters(session.handle)
-        return counters._asdict() | {"kernels_compiled": self._planner.kernels.compiled}
+        counted = Counters(*[0] * len(Counters._fields))
+        if session.handle is not None:
+            counted = self._walker.counters(session.handle)
+        return counted._asdict() | {"kernels_compiled": self._planner.kernels.compiled}
 
 
 def _identity(flush: Unplanned) -> tuple[int, bytes]:

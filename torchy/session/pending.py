@@ -44,6 +44,8 @@ class Pending:
 
     def compute(self, session: Session, reason: str) -> None:
         """Flush a session."""
+        if session.handle is None:
+            return  # it has slept so far
         done = self._walker.flush(session.handle, reason)
         if done != Repeated.YES:
             self._go_on(session, reason, done)

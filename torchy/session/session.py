@@ -9,6 +9,8 @@ from torchy.record.native import Counters, Handle
 from torchy.report import Report, ReportBuilder
 from torchy.settings import Settings
 
+NOWHERE = -1  # the place of a session that begins elsewhere than in the program
+
 
 class Teller(Protocol):
     """What knows what the walker has done for a session."""
@@ -23,14 +25,22 @@ class Teller(Protocol):
 class Session:
     """One enabled region on one thread: what it recorded, flushed and reports."""
 
-    def __init__(self, log: Teller, number: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        log: Teller,
+        number: int,
+        settings: Settings,
+        place: int = NOWHERE,
+        asleep: bool = False,
+    ) -> None:
         self._log = log
         self._began = perf_counter()
         self._builder: ReportBuilder | None = None
         self.id = number
         self.settings = settings
         self.handle: Handle = None  # of the walker's, once it knows of the session
-        self.asleep = False
+        self.place = place  # where it begins, by the walker's number
+        self.asleep = self.rests = asleep  # now; and from the beginning on
         self.weighed: Counters | None = None  # when places were forgotten last
         self.open = True  # while a region records into it
         self.closed = False  # once nothing is pending any more either
@@ -44,6 +54,8 @@ class Session:
         """Where what happened is written down."""
         if self._builder is None:
             self._builder = ReportBuilder(began=self._began)
+            if self.rests:
+                self._builder.event("asleep", "recording did not pay here, or it is being compared")
         return self._builder
 
     @property

@@ -30,7 +30,11 @@ class Sessions:
         self._alive: list[weakref.ref[Session]] = []  # also those that are closed
 
     def open(self, session: Session) -> None:
-        """Have the walker know of a session."""
+        """Have the walker know of a session, unless it sleeps."""
+        if not session.asleep:
+            self._open(session)
+
+    def _open(self, session: Session) -> None:
         settings = session.settings
         with self.lock:
             session.handle = self._walker.open(
@@ -39,6 +43,8 @@ class Sessions:
                 settings.max_ops,
                 settings.max_bytes,
                 settings.memory_pool,
+                settings.may_sleep,
+                session.place,
             )
             self.by_number[session.id] = session
             if len(self._alive) > 2 * len(self.by_number) + 64:
@@ -48,6 +54,10 @@ class Sessions:
     def use(self, session: Session, settings: Settings) -> None:
         """Record into a session; what was flushed under other settings is not repeated."""
         session.settings = settings
+        if session.handle is None:
+            if session.asleep:
+                return
+            self._open(session)
         variant = VARIANT_NUMBERS[settings.numerics, settings.compile, settings.skip_dead]
         interprets = settings.compile != "always"
         self._walker.set(session.handle, variant, interprets, settings.skip_dead)
@@ -56,6 +66,8 @@ class Sessions:
 
     def close(self, session: Session) -> None:
         """Record no more into a session."""
+        if session.rests:
+            self._walker.rested_here(session.place)
         self._walker.record_no_more()
         session.open = False
         self.close_if_done(session)

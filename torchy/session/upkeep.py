@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torchy.record.codes import Repeated
 from torchy.record.native import Walker
+from torchy.record.unseen import any_compiled
 from torchy.session.log import Log
 from torchy.session.regions import Here
 from torchy.session.session import Session
@@ -105,7 +106,7 @@ class Upkeep:
     def put_to_sleep(self, session: Session, why: str) -> None:
         """End this thread's recording until the next region: ops run as if Torchy were off."""
         here = self._here.session is session
-        if not here or session.settings.compile != "auto" or session.asleep:
+        if not here or not session.settings.may_sleep or session.asleep or any_compiled():
             return
         session.asleep = True
         self._walker.library.torchy_attach(-1)

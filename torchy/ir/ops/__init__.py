@@ -9,11 +9,12 @@ from torchy.ir.ops.resolve import (
     spec_of,
     statement_arguments,
 )
-from torchy.ir.ops.spec import FUSED_DTYPES, Numerics, OpSpec, Rule, dtype_kind, fusable
+from torchy.ir.ops.spec import FUSED_DTYPES, Indices, Numerics, OpSpec, Rule, dtype_kind, fusable
 
 __all__ = [
     "FUSED_DTYPES",
     "SPECS",
+    "Indices",
     "Numerics",
     "OpSpec",
     "Rule",

@@ -69,6 +69,28 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Indices:
+    """An argument whose elements are indices: eager raises if one is out of range, so they are looked at each time.
+
+    Parameters
+    ----------
+    argument
+        A tensor.
+    into
+        Another one: what is indexed.
+    dimension
+        Which dimension of that, or the argument that tells it.
+    ignored
+        The argument that tells which value may stand for none; empty if there is none.
+    """
+
+    argument: str
+    into: str
+    dimension: int | str
+    ignored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OpSpec:
     """One line of the op table.
 
@@ -108,6 +130,8 @@ class OpSpec:
         listed (``i``: integers).
     hidden_writes
         Arguments written to without the schema saying so.
+    indices
+        What may raise for data that can be looked at while it is recorded.
     minds_precision
         Its kernel asks how precise products of float32 must be, so its bits depend on what is set for that.
     """
@@ -127,6 +151,7 @@ class OpSpec:
     stays_call: str = ""
     raises_on_data: str = ""
     hidden_writes: tuple[str, ...] = ()
+    indices: Indices | None = None
     minds_precision: bool = False
     overloads: frozenset[str] = frozenset()
 

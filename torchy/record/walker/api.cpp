@@ -92,8 +92,9 @@ void torchy_renew(const char* name) {
 }
 
 void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule,
-                   int64_t minds_precision, uint64_t runtime, uint64_t unless_one,
-                   uint64_t hidden) {
+                   int64_t minds_precision, uint64_t runtime, uint64_t unless_one, uint64_t hidden,
+                   int64_t indices, int64_t into, int64_t dimension_argument, int64_t dimension,
+                   int64_t ignored) {
   const torchy::Lock lock(torchy::shared_mutex);
   auto& info = *registry().ops[id];
   if (info.op_class != torchy::OpClass::kUnknown) return;  // another thread has asked, too
@@ -105,7 +106,11 @@ void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule
   info.runtime_numbers = runtime;
   info.unless_one = unless_one;
   info.hidden_writes = hidden;
-  bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64;
+  info.indices = {static_cast<int>(indices), static_cast<int>(into),
+                  static_cast<int>(dimension_argument), static_cast<int>(ignored), dimension};
+  // what arrives unboxed is recorded without a look at its data
+  bool possible = info.fresh_tensors && info.results > 0 && info.arguments <= 64 &&
+                  !(indices >= 0 && info.typed);
   auto wanted = static_cast<torchy::OpClass>(op_class);
   info.op_class =
       wanted == torchy::OpClass::kDefer && !possible ? torchy::OpClass::kRunNow : wanted;
@@ -130,6 +135,7 @@ int64_t torchy_forget(int64_t id) {
   signatures.swap(all.signatures);
   all.nodes.clear();
   all.steps.clear();
+  all.paces.clear();  // by lines, too
   ++all.epoch;
   lock.release();  // nothing waits for the GIL while holding it
   torchy::Gil gil;
@@ -189,7 +195,7 @@ int64_t torchy_weigh(int64_t id, int64_t ops, int64_t calls, int64_t bytes, int6
   const torchy::Lock lock(torchy::shared_mutex);
   session->balance.add({ops, calls, bytes, 1e-9 * static_cast<double>(nanoseconds)},
                        session->counters.run_now);
-  return session->balance.loses();
+  return session->balance.loses() && !session->pace.pays();
 }
 
 // Whether almost no op has been recorded since this was asked last.

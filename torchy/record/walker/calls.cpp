@@ -87,11 +87,13 @@ void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(sha
       std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
 }
 
-// open(id, mode, max ops, slack, whether there is a pool): a session that is new.
+// open(id, mode, max ops, slack, whether there is a pool, whether it may sleep, the place where it
+// begins): a session that is new.
 PyObject* open_session(const Arguments& given) {
   auto session = std::make_shared<Session>();
   session->id = given.number(0);
   session->mode = static_cast<SessionMode>(given.number(1));
+  if (session->mode == SessionMode::kCarry) carries_all = true;
   session->max_ops = static_cast<size_t>(given.number(2));
   session->slack_bytes = static_cast<size_t>(given.number(3));
   if (given.number(4)) Pool::get().install();
@@ -106,6 +108,7 @@ PyObject* open_session(const Arguments& given) {
   held.release();
   const uint64_t now = Pool::get().now();
   const Lock lock(shared_mutex);
+  if (given.number(5)) session->place = pace_at(given.number(6));
   if (registry().sessions.empty()) registry().opened = now;
   registry().sessions.push_back(std::move(session));
   ++open_sessions;
@@ -120,9 +123,35 @@ PyObject* set_session(const Arguments& given) {
   return nothing();
 }
 
+// place_here(): twice the number of the place where a session is about to begin, -1 if there is
+// none; and one more if it may as well sleep: recording has not paid there, or is being compared.
+PyObject* place_here(const Arguments&) {
+  const int64_t origin = lines().origin(lines().caller());
+  const Lock lock(shared_mutex);
+  const auto known = registry().paces.find(origin);
+  const bool rests = known != registry().paces.end() && known->second->runs_now();
+  if (rests) known->second->begin(std::chrono::steady_clock::now());
+  return number(2 * origin + rests);
+}
+
+// rested_here(place): such a session has ended.
+PyObject* rested_here(const Arguments& given) {
+  const Lock lock(shared_mutex);
+  const auto known = registry().paces.find(given.number(0));
+  if (known != registry().paces.end())
+    known->second->end(std::chrono::steady_clock::now(), /*steady=*/true);
+  return nothing();
+}
+
 // record_into(session): what this thread's ops are recorded into from now on.
 PyObject* record_into(const Arguments& given) {
-  attach(given.session(0));
+  const auto& session = given.session(0);
+  attach(session);
+  const Lock lock(shared_mutex);
+  if (session->place && session->began == Pace::Time()) {
+    session->began = std::chrono::steady_clock::now();
+    session->place->begin(session->began);
+  }
   return nothing();
 }
 
@@ -140,26 +169,35 @@ PyObject* close_session(const Arguments& given) {
     const Lock lock(shared_mutex);
     if (owes(*session)) return number(0);
     forget_session(session);
+    if (session->place && session->counters.recorded > 0)
+      session->place->end(std::chrono::steady_clock::now(), session->no_repeats() == 0);
     if (registry().sessions.empty()) opened = registry().opened;
   }
   if (opened) Pool::get().trim(*opened);  // what the last one did not use
   return number(1);
 }
 
+// The same, or that the session should sleep.
+Repeated after_look(Session& session, Repeated repeated) {
+  const bool done = repeated != Repeated::kNo;
+  return done && note_look(session) && repeated == Repeated::kYes ? Repeated::kMindPace : repeated;
+}
+
 // flush(session, reason): a Repeated; kNo if Python is to do it.
 PyObject* flush_session(const Arguments& given) {
   const std::shared_ptr<Session> session = given.session(0);
-  {
-    const Lock lock(shared_mutex);
-    if (!owes(*session)) return number(static_cast<int64_t>(Repeated::kYes));
-  }
   const std::string reason = given.text(1);
-  auto repeated = Repeated::kNo;
+  auto repeated = Repeated::kYes;
   {
-    WithoutGil without;
-    repeated = flush_for_python(*session, reason);
+    UniqueLock lock(shared_mutex);
+    const bool idle = !owes(*session);
+    lock.release();
+    if (!idle) {
+      WithoutGil without;
+      repeated = flush_for_python(*session, reason);
+    }
   }
-  return number(static_cast<int64_t>(repeated));
+  return number(static_cast<int64_t>(after_look(*session, repeated)));
 }
 
 // flush_here(reason): the same for this thread's session; kNo also if it has none.
@@ -170,10 +208,13 @@ PyObject* flush_here(const Arguments& given) {
     UniqueLock lock(shared_mutex);
     const bool idle = !owes(*this_session);
     lock.release();
-    if (idle) return number(static_cast<int64_t>(Repeated::kYes));
     const std::shared_ptr<Session> session = this_session;
-    const WithoutGil without;
-    repeated = flush_for_python(*session, reason);
+    repeated = Repeated::kYes;
+    if (!idle) {
+      const WithoutGil without;
+      repeated = flush_for_python(*session, reason);
+    }
+    repeated = after_look(*session, repeated);
   }
   return number(static_cast<int64_t>(repeated));
 }
@@ -213,6 +254,8 @@ PyObject* settle(const Arguments& given) {
     WithoutGil without;
     settled = settle_for_python(*tensor, escapes, reason);
   }
+  if (const std::shared_ptr<Session> session = this_session)
+    settled = after_look(*session, settled);
   return number(static_cast<int64_t>(settled));
 }
 
@@ -475,7 +518,9 @@ PyObject* python_call(const std::string& name) {
                        nullptr};
   };
   static std::array definitions{
-      TORCHY_CALL("open", open_session, 5),
+      TORCHY_CALL("open", open_session, 7),
+      TORCHY_CALL("place_here", place_here, 0),
+      TORCHY_CALL("rested_here", rested_here, 1),
       TORCHY_CALL("close", close_session, 1),
       TORCHY_CALL("set", set_session, 4),
       TORCHY_CALL("record_into", record_into, 1),

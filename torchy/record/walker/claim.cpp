@@ -63,6 +63,9 @@ constexpr const char* kOpaque[] = {"aten::_sobol_engine_draw",
                                    "aten::_sobol_engine_scramble_",
                                    "aten::choose_qparams_optimized",
                                    "aten::sparse_coo_tensor.indices",
+                                   "aten::sparse_coo_tensor.indices_size",
+                                   "aten::_sparse_coo_tensor_unsafe",
+                                   "aten::_validate_sparse_coo_tensor_args",
                                    "aten::ctc_loss.Tensor",
                                    "aten::max_pool1d",
                                    "aten::_saturate_weight_to_fp16",
@@ -238,7 +241,7 @@ bool Claims::is_specialized(const c10::OperatorHandle& op) {
   constexpr std::string_view kOwn = "aten::";
   if (!name.name.starts_with(kOwn)) return false;
   if (name.name == kItem || name.name.starts_with("aten::_foreach_")) return true;
-  if (returns_views(op.schema())) return true;
+  if (returns_views(op.schema()) || name.name.ends_with("_like")) return true;
   std::string base = name.name.substr(kOwn.size());
   if (base.ends_with('_') && !base.ends_with("__")) base.pop_back();
   return recordable_ops().contains(base);

@@ -205,6 +205,7 @@ Repeated run_alone(Session& session, const std::shared_ptr<Trace>& trace, Reason
 }  // namespace
 
 void flush(Session& session, Reason reason, const std::string& text) {
+  if (reason == Reason::kLength || reason == Reason::kBytes) session.drifts = true;
   Paused paused;
   const auto [claimed, trace] = begin_flush(session, /*wait=*/false);
   if (claimed == Claim::kNothing) return;

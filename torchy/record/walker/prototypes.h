@@ -33,6 +33,10 @@ TORCHY_LETTER('I', at::IntArrayRef)
 TORCHY_LETTER('J', at::OptionalIntArrayRef)
 TORCHY_LETTER('d', at::ScalarType)
 TORCHY_LETTER('D', std::optional<at::ScalarType>)
+TORCHY_LETTER('l', std::optional<at::Layout>)
+TORCHY_LETTER('e', std::optional<at::Device>)
+TORCHY_LETTER('B', std::optional<bool>)
+TORCHY_LETTER('f', std::optional<at::MemoryFormat>)
 TORCHY_LETTER('n', c10::SymInt)
 TORCHY_LETTER('N', std::optional<c10::SymInt>)
 TORCHY_LETTER('M', c10::SymIntArrayRef)
@@ -54,10 +58,11 @@ inline bool returns_views(const c10::FunctionSchema& schema) {
 // A schema's letters; empty if it has arguments or results of other types.
 inline std::string letters_of(const c10::FunctionSchema& schema) {
   static const std::unordered_map<std::string, char> kLetters = {
-      {"Tensor", 'T'},     {"Tensor[]", 'L'}, {"Scalar", 'S'},   {"Scalar[]", 'R'},
-      {"bool", 'b'},       {"int", 'i'},      {"int[]", 'I'},    {"int[]?", 'J'},
-      {"SymInt", 'n'},     {"SymInt?", 'N'},  {"SymInt[]", 'M'}, {"ScalarType", 'd'},
-      {"ScalarType?", 'D'}};
+      {"Tensor", 'T'},       {"Tensor[]", 'L'}, {"Scalar", 'S'},   {"Scalar[]", 'R'},
+      {"bool", 'b'},         {"int", 'i'},      {"int[]", 'I'},    {"int[]?", 'J'},
+      {"SymInt", 'n'},       {"SymInt?", 'N'},  {"SymInt[]", 'M'}, {"ScalarType", 'd'},
+      {"ScalarType?", 'D'},  {"Layout?", 'l'},  {"Device?", 'e'},  {"bool?", 'B'},
+      {"MemoryFormat?", 'f'}};
   const auto letter_of = [](const c10::Argument& value) {
     const auto letter = kLetters.find(value.real_type()->str());
     const auto* alias = value.alias_info();
@@ -118,6 +123,15 @@ using Lists =
                   Prototype<None, List, List>, Prototype<None, List, List, S>,
                   Prototype<None, List, List, List>, Prototype<None, List, List, List, S>,
                   Prototype<None, List, List, List, Scalars>, Prototype<None, List, List, bool>>;
+
+// Of ops that make a tensor as large as another one.
+using Layout = std::optional<at::Layout>;
+using Device = std::optional<at::Device>;
+using Flag = std::optional<bool>;
+using Format = std::optional<at::MemoryFormat>;
+using Likes =
+    PrototypeList</*kViews=*/false, Prototype<Out, T, Dtype, Layout, Device, Flag, Format>,
+                  Prototype<Out, T, S, Dtype, Layout, Device, Flag, Format>>;
 
 // Of ops that return views.
 using Size = c10::SymInt;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "indices.h"
 #include "interpret.h"
 #include "recorder.h"
 #include "settle.h"
@@ -105,10 +106,14 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
     if (!tensor.defined()) continue;
     if (info.result_argument[i] >= 0) {
       if (!layouts[i].same_as(before[i])) return;
-    } else if (tensor.storage_offset() != 0 || tensor.storage().nbytes() != layouts[i].bytes ||
-               tensor.storage().use_count() != 1) {
-      return;  // not what a fresh storage of just this size would be
+      continue;
     }
+    const at::Storage& storage = tensor.storage();
+    const size_t bytes = layouts[i].bytes;
+    // a call may leave more room than its result needs: that of a loss's terms, before their mean
+    const bool fits = info.pointwise ? storage.nbytes() == bytes : storage.nbytes() >= bytes;
+    if (tensor.storage_offset() != 0 || !fits || storage.use_count() != 1) return;
+    layouts[i].bytes = storage.nbytes();
   }
   learn_from(recorder, epoch, std::move(layouts));
 }
@@ -196,6 +201,8 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       } else if (!(trace.state == state) ||
                  (precision && trace.precision && *trace.precision != *precision)) {
         outcome = Outcome::kOtherState;
+      } else if (info.indices.argument >= 0 && !indices_fit(info, *stack)) {
+        outcome = Outcome::kRunNow;
       } else if (trace.path.empty() && !root) {
         outcome = Outcome::kNeedsRoot;
       } else {
@@ -315,7 +322,8 @@ Session* recording_here() {
   Session* session = this_session.get();
   const bool paused = Paused::active(), bit = thread_has_bit();
   if (!session && !paused && bit) set_thread_bit(false);  // a left-over
-  const bool records = session && session->mode == SessionMode::kRecord && !paused && bit;
+  const bool records =
+      session && session->mode == SessionMode::kRecord && !session->napping && !paused && bit;
   return records && !thread_is_traced() ? session : nullptr;
 }
 
@@ -369,6 +377,10 @@ bool is_look(OpInfo& info) {
 void look(const OpInfo& info, const at::Tensor& tensor) {
   if (Session* session = recording_here()) count_run_now(*session);
   settle_argument(info, tensor, /*written=*/false, carry_mode());
+  const std::shared_ptr<Session> session = this_session;
+  if (!session || Paused::active()) return;
+  if (std::exchange(session->drifts, false)) flush(*session, Reason::kOperand, info.name);
+  if (note_look(*session)) ask(Ask::kPace, session->id, 1);
 }
 
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {

@@ -65,4 +65,26 @@ std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* p
   return found;
 }
 
+std::shared_ptr<Pace> pace_at(int64_t origin) {
+  constexpr size_t kMost = 1000;
+  if (origin == Lines::kUnknown) return std::make_shared<Pace>();
+  auto& paces = registry().paces;
+  if (paces.size() >= kMost) paces.clear();
+  auto& pace = paces[origin];
+  if (!pace) pace = std::make_shared<Pace>();
+  return pace;
+}
+
+bool note_look(Session& session) {
+  if (&session != this_session.get()) return false;
+  const auto now = std::chrono::steady_clock::now();
+  const Lock lock(shared_mutex);
+  if (!session.place) return false;
+  if (now - session.began < Pace::kMost) return session.pace.begin(now), false;
+  const int64_t before = std::exchange(session.no_repeats_before, session.no_repeats());
+  const bool loses = session.pace.end(now, before == session.no_repeats());
+  session.napping = session.pace.runs_now();
+  return loses;
+}
+
 }  // namespace torchy

@@ -15,6 +15,7 @@
 
 #include "log.h"
 #include "mutex.h"
+#include "pace.h"
 #include "trace.h"
 
 namespace torchy {
@@ -53,8 +54,22 @@ struct Session {
 
   Log log TORCHY_GUARDED_BY(shared_mutex);
   Balance balance TORCHY_GUARDED_BY(shared_mutex);
+  // If it may sleep: the pace of all sessions that begin where it does; and, once it is so long
+  // that it is not compared with those, of what comes between looks.
+  std::shared_ptr<Pace> place TORCHY_GUARDED_BY(shared_mutex);
+  Pace pace TORCHY_GUARDED_BY(shared_mutex);
+  Pace::Time began TORCHY_GUARDED_BY(shared_mutex);
+  int64_t no_repeats_before TORCHY_GUARDED_BY(shared_mutex) = 0;  // at the last look
+  // A trace has become too long since the last look: the next one begins at that, so that a loop
+  // comes by the same places each time. Its thread's alone, as is what follows.
+  bool drifts = false;
+  // Ops run at once, for a while, to see how long they take.
+  bool napping = false;
   Counters counters;         // some are the recording thread's, which has no lock then
   int64_t run_now_told = 0;  // of that counter, when Python was told last
+
+  // How many flushes were no repeats.
+  int64_t no_repeats() const { return counters.flushes - counters.repeated; }
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 
@@ -96,6 +111,9 @@ struct Registry {
   size_t most_places TORCHY_GUARDED_BY(shared_mutex) = 40'000;
   std::atomic<int64_t> epoch = 0;
 
+  // By where sessions begin: whether recording pays there.
+  std::unordered_map<int64_t, std::shared_ptr<Pace>> paces TORCHY_GUARDED_BY(shared_mutex);
+
   // Storages to which a raw pointer has left torch.
   ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped TORCHY_GUARDED_BY(shared_mutex);
 
@@ -122,6 +140,9 @@ inline Registry& registry() {
 
 inline thread_local std::shared_ptr<Session> this_session;
 
+// Whether any session has ever been opened whose results all carry the bit.
+inline std::atomic<bool> carries_all{false};
+
 // A torch op with a Python kernel, so that exceptions pass through as what they are.
 inline bool& listening() {
   static bool value = false;
@@ -132,6 +153,12 @@ int64_t ask(Ask what, int64_t session, int64_t argument, const std::string& text
 
 // The program's line on this thread, and the number of the root for what is recorded from there on.
 std::pair<int64_t, int64_t> where_here();
+
+// The pace of sessions that begin at a place.
+std::shared_ptr<Pace> pace_at(int64_t origin) TORCHY_REQUIRES(shared_mutex);
+
+// The calling thread's session has looked at a value; true if it should sleep.
+bool note_look(Session& session);
 
 // Which sessions have a storage in a trace, and whether one of them owes it values.
 std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending)

@@ -2,6 +2,18 @@
 
 namespace torchy {
 
+int64_t Lines::caller() {
+  Object frame = Object::borrowed(PyEval_GetFrame());
+  while (frame) {
+    const Object code = Object::owned(PyFrame_GetCode(frame.get()));
+    const Kind kind = kind_of(code.get());
+    if (kind == Kind::kProgram) return note(code.get(), PyFrame_GetLasti(frame.get()));
+    if (kind == Kind::kLibrary) break;
+    frame = Object::owned(PyFrame_GetBack(frame.get()));
+  }
+  return kUnknown;
+}
+
 int64_t Lines::here() {
   Object frame = Object::borrowed(PyEval_GetFrame());
   PyObject* code = nullptr;

@@ -26,8 +26,12 @@ class Lines {
     libraries_ = std::move(libraries);
   }
 
-  // The innermost line of the calling thread that is the program's.
+  // The innermost line of the calling thread that is the program's; or a library's, if there is
+  // none.
   int64_t here();
+
+  // The line from which the program itself has called Torchy, without a library in between.
+  int64_t caller();
 
   // The file, and the number in it.
   std::pair<std::string, int> tell(int64_t line) const {

@@ -35,6 +35,14 @@ struct WordsHash {
 
 class Caller;
 
+// An argument of an op whose elements eager checks: each is an index into a dimension of another
+// argument, or is to be ignored. All are numbers of arguments; -1: none.
+struct Indices {
+  int argument = -1, into = -1;
+  int dimension_argument = -1, ignored = -1;
+  int64_t dimension = 0;  // if no argument tells it; counts from the end if it is negative
+};
+
 // What is known of an operator once and for all; the policy fills it in at first sight.
 struct OpInfo {
   explicit OpInfo(const c10::OperatorHandle& handle);
@@ -58,6 +66,7 @@ struct OpInfo {
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place
   uint64_t unless_one = 0;       // those of them whose being one is part of it
   uint64_t hidden_writes = 0;    // arguments written to, though the schema does not say so
+  Indices indices;
 
   // The op has been defined anew: with another schema, perhaps.
   void refresh();

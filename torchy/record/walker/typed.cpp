@@ -61,6 +61,16 @@ bool is_single(const T& /*no tensor*/) {
   return true;
 }
 
+// Nothing is pending on a tensor, and no trace has to read it any more.
+bool is_settled(const at::Tensor& tensor) {
+  return tensor.defined() && !carries_bit(*tensor.unsafeGetTensorImpl()) &&
+         !watched_storage(tensor);
+}
+template <typename T>
+bool is_settled(const T& /*no tensor*/) {
+  return true;
+}
+
 // Whether nobody between autograd and the backend wants to see an op: no mode, no transform.
 bool goes_to_backend(c10::DispatchKeySet keys) {
   constexpr c10::DispatchKeySet views(c10::DispatchKey::ADInplaceOrView);
@@ -81,11 +91,12 @@ First& first_of(First& first, Rest&&... /*rest*/) {
   return first;
 }
 
-// Below autograd; R and A as in a Prototype.
+// Below autograd; R and A as in a Prototype. `own` is the CPU's kernel.
 template <typename R, typename... A>
 struct Below : c10::OperatorKernel {
-  explicit Below(OpInfo* info) : info(info) {}
+  Below(OpInfo* info, c10::KernelFunction own) : info(info), own(std::move(own)) {}
   OpInfo* info;
+  c10::KernelFunction own;
 
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
     at::Tensor result;
@@ -99,15 +110,21 @@ struct Below : c10::OperatorKernel {
 
   // Apart: the short way is short.
   [[gnu::noinline]] at::Tensor go_on(c10::DispatchKeySet keys, A... arguments) const {
+    const bool naps = this_session && this_session->napping && info->op_class == OpClass::kDefer;
+    if (naps && (is_settled(arguments) && ...)) return run<R>(keys, arguments...);
     if constexpr (!std::is_reference_v<R>) {
-      if ((is_single(arguments) && ...) && run_now_here(*info)) {
-        Paused paused;
-        return info->op.typed<R(A...)>().redispatch(keys.remove_backend(kBit), arguments...);
-      }
+      if ((is_single(arguments) && ...) && run_now_here(*info)) return run<R>(keys, arguments...);
     }
     Stack stack = c10::impl::boxArgs<A...>(arguments...);
     see(*info, keys, &stack);
     return std::move(stack.back()).toTensor();
+  }
+
+  template <typename Result>
+  at::Tensor run(c10::DispatchKeySet keys, A... arguments) const {
+    Paused paused;
+    return own.call<Result, A...>(info->op, keys.remove_backend(kBit),
+                                  std::forward<A>(arguments)...);
   }
 };
 
@@ -152,14 +169,22 @@ struct OnLists : c10::OperatorKernel {
   }
 };
 
-// Below autograd, for ops that return views of their first argument.
+// Below autograd, for ops that return views of their first argument; `own` is the CPU's kernel.
 template <typename R, typename First, typename... A>
 struct OnViews : c10::OperatorKernel {
-  explicit OnViews(OpInfo* info) : info(info), op(info->op.typed<R(First, A...)>()) {}
+  OnViews(OpInfo* info, c10::KernelFunction own) : info(info), own(std::move(own)) {}
   OpInfo* info;
-  c10::TypedOperatorHandle<R(First, A...)> op;
+  c10::KernelFunction own;
 
   R operator()(c10::DispatchKeySet keys, First self, A... arguments) const {
+    // most views are of tensors that nobody is waiting for
+    if (info->op_class == OpClass::kMetadata && !carries_bit(*self.unsafeGetTensorImpl()) &&
+        !carries_all.load(std::memory_order_relaxed))
+      return run<R, First, A...>(keys, self, arguments...);
+    return go_on(keys, self, arguments...);
+  }
+
+  [[gnu::noinline]] R go_on(c10::DispatchKeySet keys, First self, A... arguments) const {
     if (info->op_class != OpClass::kMetadata || claims_are_due()) {
       Stack stack = c10::impl::boxArgs<First, A...>(self, arguments...);
       see(*info, keys, &stack);
@@ -169,7 +194,7 @@ struct OnViews : c10::OperatorKernel {
     on_metadata.reads(self);
     R result = [&] {
       Paused paused;
-      return op.redispatch(keys.remove_backend(kBit), self, arguments...);
+      return run<R, First, A...>(keys, self, arguments...);
     }();
     if constexpr (std::is_same_v<R, at::Tensor>) {
       on_metadata.gave(result);
@@ -177,6 +202,32 @@ struct OnViews : c10::OperatorKernel {
       for (const at::Tensor& tensor : result) on_metadata.gave(tensor);
     }
     return result;
+  }
+
+  template <typename Result, typename... Arguments>
+  Result run(c10::DispatchKeySet keys, Arguments... arguments) const {
+    return own.call<Result, Arguments...>(info->op, keys.remove_backend(kBit),
+                                          std::forward<Arguments>(arguments)...);
+  }
+};
+
+// Below autograd, for ops that make a tensor as large as another one, of which they read no more.
+template <typename R, typename First, typename... A>
+struct OnLikes : c10::OperatorKernel {
+  OnLikes(OpInfo* info, c10::KernelFunction own) : info(info), own(std::move(own)) {}
+  OpInfo* info;
+  c10::KernelFunction own;
+
+  R operator()(c10::DispatchKeySet keys, First self, A... arguments) const {
+    if (info->op_class == OpClass::kMetadata && self.nbytes() < Session::kNoticed &&
+        !carries_all.load(std::memory_order_relaxed)) {
+      Paused paused;
+      return own.call<R, First, A...>(info->op, keys.remove_backend(kBit), self,
+                                      std::forward<A>(arguments)...);
+    }
+    Stack stack = c10::impl::boxArgs<First, A...>(self, arguments...);
+    see(*info, keys, &stack);
+    return stack.back().to<R>();
   }
 };
 
@@ -198,13 +249,18 @@ struct Look : c10::OperatorKernel {
   }
 };
 
-// SafeKernelFunction keeps its kernel private.
+// torch's own kernel for a key. SafeKernelFunction keeps its kernel private.
 template <auto kMember>
 struct OpenMember {
   friend auto kernel_member(c10::SafeKernelFunction*) { return kMember; }
 };
 auto kernel_member(c10::SafeKernelFunction*);
 template struct OpenMember<&c10::SafeKernelFunction::kernel_>;
+
+c10::KernelFunction own_kernel(const c10::OperatorHandle& op, c10::DispatchKey key) {
+  const auto safe = op.getComputedKernelForDispatchKey(key);
+  return safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
+}
 
 template <typename Kernel>
 void put(const OpInfo& info, c10::DispatchKey key, std::unique_ptr<Kernel> kernel,
@@ -220,14 +276,13 @@ void register_typed(OpInfo* info, Registrations& registrations) {
   using c10::DispatchKey;
   const c10::OperatorHandle& op = info->op;
   static_cast<void>(op.typed<R(A...)>());  // raises if the op has another signature
-  put(*info, DispatchKey::PrivateUse3, std::make_unique<Below<R, A...>>(info), registrations);
+  put(*info, DispatchKey::PrivateUse3,
+      std::make_unique<Below<R, A...>>(info, own_kernel(op, DispatchKey::CPU)), registrations);
   if (!op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&
       op.hasKernelForDispatchKey(DispatchKey::Autograd)) {
-    const auto safe = op.getComputedKernelForDispatchKey(DispatchKey::AutogradCPU);
-    const c10::KernelFunction& own =
-        safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
-    put(*info, DispatchKey::AutogradPrivateUse3, std::make_unique<Above<R, A...>>(info, own),
-        registrations);
+    auto own = own_kernel(op, DispatchKey::AutogradCPU);
+    put(*info, DispatchKey::AutogradPrivateUse3,
+        std::make_unique<Above<R, A...>>(info, std::move(own)), registrations);
   }
   info->typed = true;
 }
@@ -240,8 +295,14 @@ void specialize(OpInfo* info, Registrations& registrations) {
   try {
     const auto& schema = info->op.schema();
     prototypes::Views::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
-      put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<OnViews<R, A...>>(info),
-          registrations);
+      auto own = own_kernel(info->op, c10::DispatchKey::CPU);
+      put(*info, c10::DispatchKey::PrivateUse3,
+          std::make_unique<OnViews<R, A...>>(info, std::move(own)), registrations);
+    });
+    prototypes::Likes::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
+      auto own = own_kernel(info->op, c10::DispatchKey::CPU);
+      put(*info, c10::DispatchKey::PrivateUse3,
+          std::make_unique<OnLikes<R, A...>>(info, std::move(own)), registrations);
     });
     prototypes::Lists::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
       put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<OnLists<R, A...>>(info),

@@ -1,0 +1,56 @@
+#include "pace.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace torchy {
+
+bool Pace::end(Time now, bool steady) {
+  const auto passed = now - std::exchange(last_, now);
+  if (resting_ > 0) {
+    --resting_;
+    return false;
+  }
+  spell_.time += passed;
+  ++spell_.pieces;
+  disturbed_ = disturbed_ || !steady;
+  if (tries_) {
+    const bool slower = spell_.time > recorded_.time;
+    return (slower || spell_.pieces == recorded_.pieces) && judge();
+  }
+  if (spell_.time < kEnough || spell_.pieces < kEnoughPieces) return false;
+  recorded_ = std::exchange(spell_, Spell());
+  if (std::exchange(disturbed_, false) || recorded_.time > kMost) return false;
+  tries_ = --until_trial_ <= 0;
+  return false;
+}
+
+// Ends a trial; returns whether there have been enough, and they were faster.
+bool Pace::judge() {
+  tries_ = disturbed_ = false;
+  const Spell trial = std::exchange(spell_, Spell());
+  const bool faster = trial.rate() < kFaster * recorded_.rate();
+  trials_ += trial;
+  beside_ += recorded_;
+  wins_ = faster ? wins_ + 1 : 0;
+  until_trial_ = 1;
+  const bool enough = ++count_ >= kEnoughTrials || trial.rate() > kClearlySlower * recorded_.rate();
+  const bool rests =
+      wins_ >= kEnoughWins || (enough && trials_.rate() < kFasterOnAverage * beside_.rate());
+  if (!rests && !enough) return false;  // goes on
+  pays_ = !rests;
+  count_ = 0;
+  trials_ = beside_ = Spell();
+  if (pays_) {
+    wins_ = 0;
+    interval_ = std::min(2 * interval_, kMostSpells);
+    until_trial_ = interval_;
+  } else {
+    wins_ = kEnoughWins - 1;  // one more trial decides the next time
+    resting_ = rest_;
+    rest_ = std::min(2 * rest_, kMostPieces);
+  }
+  return rests;
+}
+
+}  // namespace torchy

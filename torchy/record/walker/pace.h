@@ -1,0 +1,67 @@
+// Whether recording pays, found out by trial: the same work is recorded for a while and run at once
+// for a while, by turns, and timed. No model of what a program costs is as good as that: how long
+// an op takes depends on all that runs around it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+namespace torchy {
+
+// Of pieces of work that are alike: the sessions that begin at one place of the program, or what
+// comes between two looks at a value within a session.
+class Pace {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  // Whether the next piece is to be run at once: as a trial, or since that was faster.
+  bool runs_now() const { return tries_ || resting_ > 0; }
+
+  // A piece begins; several may come without a pause.
+  void begin(Time now) { last_ = now; }
+
+  // A piece has ended. `steady`: all its flushes were repeats, as they will be. Returns whether
+  // running at once has turned out to be faster.
+  bool end(Time now, bool steady);
+
+  // Whether recording was faster in the last trial.
+  bool pays() const { return pays_; }
+
+  // A spell that takes longer is too dear to be run another way.
+  static constexpr auto kMost = std::chrono::milliseconds(50);
+
+ private:
+  struct Spell {
+    std::chrono::nanoseconds time{0};
+    int64_t pieces = 0;
+
+    double rate() const { return static_cast<double>(time.count()) / static_cast<double>(pieces); }
+    void operator+=(const Spell& other) {
+      time += other.time;
+      pieces += other.pieces;
+    }
+  };
+
+  bool judge();
+
+  // A spell that is recorded is so long.
+  static constexpr auto kEnough = std::chrono::milliseconds(3);
+  static constexpr int64_t kEnoughPieces = 4;
+  // Running at once must have been faster so many times in a row, by so much; or on the average of
+  // more trials, of pieces that are not quite alike.
+  static constexpr int kEnoughWins = 3, kEnoughTrials = 8;
+  static constexpr double kFaster = 0.98, kFasterOnAverage = 0.95;
+  static constexpr double kClearlySlower = 1.2;  // one such trial will do
+  static constexpr int64_t kMostSpells = 4096, kMostPieces = 4096;
+
+  Time last_;
+  Spell spell_, recorded_;  // now; the last one that was recorded
+  bool disturbed_ = false;  // something came in this spell that does not come each time
+  bool tries_ = false, pays_ = false;
+  int wins_ = 0, count_ = 0;                // of trials: in a row; in all since it was decided
+  Spell trials_, beside_;                   // all of them, and what was recorded in between
+  int64_t until_trial_ = 1, interval_ = 4;  // spells
+  int64_t resting_ = 0, rest_ = 64;         // pieces
+};
+
+}  // namespace torchy
