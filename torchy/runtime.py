@@ -90,7 +90,9 @@ class Runtime:
         place, rests = NOWHERE, 0
         if session is None and settings.may_sleep:
             place, rests = divmod(self.walker.place_here(), 2)
-        if rests and not any_compiled():
+        if rests and any_compiled():
+            place, rests = NOWHERE, 0
+        if rests:
             session = Session(self.log, next(self._numbers), settings, place, asleep=True)
             regions.begin(Region(owner, session, settings))
             return session

@@ -23,7 +23,7 @@ def opened():
     """Open a session of the walker's that Python's runtime does not know of."""
     walker = the_walker()
     handle = walker.open(NUMBER, 0, 1024, 1 << 24, False, False, -1)
-    walker.set(handle, 0, True, True)
+    walker.set(handle, 0, True, True, False)
     return handle
 
 

@@ -334,3 +334,39 @@ def test_nobody_sleeps_where_functions_of_torch_compile_are_in_use():
             for _ in range(5):
                 train()
             assert not session.asleep
+
+
+def test_trials_mind_memory_that_two_storages_share():
+    a, settled = torch.zeros(8), torch.zeros(())
+    b = torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(a))
+    sums = set()
+    end = time.monotonic() + 2
+    with torchy.lazy() as session:
+        while time.monotonic() < end and not session.asleep:
+            b.zero_()
+            y = a * 2 + 1
+            settled.item()  # a trial may begin here
+            b.add_(1)
+            sums.add(y.sum().item())
+    assert sums == {8.0}
+
+
+def test_no_trial_where_an_inner_region_is_not_to_sleep():
+    train, x = regression(), torch.randn(4)
+    end = time.monotonic() + 1
+    with torchy.lazy(), torchy.lazy(compile="never") as session:
+        while time.monotonic() < end:
+            train()
+            assert torchy.is_pending(x * 2)
+        assert not session.asleep
+
+
+def test_a_session_that_a_trial_put_to_sleep_is_woken():
+    train, x = regression(), torch.randn(4)
+    end = time.monotonic() + 60
+    with torchy.lazy() as session:
+        while not session.asleep:
+            assert time.monotonic() < end
+            train()
+        with torchy.lazy():
+            assert torchy.is_pending(x * 2)

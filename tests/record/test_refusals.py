@@ -17,7 +17,7 @@ from torchy.record.native import WalkerUnavailable
 
 ENOUGH = {  # what comes after the handle
     "close": (),
-    "set": (0, True, True),
+    "set": (0, True, True, True),
     "record_into": (),
     "flush": ("reason",),
     "counters": (),

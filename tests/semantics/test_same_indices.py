@@ -146,3 +146,43 @@ def test_lists_times_a_tensor():
     torch._foreach_mul_(ours, (X.sum() * 0.5).detach())
     torch._foreach_div_(ours, torch.tensor(4.0, dtype=torch.float64))
     return ours, torch._foreach_mul(ours, torch.tensor(3))
+
+
+# what is written is an operand too: eager raises; `a` is it, if it is the same
+ALIASED = {
+    "scatter_": lambda a, b, i: a.scatter_(0, i, b),
+    "scatter_add_": lambda a, b, i: a.scatter_add_(0, i, b),
+    "index_add_": lambda a, b, i: a.index_add_(0, i, b),
+    "gather": lambda a, b, i: torch.gather(b, 0, i, out=a),
+    "index_select": lambda a, b, i: torch.index_select(b, 0, i, out=a),
+    "scatter": lambda a, b, i: torch.scatter(b.clone(), 0, i, b, out=a),
+    "addmm_": lambda a, b, i: a[:1].reshape(1, 1).addmm_(b[:1].reshape(1, 1), torch.ones(1, 1)),
+}
+
+
+@program(times=2)
+@pytest.mark.parametrize("name", ALIASED)
+def test_an_operand_is_what_is_written(name):
+    results = []
+    for same in (False, False, True, False, True):
+        a = torch.arange(3.0) * 1
+        b = a if same else torch.ones(3)
+        try:
+            results.append(ALIASED[name](a, b, torch.tensor([1, 1, 0])))
+        except RuntimeError as error:
+            results.append(str(error))
+        results.append(a)
+    return results
+
+
+@program(times=2)
+def test_indices_are_what_is_written():
+    results = []
+    for same in (False, False, True):
+        a = torch.tensor([0, 2, 1])
+        try:
+            a.scatter_(0, a if same else torch.tensor([1, 1, 0]), 7)
+        except RuntimeError as error:
+            results.append(str(error))
+        results.append(a)
+    return results

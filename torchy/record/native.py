@@ -297,7 +297,7 @@ class Walker:
         self.place_here: Callable[[], int] = call(b"place_here")
         self.rested_here: Callable[[int], None] = call(b"rested_here")
         self.close: Callable[[Handle], int] = call(b"close")
-        self.set: Callable[[Handle, int, bool, bool], None] = call(b"set")
+        self.set: Callable[[Handle, int, bool, bool, bool], None] = call(b"set")
         self.record_into: Callable[[Handle], None] = call(b"record_into")
         self.record_no_more: Callable[[], None] = call(b"record_no_more")
         self.flush: Callable[[Handle, str], int] = call(b"flush")

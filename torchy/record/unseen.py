@@ -80,6 +80,6 @@ def unseen(walker: Walker) -> Iterator[None]:
 
 def any_compiled() -> bool:
     """Tell whether torch.compile has been used: its functions are compiled anew where recording begins or stops."""
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    backends = dynamo.cached_backends.values() if dynamo is not None else ()
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # which another thread may be importing
+    backends = list(getattr(dynamo, "cached_backends", {}).values())
     return any(backend is not None for backend in backends)  # None: functions that are not to be

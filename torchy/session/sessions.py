@@ -60,13 +60,15 @@ class Sessions:
             self._open(session)
         variant = VARIANT_NUMBERS[settings.numerics, settings.compile, settings.skip_dead]
         interprets = settings.compile != "always"
-        self._walker.set(session.handle, variant, interprets, settings.skip_dead)
+        self._walker.set(
+            session.handle, variant, interprets, settings.skip_dead, settings.may_sleep
+        )
         if not session.asleep:  # a region that begins has woken it
             self._walker.record_into(session.handle)
 
     def close(self, session: Session) -> None:
         """Record no more into a session."""
-        if session.rests:
+        if session.handle is None:  # it has slept all the time
             self._walker.rested_here(session.place)
         self._walker.record_no_more()
         session.open = False

@@ -115,11 +115,14 @@ PyObject* open_session(const Arguments& given) {
   return capsule;
 }
 
-// set(session, variant, whether first flushes are interpreted, whether dead ops are left out)
+// set(session, variant, whether first flushes are interpreted, whether dead ops are left out,
+// whether it may sleep)
 PyObject* set_session(const Arguments& given) {
   Session& session = *given.session(0);
   const Lock lock(shared_mutex);
-  session.settings = {given.number(1), given.number(2) != 0, given.number(3) != 0};
+  session.settings = {given.number(1), given.number(2) != 0, given.number(3) != 0,
+                      given.number(4) != 0};
+  session.napping = false;
   return nothing();
 }
 
@@ -148,6 +151,7 @@ PyObject* record_into(const Arguments& given) {
   const auto& session = given.session(0);
   attach(session);
   const Lock lock(shared_mutex);
+  session->pace.wake();
   if (session->place && session->began == Pace::Time()) {
     session->began = std::chrono::steady_clock::now();
     session->place->begin(session->began);
@@ -177,7 +181,8 @@ PyObject* close_session(const Arguments& given) {
   return number(1);
 }
 
-// The same, or that the session should sleep.
+// What a look has come to, once that is noted as the end of a piece of work: the same, or that the
+// session should sleep.
 Repeated after_look(Session& session, Repeated repeated) {
   const bool done = repeated != Repeated::kNo;
   return done && note_look(session) && repeated == Repeated::kYes ? Repeated::kMindPace : repeated;
@@ -522,7 +527,7 @@ PyObject* python_call(const std::string& name) {
       TORCHY_CALL("place_here", place_here, 0),
       TORCHY_CALL("rested_here", rested_here, 1),
       TORCHY_CALL("close", close_session, 1),
-      TORCHY_CALL("set", set_session, 4),
+      TORCHY_CALL("set", set_session, 5),
       TORCHY_CALL("record_into", record_into, 1),
       TORCHY_CALL("record_no_more", record_no_more, 0),
       TORCHY_CALL("flush", flush_session, 2),

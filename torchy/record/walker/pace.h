@@ -17,7 +17,13 @@ class Pace {
   // Whether the next piece is to be run at once: as a trial, or since that was faster.
   bool runs_now() const { return tries_ || resting_ > 0; }
 
-  // A piece begins; several may come without a pause.
+  // What comes next is recorded, whatever has been found out.
+  void wake() {
+    resting_ = 0;
+    tries_ = false;
+  }
+
+  // A piece begins, and the next one where it ends.
   void begin(Time now) { last_ = now; }
 
   // A piece has ended. `steady`: all its flushes were repeats, as they will be. Returns whether

@@ -216,12 +216,15 @@ bool Recorder::read_arguments() {
   return !scratch_.operands.empty() && (any_pending_ || any_dimension_);
 }
 
-// Eager raises when a written view overlaps another operand in part; let it.
+// Eager raises when a written view overlaps another operand in part, and some ops that are not
+// pointwise do when both are the same; let it.
 bool Recorder::overlaps() const {
   for (const Given& one : scratch_.operands) {
     if (!one.written) continue;
-    for (const Given& other : scratch_.operands)
-      if (one.slot == other.slot && one.view != other.view) return true;
+    for (const Given& other : scratch_.operands) {
+      const bool same = info_.pointwise && one.view == other.view;
+      if (&one != &other && one.slot == other.slot && !same) return true;
+    }
   }
   return false;
 }

@@ -79,11 +79,15 @@ bool note_look(Session& session) {
   if (&session != this_session.get()) return false;
   const auto now = std::chrono::steady_clock::now();
   const Lock lock(shared_mutex);
-  if (!session.place) return false;
-  if (now - session.began < Pace::kMost) return session.pace.begin(now), false;
+  if (!session.place || !session.settings.may_sleep) return false;
+  if (now - session.began < Pace::kMost) {
+    session.pace.begin(now);
+    return false;
+  }
   const int64_t before = std::exchange(session.no_repeats_before, session.no_repeats());
   const bool loses = session.pace.end(now, before == session.no_repeats());
-  session.napping = session.pace.runs_now();
+  const bool idle = session.trace->path.empty() && !session.running;
+  session.napping = session.pace.runs_now() && idle;
   return loses;
 }
 

@@ -37,6 +37,7 @@ struct Session {
     int64_t variant = 0;      // of what they run: scripts of others do not count
     bool interprets = false;  // first flushes need no plan
     bool skip_dead = true;
+    bool may_sleep = false;
   } settings TORCHY_GUARDED_BY(shared_mutex);
 
   // What is recorded; the last trace, empty; and what is being flushed, or was left by a flush that
@@ -63,7 +64,7 @@ struct Session {
   // A trace has become too long since the last look: the next one begins at that, so that a loop
   // comes by the same places each time. Its thread's alone, as is what follows.
   bool drifts = false;
-  // Ops run at once, for a while, to see how long they take.
+  // Ops run at once, in a trial of how long they take then.
   bool napping = false;
   Counters counters;         // some are the recording thread's, which has no lock then
   int64_t run_now_told = 0;  // of that counter, when Python was told last

@@ -111,13 +111,20 @@ struct Below : c10::OperatorKernel {
   // Apart: the short way is short.
   [[gnu::noinline]] at::Tensor go_on(c10::DispatchKeySet keys, A... arguments) const {
     const bool naps = this_session && this_session->napping && info->op_class == OpClass::kDefer;
-    if (naps && (is_settled(arguments) && ...)) return run<R>(keys, arguments...);
+    if (naps && (is_settled(arguments) && ...) && writes_own_memory(arguments...))
+      return run<R>(keys, arguments...);
     if constexpr (!std::is_reference_v<R>) {
       if ((is_single(arguments) && ...) && run_now_here(*info)) return run<R>(keys, arguments...);
     }
     Stack stack = c10::impl::boxArgs<A...>(arguments...);
     see(*info, keys, &stack);
     return std::move(stack.back()).toTensor();
+  }
+
+  // What it writes to, if anything, cannot be another storage's memory too.
+  static bool writes_own_memory(const A&... arguments) {
+    if constexpr (!std::is_reference_v<R>) return true;
+    return first_of(arguments...).storage().resizable();
   }
 
   template <typename Result>
@@ -215,11 +222,12 @@ struct OnViews : c10::OperatorKernel {
 template <typename R, typename First, typename... A>
 struct OnLikes : c10::OperatorKernel {
   OnLikes(OpInfo* info, c10::KernelFunction own) : info(info), own(std::move(own)) {}
+  static constexpr int64_t kNoticedElements = Session::kNoticed / 16;  // of any dtype
   OpInfo* info;
   c10::KernelFunction own;
 
   R operator()(c10::DispatchKeySet keys, First self, A... arguments) const {
-    if (info->op_class == OpClass::kMetadata && self.nbytes() < Session::kNoticed &&
+    if (info->op_class == OpClass::kMetadata && self.numel() < kNoticedElements &&
         !carries_all.load(std::memory_order_relaxed)) {
       Paused paused;
       return own.call<R, First, A...>(info->op, keys.remove_backend(kBit), self,
