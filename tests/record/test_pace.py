@@ -370,3 +370,13 @@ def test_a_session_that_a_trial_put_to_sleep_is_woken():
             train()
         with torchy.lazy():
             assert torchy.is_pending(x * 2)
+
+
+def test_what_is_run_by_hand_is_recorded_each_time():
+    train, x = regression(), torch.randn(4)
+    for _ in range(40):
+        time.sleep(0.03)
+        with torchy.lazy():
+            for _ in range(50):
+                train()
+            assert torchy.is_pending(x * 2)

@@ -132,9 +132,9 @@ PyObject* place_here(const Arguments&) {
   const int64_t origin = lines().origin(lines().caller());
   const Lock lock(shared_mutex);
   const auto known = registry().paces.find(origin);
-  const bool rests = known != registry().paces.end() && known->second->runs_now();
-  if (rests) known->second->begin(std::chrono::steady_clock::now());
-  return number(2 * origin + rests);
+  if (known == registry().paces.end()) return number(2 * origin);
+  known->second->begin(std::chrono::steady_clock::now());
+  return number(2 * origin + known->second->runs_now());
 }
 
 // rested_here(place): such a session has ended.

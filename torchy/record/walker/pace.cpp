@@ -5,6 +5,12 @@
 
 namespace torchy {
 
+void Pace::begin(Time now) {
+  if (now - std::exchange(last_, now) < kPause) return;
+  wake();
+  spell_ = Spell();
+}
+
 bool Pace::end(Time now, bool steady) {
   const auto passed = now - std::exchange(last_, now);
   if (resting_ > 0) {

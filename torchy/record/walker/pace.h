@@ -23,8 +23,9 @@ class Pace {
     tries_ = false;
   }
 
-  // A piece begins, and the next one where it ends.
-  void begin(Time now) { last_ = now; }
+  // A piece begins, and the next one where it ends. After a pause, as between cells that somebody
+  // runs by hand, it is none of those before.
+  void begin(Time now);
 
   // A piece has ended. `steady`: all its flushes were repeats, as they will be. Returns whether
   // running at once has turned out to be faster.
@@ -52,6 +53,7 @@ class Pace {
 
   // A spell that is recorded is so long.
   static constexpr auto kEnough = std::chrono::milliseconds(3);
+  static constexpr auto kPause = std::chrono::milliseconds(20);
   static constexpr int64_t kEnoughPieces = 4;
   // Running at once must have been faster so many times in a row, by so much; or on the average of
   // more trials, of pieces that are not quite alike.
