@@ -1,6 +1,10 @@
 // Whether recording pays, found out by trial: the same work is recorded for a while and run at once
 // for a while, by turns, and timed. No model of what a program costs is as good as that: how long
 // an op takes depends on all that runs around it.
+//
+// Three words: a session *naps* while its own ops run at once in a trial, though they arrive; it
+// *sleeps* when they do not arrive any more; it *rests* if it sleeps from its beginning, since
+// others that began at the same place did not pay, or as a trial of that.
 #pragma once
 
 #include <chrono>
