@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchy.ir.trace import Trace
-from torchy.plan.plan import Call, FusedGroup, Plan
+from torchy.plan.plan import FusedGroup, Plan
 
 Release = tuple[int, ...]
 
@@ -29,13 +31,25 @@ def interpretation(trace: Trace, plan: Plan, live: frozenset[int]) -> list[tuple
     ]
 
 
-def group_releases(trace: Trace, step: FusedGroup | Call, allocated: frozenset[int]) -> Release:
-    """Return the buffers that live and die within a group: interpreted, they get memory too."""
-    if isinstance(step, Call):
-        return ()
-    made = {trace.buffer_of(view) for op in step.ops for view in trace.ops[op].writes}
-    return tuple(
-        buffer
-        for buffer in sorted(made)
-        if trace.buffers[buffer].creator in step.ops and buffer not in allocated
-    )
+def group_releases(
+    trace: Trace, group: FusedGroup, allocated: Sequence[int], release: Sequence[int]
+) -> list[Release]:
+    """Return for each op of a group that is interpreted the buffers that nobody needs after it.
+
+    Parameters
+    ----------
+    allocated
+        What the plan has allocated for the group: the rest of what the group makes lives and dies within it.
+    release
+        What the plan releases after the group.
+    """
+    last: dict[int, int] = {}
+    for at, op in enumerate(group.ops):
+        for view in (*trace.ops[op].reads, *trace.ops[op].writes):
+            last[trace.buffer_of(view)] = at
+    gone = {buffer for buffer in last if trace.buffers[buffer].creator in group.ops}
+    gone.difference_update(allocated)
+    releases: list[list[int]] = [[] for _ in group.ops]
+    for buffer in sorted(gone.union(release)):
+        releases[last[buffer]].append(buffer)
+    return [tuple(buffers) for buffers in releases]

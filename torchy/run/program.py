@@ -116,11 +116,10 @@ class Program:
                 launch = launch_words(step, views, kernel)
                 program._add(step.ops[0], allocate, release, kernel, launch)
             else:
-                own = group_releases(trace, step, frozenset(allocate))
-                for op in step.ops[:-1]:
-                    program._add(op, allocate, ())
+                releases = group_releases(trace, step, allocate, release)
+                for op, dies in zip(step.ops, releases, strict=True):
+                    program._add(op, allocate, dies)
                     allocate = ()
-                program._add(step.ops[-1], allocate, (*own, *release))
         return program._seal()
 
     def _add(
