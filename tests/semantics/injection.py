@@ -21,13 +21,16 @@ HANGS = 30  # seconds
 def _out_of_reach(file: Path) -> set[int]:
     """Return the lines of a file before which nothing is raised.
 
-    Leaving a block comes back to its ``with``, where no signal can come in. One that comes in before the ``try`` of an
+    Leaving a block comes back to its ``with``, where no signal can come in, nor at a ``try:``, which does nothing (what is
+    raised there is not even seen by the block around it). One that comes in before the ``try`` of an
     ``__exit__`` leaves the block open, as it does any other context manager that is written in Python.
     """
     lines: set[int] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.With):
             lines.update(range(node.lineno, node.body[0].lineno))
+        if isinstance(node, ast.Try):
+            lines.add(node.lineno)
         if isinstance(node, ast.FunctionDef) and node.name == "__exit__":
             begun = [each.body[0].lineno for each in node.body if isinstance(each, ast.Try)]
             lines.update(range(node.lineno, min(begun, default=node.body[0].lineno + 1)))

@@ -48,7 +48,7 @@ def test_the_last_region_of_a_session_flushes_and_closes_it():
     region = begun(host)
     assert host.regions.here.session == "session"
     host.regions.leave(region, "end")
-    assert host.told == ["open", OUTER.max_ops, "end", "close"]
+    assert host.told == ["open", "end", "close"]
     assert host.regions.here.session is None
 
 
