@@ -13,7 +13,7 @@ import torch
 
 from torchy.record import native
 from torchy.runtime import Runtime
-from torchy.session.regions import Region, Regions
+from torchy.session.regions import Regions
 from torchy.session.session import Session
 from torchy.settings import Settings
 
@@ -40,25 +40,6 @@ class _Process:
     def regions(self) -> Regions[Session] | None:
         """The regions of all threads, once there has been one."""
         return self.runtime.regions if self.runtime is not None else None
-
-    def begin(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
-        """Begin a region; the settings are the given ones, and defaults."""
-        return self.get(settings.cache_dir).enter(owner, settings, given)
-
-    def undo(self, owner: object, before: Region[Session] | None) -> None:
-        """End what an owner has begun since a region, if an interrupt has left it so; flushes nothing."""
-        begun = self.last(owner)
-        if self.regions is not None and begun is not None and begun is not before:
-            self.regions.end(begun)
-
-    def last(self, owner: object) -> Region[Session] | None:
-        """Return the region that an owner began last on this thread, if it has not ended."""
-        return self.regions.last(owner) if self.regions is not None else None
-
-    def leave(self, region: Region[Session] | None, reason: str) -> None:
-        """End a region of this thread; flushes."""
-        if self.regions is not None and region is not None:
-            self.regions.leave(region, reason)
 
 
 _process = _Process()
@@ -90,18 +71,20 @@ def enable(**settings: Any) -> Session:
     WalkerUnavailable
         If the walker cannot be built or loaded here; the message says what to do.
     """
-    before = _process.last(None)
+    known = Settings.of(**settings)
+    runtime = _process.get(known.cache_dir)
+    before = runtime.regions.last(None)
     try:
-        return _process.begin(None, Settings.of(**settings), settings)
+        return runtime.enter(None, known, settings)
     except BaseException:
-        _process.undo(None, before)
+        runtime.regions.undo(None, before)
         raise
 
 
 def disable() -> None:
     """Flush, and end what :func:`enable` began last on this thread; if there is none, its innermost region."""
-    here = _process.regions.here.regions if _process.regions is not None else []
-    _process.leave(_process.last(None) or (here[-1] if here else None), "disable")
+    if (regions := _process.regions) is not None and (here := regions.here.regions):
+        regions.leave(regions.last(None) or here[-1], "disable")
 
 
 def flush(reason: str = "flush()") -> None:
@@ -168,11 +151,13 @@ class lazy:  # noqa: N801  (reads as a function)
         self._settings = Settings.of(**settings) if settings else _DEFAULTS
 
     def __enter__(self) -> Session:
-        before = _process.last(self)
+        settings = self._settings
+        runtime = _process.runtime or _process.get(settings.cache_dir)
+        before = runtime.regions.last(self)
         try:
-            return _process.begin(self, self._settings, self._given)
+            return runtime.enter(self, settings, self._given)
         except BaseException:  # nobody would call `__exit__`
-            _process.undo(self, before)
+            runtime.regions.undo(self, before)
             raise
 
     def __exit__(
@@ -181,13 +166,15 @@ class lazy:  # noqa: N801  (reads as a function)
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if (regions := _process.regions) is None:
+            return
         region = None
         try:
-            region = _process.last(self)
-            _process.leave(region, "end of the region")
+            if (region := regions.last(self)) is not None:
+                regions.leave(region, "end of the region")
         except BaseException:  # an interrupt may come in before, or within, what ends it
-            if _process.regions is not None and (region := region or _process.last(self)):
-                _process.regions.end(region)
+            if region := region or regions.last(self):
+                regions.end(region)
             raise
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -29,7 +29,7 @@ from torchy.session.log import Log
 from torchy.session.pending import Pending
 from torchy.session.regions import Here, Region, Regions
 from torchy.session.script import Script
-from torchy.session.session import NOWHERE, Session
+from torchy.session.session import NOWHERE, RESTS, Session
 from torchy.session.sessions import Sessions
 from torchy.session.upkeep import Upkeep
 from torchy.settings import Settings
@@ -85,30 +85,34 @@ class Runtime:
 
     def enter(self, owner: object, settings: Settings, given: dict[str, Any]) -> Session:
         """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
-        sessions, regions = self.sessions, self.regions
-        session = regions.here.session
-        place, rests = NOWHERE, 0
-        if session is None and settings.may_sleep:
-            place, rests = divmod(self.walker.place_here(), 2)
-        if rests and any_compiled():
-            place, rests = NOWHERE, 0
-        if rests:
-            session = Session(self.log, next(self._numbers), settings, place, asleep=True)
-            regions.begin(Region(owner, session, settings))
-            return session
-        self.served.check(self.walker.prepare())
-        for other in list(sessions.by_number.values()):
-            sessions.close_if_done(other)  # one that ended before what it owed was computed
-        self.upkeep.bound_places()
-        if session is not None:
+        regions = self.regions
+        here = regions.here.regions
+        if here:
+            self._prepare()
+            session = here[-1].session
             session.asleep = False
             regions.join(Region(owner, session, settings), given)
             return session
-        with sessions.lock:
-            self.readers.install()
+        place = self.walker.place_here() if settings.may_sleep else NOWHERE
+        if place <= RESTS and any_compiled():
+            place = NOWHERE
         session = Session(self.log, next(self._numbers), settings, place)
+        if place > RESTS:
+            self._prepare()
         regions.begin(Region(owner, session, settings))
         return session
+
+    def _prepare(self) -> None:
+        """See to what may have changed since ops were recorded last."""
+        self.served.check(self.walker.prepare())
+        sessions = self.sessions
+        if sessions.by_number:
+            for other in list(sessions.by_number.values()):
+                sessions.close_if_done(other)  # one that ended before what it owed was computed
+        self.upkeep.bound_places()
+        if not self.readers.in_place():
+            with sessions.lock:
+                self.readers.install()
 
     def _note_registered(self) -> None:
         """Have kernels that Python has registered looked at: at once, if somebody may call them."""

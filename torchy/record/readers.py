@@ -159,9 +159,7 @@ class Readers:
         ] = []
 
     def install(self) -> None:
-        """Put the hooks in place; does nothing if they are. They outlive sessions."""
-        if self._in_place():
-            return
+        """Put the hooks in place. They outlive sessions."""
         self._uninstall()  # also what an interrupt may have left
         for name, escapes in TENSOR_READERS.items():
             self._precede(torch.Tensor, name, self._before_method(name, escapes))
@@ -186,7 +184,7 @@ class Readers:
             for owner, names, expected in hooks.values()
         ]
 
-    def _in_place(self) -> bool:
+    def in_place(self) -> bool:
         """Tell whether the hooks are where they were put: the program may have put something else there.
 
         Looks at those of tensors each time, and at those of one of the other owners in turn: what is not in the caches

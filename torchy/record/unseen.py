@@ -81,5 +81,7 @@ def unseen(walker: Walker) -> Iterator[None]:
 def any_compiled() -> bool:
     """Tell whether torch.compile has been used: its functions are compiled anew where recording begins or stops."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # which another thread may be importing
-    backends = list(getattr(dynamo, "cached_backends", {}).values())
-    return any(backend is not None for backend in backends)  # None: functions that are not to be
+    backends: dict[int, object] | None = getattr(dynamo, "cached_backends", None)
+    if not backends:
+        return False
+    return any(each is not None for each in list(backends.values()))  # None: not to be compiled

@@ -23,7 +23,7 @@ class Host(Protocol[Hosted]):
     """What has the sessions."""
 
     def open(self, session: Hosted) -> None:
-        """Have the walker know of a new session."""
+        """Record this thread's ops into a new session from now on."""
 
     def close(self, session: Hosted) -> None:
         """Let go of a session whose last region has ended."""
@@ -92,30 +92,37 @@ class Regions(Generic[S]):
         """Begin the first region of a session on this thread."""
         self.here.regions.append(region)  # first, and taken off last
         self._host.open(region.session)
-        self._host.use(region.session, region.settings)
 
     def leave(self, region: Region[S], reason: str) -> None:
         """Flush if a region is the last of its session, or had settings of its own; end it."""
         try:
             here = self.here.regions
-            others = [other for other in here if other is not region]
-            if not others:
+            if len(here) == 1:
                 self._compute(region.session, reason)
-            elif others[-1].settings != here[-1].settings:
+            elif _without(here, region)[-1].settings != here[-1].settings:
                 self._compute(region.session, "settings changed")
             self.end(region)
         except BaseException:
             self.end(region)
             raise
 
+    def undo(self, owner: object, before: Region[S] | None) -> None:
+        """End what an owner has begun since a region, if an interrupt has left it so; flushes nothing."""
+        begun = self.last(owner)
+        if begun is not None and begun is not before:
+            self.end(begun)
+
     def end(self, region: Region[S]) -> None:
         """End a region, unless it has ended; flushes nothing."""
         here = self.here.regions
         if region not in here:
             return
-        others = [other for other in here if other is not region]
-        if others:
-            self._host.use(region.session, others[-1].settings)
-        else:
+        if len(here) == 1:
             self._host.close(region.session)
+        else:
+            self._host.use(region.session, _without(here, region)[-1].settings)
         here.remove(region)
+
+
+def _without(regions: list[Region[S]], region: Region[S]) -> list[Region[S]]:
+    return [other for other in regions if other is not region]

@@ -9,7 +9,9 @@ from torchy.record.native import Counters, Handle
 from torchy.report import Report, ReportBuilder
 from torchy.settings import Settings
 
-NOWHERE = -1  # the place of a session that begins elsewhere than in the program
+# Where a session begins, by the walker's number: somewhere else than in the program; and from here downwards, places
+# where a session may as well sleep.
+NOWHERE, RESTS = -1, -2
 
 
 class Teller(Protocol):
@@ -25,25 +27,24 @@ class Teller(Protocol):
 class Session:
     """One enabled region on one thread: what it recorded, flushed and reports."""
 
-    def __init__(
-        self,
-        log: Teller,
-        number: int,
-        settings: Settings,
-        place: int = NOWHERE,
-        asleep: bool = False,
-    ) -> None:
+    _builder: ReportBuilder | None = None
+    handle: Handle = None  # of the walker's, once it knows of the session
+    weighed: Counters | None = None  # when places were forgotten last
+    open = True  # while a region records into it
+    closed = False  # once nothing is pending any more either
+
+    def __init__(self, log: Teller, number: int, settings: Settings, place: int = NOWHERE) -> None:
         self._log = log
         self._began = perf_counter()
-        self._builder: ReportBuilder | None = None
         self.id = number
         self.settings = settings
-        self.handle: Handle = None  # of the walker's, once it knows of the session
-        self.place = place  # where it begins, by the walker's number
-        self.asleep = self.rests = asleep  # now; and from the beginning on
-        self.weighed: Counters | None = None  # when places were forgotten last
-        self.open = True  # while a region records into it
-        self.closed = False  # once nothing is pending any more either
+        self.place = place  # where it begins
+        self.asleep = place <= RESTS
+
+    @property
+    def rests(self) -> bool:
+        """Whether it has slept from its beginning on."""
+        return self.place <= RESTS
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"

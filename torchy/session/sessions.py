@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import get_args
 
 from torchy.record.codes import SessionMode
 from torchy.record.native import Walker
 from torchy.session.session import Session
-from torchy.settings import VARIANT_NUMBERS, Settings
+from torchy.settings import VARIANT_NUMBERS, Mode, Settings
+
+_MODES = {mode: SessionMode[mode.upper()] for mode in get_args(Mode)}
 
 
 class Sessions:
@@ -20,7 +23,7 @@ class Sessions:
     by_number
         Those that are open, or whose flush has failed and can be resumed.
     lock
-        Held while sessions come and go.
+        Held while sessions come.
     """
 
     def __init__(self, walker: Walker) -> None:
@@ -30,16 +33,14 @@ class Sessions:
         self._alive: list[weakref.ref[Session]] = []  # also those that are closed
 
     def open(self, session: Session) -> None:
-        """Have the walker know of a session, unless it sleeps."""
-        if not session.asleep:
-            self._open(session)
-
-    def _open(self, session: Session) -> None:
+        """Have the walker know of a session, and record this thread's ops into it, unless it sleeps."""
+        if session.asleep:
+            return
         settings = session.settings
         with self.lock:
             session.handle = self._walker.open(
                 session.id,
-                SessionMode[settings.mode.upper()],
+                _MODES[settings.mode],
                 settings.max_ops,
                 settings.max_bytes,
                 settings.memory_pool,
@@ -50,14 +51,17 @@ class Sessions:
             if len(self._alive) > 2 * len(self.by_number) + 64:
                 self._alive = [known for known in self._alive if known() is not None]
             self._alive.append(weakref.ref(session))
+        self._use(session, settings)
 
     def use(self, session: Session, settings: Settings) -> None:
         """Record into a session; what was flushed under other settings is not repeated."""
         session.settings = settings
         if session.handle is None:
-            if session.asleep:
-                return
-            self._open(session)
+            self.open(session)
+        else:
+            self._use(session, settings)
+
+    def _use(self, session: Session, settings: Settings) -> None:
         variant = VARIANT_NUMBERS[settings.numerics, settings.compile, settings.skip_dead]
         interprets = settings.compile != "always"
         self._walker.set(
@@ -68,10 +72,12 @@ class Sessions:
 
     def close(self, session: Session) -> None:
         """Record no more into a session."""
-        if session.handle is None:  # it has slept all the time
-            self._walker.rested_here(session.place)
-        self._walker.record_no_more()
         session.open = False
+        if session.handle is None:  # it has slept all the time
+            session.closed = True
+            self._walker.rested_here(session.place)
+            return
+        self._walker.record_no_more()
         self.close_if_done(session)
 
     def close_if_done(self, session: Session) -> None:
@@ -79,8 +85,7 @@ class Sessions:
         if session.open or (session.handle and not self._walker.close(session.handle)):
             return
         session.closed = True
-        with self.lock:
-            self.by_number.pop(session.id, None)
+        self.by_number.pop(session.id, None)
 
     def alive(self) -> Iterator[Session]:
         """Yield the sessions that anybody still has, closed or not; call with the lock held."""

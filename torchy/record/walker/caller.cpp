@@ -3,6 +3,7 @@
 #include <ATen/EmptyTensor.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "layout.h"
@@ -13,26 +14,44 @@ namespace torchy {
 
 namespace {
 
-// A real tensor on the memory of a slot, which the program cannot see.
-at::Tensor make_shadow(const Trace& trace, const View& view) {
-  const Slot& slot = trace.slots[static_cast<size_t>(view.slot)];
+// A tensor on memory that is not its own; its sizes are up to the caller.
+at::Tensor tensor_on(void* memory, size_t bytes, c10::ScalarType dtype) {
   auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(slot.bytes)),
-      c10::DataPtr(slot.address(), c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
-  auto tensor = at::detail::make_tensor<c10::TensorImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(bytes)),
+      c10::DataPtr(memory, c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
+  return at::detail::make_tensor<c10::TensorImpl>(
       c10::Storage(std::move(storage)),
       c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutocastCPU}),
-      c10::scalarTypeToTypeMeta(view.dtype));
-  const int64_t* at = &trace.words[view.at];
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
-      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
-  return tensor;
+      c10::scalarTypeToTypeMeta(dtype));
 }
 
-// The same, made once for all ops of the flush.
-const at::Tensor& shadow(Trace& trace, int index) {
-  at::Tensor& known = trace.shadows[static_cast<size_t>(index)];
-  if (!known.defined()) known = make_shadow(trace, trace.views[static_cast<size_t>(index)]);
+// The same of an idle one.
+at::Tensor tensor_on(void* memory, size_t bytes, c10::ScalarType dtype, at::Tensor idle) {
+  const c10::Storage& storage = idle.storage();
+  storage.set_nbytes(bytes);
+  storage.unsafeGetStorageImpl()->set_data_ptr_noswap(c10::DataPtr(memory, c10::Device(c10::kCPU)));
+  if (idle.scalar_type() != dtype)
+    idle.unsafeGetTensorImpl()->set_storage_and_dtype(storage, c10::scalarTypeToTypeMeta(dtype));
+  return idle;
+}
+
+// A view's real tensor, made once for all ops of the flush.
+const at::Tensor& shadow(Trace& trace, int index, bool gradient) {
+  at::Tensor& known = trace.shadows[static_cast<size_t>(index)].by_gradient[gradient];
+  if (known.defined()) return known;
+  const View& view = trace.views[static_cast<size_t>(index)];
+  const Slot& slot = trace.slots[static_cast<size_t>(view.slot)];
+  auto& idle = trace.idle[gradient];
+  if (idle.empty()) {
+    known = tensor_on(slot.address(), slot.bytes, view.dtype);
+    if (gradient) known.set_requires_grad(true);
+  } else {
+    known = tensor_on(slot.address(), slot.bytes, view.dtype, std::move(idle.back()));
+    idle.pop_back();
+  }
+  const int64_t* at = &trace.words[view.at];
+  known.unsafeGetTensorImpl()->set_sizes_and_strides(
+      c10::IntArrayRef(at + 1, view.rank), c10::IntArrayRef(at + 1 + view.rank, view.rank), at[0]);
   return known;
 }
 
@@ -78,11 +97,7 @@ class StepArguments {
       const c10::IValue number = number_of(*number_++, item_of(model));
       return wrapped_number(number, computes_in_float());
     }
-    const int view = (operand_++)->view;
-    if (!model.requires_grad()) return shadow(trace_, view);
-    at::Tensor tensor = make_shadow(trace_, trace_.views[static_cast<size_t>(view)]);
-    tensor.set_requires_grad(true);
-    return tensor;
+    return shadow(trace_, (operand_++)->view, model.requires_grad());
   }
 
   // TensorIterator converts a number to the dtype that it computes in, by an op of its own that
@@ -136,13 +151,14 @@ void keep(Trace& trace, const Node& node, size_t index, at::Tensor result) {
                       storage._mutable_data_ptr_no_checks().get_context();
   if (!stolen) {
     allocate(trace, static_cast<int64_t>(slot_index));
-    shadow(trace, view_index).copy_(result);
+    shadow(trace, view_index, /*gradient=*/false).copy_(result);
     return;
   }
   slot.memory = std::move(storage._mutable_data_ptr_no_checks());
   trace.addresses[slot_index] = reinterpret_cast<int64_t>(slot.memory.get());
   storage.set_data_ptr_noswap(c10::DataPtr(slot.memory.get(), c10::Device(c10::kCPU)));
-  trace.shadows[static_cast<size_t>(view_index)] = std::move(result);  // as good as any
+  // as good as any
+  trace.shadows[static_cast<size_t>(view_index)].by_gradient[false] = std::move(result);
 }
 
 }  // namespace
@@ -168,7 +184,7 @@ void release(Trace& trace, int64_t index) {
   if (!trace.shadows.empty())
     for (int view = slot.last_view; view >= 0;
          view = trace.views[static_cast<size_t>(view)].previous)
-      trace.shadows[static_cast<size_t>(view)].reset();
+      trace.shadows[static_cast<size_t>(view)].drop(trace.idle);
   slot.memory.clear();
   slot.kept.reset();
   trace.addresses[static_cast<size_t>(index)] = 0;
@@ -190,6 +206,7 @@ void call(Trace& trace, int64_t index) {
   }
   StepArguments given(trace, step);
   torch::jit::Stack stack;
+  stack.reserve(std::max(step.arguments.size(), info.results));
   for (size_t i = 0; i < step.arguments.size(); ++i) stack.push_back(given.next());
   info.op.redispatchBoxed(kKernels, &stack);
   for (size_t i = 0; i < info.results; ++i)

@@ -79,13 +79,17 @@ PyObject* bytes_of(const std::vector<Item>& items) {
 }
 
 bool owes(const Session& session) TORCHY_REQUIRES(shared_mutex) {
-  return session.running || !session.trace->path.empty();
+  return session.running || (session.trace && !session.trace->path.empty());
 }
 
 void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(shared_mutex) {
   open_sessions -= static_cast<int64_t>(
       std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
 }
+
+// Places of sessions as Python has them.
+constexpr int64_t kRests = -2;
+int64_t origin_of(int64_t place) { return place <= kRests ? kRests - place : place; }
 
 // open(id, mode, max ops, slack, whether there is a pool, whether it may sleep, the place where it
 // begins): a session that is new.
@@ -108,7 +112,8 @@ PyObject* open_session(const Arguments& given) {
   held.release();
   const uint64_t now = Pool::get().now();
   const Lock lock(shared_mutex);
-  if (given.number(5)) session->place = pace_at(given.number(6));
+  session->trace = registry().empty_trace();
+  if (given.number(5)) session->place = pace_at(origin_of(given.number(6)));
   if (registry().sessions.empty()) registry().opened = now;
   registry().sessions.push_back(std::move(session));
   ++open_sessions;
@@ -126,21 +131,21 @@ PyObject* set_session(const Arguments& given) {
   return nothing();
 }
 
-// place_here(): twice the number of the place where a session is about to begin, -1 if there is
-// none; and one more if it may as well sleep: recording has not paid there, or is being compared.
+// place_here(): the number of the place where a session is about to begin, -1 if there is none;
+// kRests less that number if it may as well sleep: recording has not paid there, or is compared.
 PyObject* place_here(const Arguments&) {
   const int64_t origin = lines().origin(lines().caller());
   const Lock lock(shared_mutex);
   const auto known = registry().paces.find(origin);
-  if (known == registry().paces.end()) return number(2 * origin);
+  if (known == registry().paces.end()) return number(origin);
   known->second->begin(std::chrono::steady_clock::now());
-  return number(2 * origin + known->second->runs_now());
+  return number(known->second->runs_now() ? kRests - origin : origin);
 }
 
 // rested_here(place): such a session has ended.
 PyObject* rested_here(const Arguments& given) {
   const Lock lock(shared_mutex);
-  const auto known = registry().paces.find(given.number(0));
+  const auto known = registry().paces.find(origin_of(given.number(0)));
   if (known != registry().paces.end())
     known->second->end(std::chrono::steady_clock::now(), /*steady=*/true);
   return nothing();
@@ -169,14 +174,17 @@ PyObject* record_no_more(const Arguments&) {
 PyObject* close_session(const Arguments& given) {
   const auto& session = given.session(0);
   std::optional<uint64_t> opened;
+  std::shared_ptr<Trace> trace;
   {
     const Lock lock(shared_mutex);
     if (owes(*session)) return number(0);
     forget_session(session);
+    trace = std::move(session->trace);
     if (session->place && session->counters.recorded > 0)
       session->place->end(std::chrono::steady_clock::now(), session->no_repeats() == 0);
     if (registry().sessions.empty()) opened = registry().opened;
   }
+  registry().give_back(std::move(trace));
   if (opened) Pool::get().trim(*opened);  // what the last one did not use
   return number(1);
 }

@@ -139,14 +139,7 @@ Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason re
     const Lock lock(shared_mutex);
     lost = note_repeat(session, *trace, script, epoch, passed.count());
   }
-  keep_spare(session, trace);
   return lost ? Repeated::kMindPace : Repeated::kYes;
-}
-
-void keep_spare(Session& session, const std::shared_ptr<Trace>& trace) {
-  trace->clear();
-  const Lock lock(shared_mutex);
-  session.spare = trace;
 }
 
 }  // namespace torchy

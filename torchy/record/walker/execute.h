@@ -23,7 +23,4 @@ using Pause = bool (*)(Session& session);
 Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason reason,
                 const std::string& text, Pause pause);
 
-// The room that a trace has serves the next one, once its flush is finished.
-void keep_spare(Session& session, const std::shared_ptr<Trace>& trace);
-
 }  // namespace torchy

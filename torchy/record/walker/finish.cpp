@@ -13,15 +13,15 @@ std::pair<Claim, std::shared_ptr<Trace>> claim_flush(Session& session, bool wait
   const auto me = std::this_thread::get_id(), nobody = std::thread::id();
   for (;;) {
     if (session.flusher == me) return {Claim::kWithin, nullptr};
-    if (!session.running && session.trace->path.empty()) return {Claim::kNothing, nullptr};
+    if (!session.running && (!session.trace || session.trace->path.empty()))
+      return {Claim::kNothing, nullptr};
     if (session.flusher == nobody && !all.held_up(me)) break;
     if (!wait) return {Claim::kOthers, nullptr};
     lock.wait(*all.flushed);
   }
   session.flusher = me;
   if (!session.running) {
-    if (!session.spare) session.spare = std::make_shared<Trace>();
-    session.running = std::exchange(session.trace, std::move(session.spare));
+    session.running = std::exchange(session.trace, all.empty_trace());
     ++session.counters.flushes;
     session.running->serial = session.counters.flushes;
     ++session.running->path.back()->flushes;
@@ -143,7 +143,7 @@ std::pair<Claim, std::shared_ptr<Trace>> begin_flush(Session& session, bool wait
 
 int64_t finish_flush(Session& session, int64_t origin, const Trace* expected) {
   std::shared_ptr<Trace> trace;
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> tensors;  // dropped without the mutex, as here
+  c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 16> tensors;  // dropped without the mutex
   Inputs inputs;
   {
     const Lock lock(shared_mutex);
@@ -153,7 +153,7 @@ int64_t finish_flush(Session& session, int64_t origin, const Trace* expected) {
   restore_state(session);
   for (Slot& slot : trace->slots) inputs.push_back(slot.weak ? slot.weak->lock() : nullptr);
   for (;;) {
-    std::vector<WeakTensor> bearers;
+    auto& bearers = trace->bearers.taken;
     {
       const Lock lock(shared_mutex);
       if (session.running != trace) return -1;
@@ -173,6 +173,7 @@ int64_t finish_flush(Session& session, int64_t origin, const Trace* expected) {
     }
     for (auto& bearer : bearers)
       if (auto tensor = bearer.lock()) tensors.push_back(std::move(tensor));
+    bearers.clear();
   }
 }
 

@@ -183,7 +183,6 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
     ++session.counters.interpreted;
     many = registry().steps.size() > registry().most_places;
   }
-  keep_spare(session, trace);
   return many ? Repeated::kMindPlaces : Repeated::kYes;
 }
 
@@ -207,7 +206,7 @@ Repeated run_alone(Session& session, const std::shared_ptr<Trace>& trace, Reason
 void flush(Session& session, Reason reason, const std::string& text) {
   if (reason == Reason::kLength || reason == Reason::kBytes) session.drifts = true;
   Paused paused;
-  const auto [claimed, trace] = begin_flush(session, /*wait=*/false);
+  auto [claimed, trace] = begin_flush(session, /*wait=*/false);
   if (claimed == Claim::kNothing) return;
   const auto hear_signals = [](Session& session) {
     ask(Ask::kPause, session.id, 0);
@@ -217,6 +216,7 @@ void flush(Session& session, Reason reason, const std::string& text) {
   try {
     if (claimed == Claim::kOurs) done = run_alone(session, trace, reason, text, hear_signals);
     if (done == Repeated::kNo) ask(Ask::kFlush, session.id, static_cast<int64_t>(reason), text);
+    registry().give_back(std::move(trace));
     if (done == Repeated::kMindPace) ask(Ask::kPace, session.id, 1);
     if (done == Repeated::kMindPlaces) ask(Ask::kPlaces, session.id, 0);
   } catch (...) {
@@ -227,7 +227,7 @@ void flush(Session& session, Reason reason, const std::string& text) {
 
 Repeated flush_for_python(Session& session, const std::string& text) {
   Paused paused;
-  const auto [claimed, trace] = begin_flush(session, /*wait=*/false);
+  auto [claimed, trace] = begin_flush(session, /*wait=*/false);
   if (claimed == Claim::kNothing) return Repeated::kYes;
   if (claimed != Claim::kOurs) return Repeated::kNo;
   auto done = Repeated::kNo;
@@ -238,6 +238,7 @@ Repeated flush_for_python(Session& session, const std::string& text) {
     throw;
   }
   if (done == Repeated::kNo) leave_flush(session);
+  registry().give_back(std::move(trace));
   return done;
 }
 

@@ -33,6 +33,21 @@ std::shared_ptr<Session> Registry::find(int64_t id) {
   return nullptr;
 }
 
+std::shared_ptr<Trace> Registry::empty_trace() {
+  if (spare.empty()) return std::make_shared<Trace>();
+  std::shared_ptr<Trace> trace = std::move(spare.back());
+  spare.pop_back();
+  return trace;
+}
+
+void Registry::give_back(std::shared_ptr<Trace> trace) {
+  constexpr size_t kMost = 4;
+  if (!trace || trace.use_count() > 1) return;
+  trace->clear();
+  const Lock lock(shared_mutex);
+  if (spare.size() < kMost) spare.push_back(std::move(trace));
+}
+
 int64_t ask(Ask what, int64_t session, int64_t argument, const std::string& text) {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("torchy::ask", "");
   Paused paused;

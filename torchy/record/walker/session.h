@@ -40,10 +40,8 @@ struct Session {
     bool may_sleep = false;
   } settings TORCHY_GUARDED_BY(shared_mutex);
 
-  // What is recorded; the last trace, empty; and what is being flushed, or was left by a flush that
-  // failed.
-  std::shared_ptr<Trace> trace TORCHY_GUARDED_BY(shared_mutex) = std::make_shared<Trace>();
-  std::shared_ptr<Trace> spare TORCHY_GUARDED_BY(shared_mutex);
+  // What is recorded; and what is being flushed, or was left by a flush that failed.
+  std::shared_ptr<Trace> trace TORCHY_GUARDED_BY(shared_mutex);
   std::shared_ptr<Trace> running TORCHY_GUARDED_BY(shared_mutex);
   // Where the next trace begins: the place, if that is known, and its number; -1: ask.
   Node* root TORCHY_GUARDED_BY(shared_mutex) = nullptr;
@@ -115,10 +113,19 @@ struct Registry {
   // By where sessions begin: whether recording pays there.
   std::unordered_map<int64_t, std::shared_ptr<Pace>> paces TORCHY_GUARDED_BY(shared_mutex);
 
+  // Traces that are empty again: as long as they were, most others are.
+  std::vector<std::shared_ptr<Trace>> spare TORCHY_GUARDED_BY(shared_mutex);
+
   // Storages to which a raw pointer has left torch.
   ska::flat_hash_map<c10::StorageImpl*, WeakStorage> escaped TORCHY_GUARDED_BY(shared_mutex);
 
   std::shared_ptr<Session> find(int64_t id) TORCHY_REQUIRES(shared_mutex);
+
+  std::shared_ptr<Trace> empty_trace() TORCHY_REQUIRES(shared_mutex);
+
+  // Keeps a trace for the next session or flush, unless it is running, or somebody has it still;
+  // drops what it holds.
+  void give_back(std::shared_ptr<Trace> trace);
 
   bool flushes(std::thread::id thread) const TORCHY_REQUIRES(shared_mutex) {
     for (const auto& session : sessions)

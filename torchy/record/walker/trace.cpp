@@ -37,6 +37,7 @@ void Trace::clear() {
   precision.reset();
   large_bytes = peak = input_bytes = indexed_ = 0;
   addresses.clear();
+  for (Shadows& known : shadows) known.drop(idle);
   shadows.clear();
   flags.clear();
   at = calls = called = 0;
@@ -47,6 +48,19 @@ void Trace::clear() {
   seen = false;
   times.clear();
   inputs_.clear();
+}
+
+void Shadows::drop(Idle& idle) {
+  constexpr size_t kMostIdle = 256;
+  for (size_t i = 0; i < idle.size(); ++i) {
+    const at::Tensor shadow = std::move(by_gradient[i]);
+    if (!shadow.defined() || idle[i].size() >= kMostIdle) continue;
+    const c10::Storage& storage = shadow.storage();
+    // the storages of ops' results can be resized
+    if (shadow.use_count() == 1 && shadow.weak_use_count() == 1 && storage.use_count() == 1 &&
+        !storage.resizable())
+      idle[i].push_back(shadow);
+  }
 }
 
 int Trace::find_slot(c10::StorageImpl* storage) {

@@ -5,6 +5,7 @@
 #include <c10/core/TensorImpl.h>
 #include <c10/util/flat_hash_map.h>
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -92,10 +93,21 @@ struct Slot {
   void* address() const { return kept ? kept->memory.get() : memory.get(); }
 };
 
+// Real tensors with the layout of a view, on its slot's memory, which the program cannot see: one
+// that needs no gradient, and one that does.
+struct Shadows {
+  using Idle = std::array<std::vector<at::Tensor>, 2>;
+  std::array<at::Tensor, 2> by_gradient;
+
+  // They are not needed any more.
+  void drop(Idle& idle);
+};
+
 struct Trace {
   // Tensors known to carry the bit. Those that are gone are let go of now and then.
   struct Bearers {
     std::vector<WeakTensor> tensors;
+    std::vector<WeakTensor> taken;  // by a flush that ends
     size_t room = 64;
 
     void add(WeakTensor tensor);
@@ -113,7 +125,8 @@ struct Trace {
   size_t peak = 0;                     // bytes that eager would have held at most
   size_t input_bytes = 0;              // of slots that are not created here
   std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
-  std::vector<at::Tensor> shadows;     // by view, where a call has needed one: see caller.h
+  std::vector<Shadows> shadows;        // by view, where a call has needed one: see caller.h
+  Shadows::Idle idle;                  // those that nobody uses, for views to come
   std::vector<uint8_t> flags;          // by slot
   int64_t at = 0;                      // the next step, as an index into the program's words
   int64_t script = kNoScript;          // that is being run
