@@ -185,12 +185,12 @@ def test_a_policy_that_raises_has_the_op_run_now_and_is_told():
     policy.allow = float  # raises, in no code of the program's
     x = torch.arange(3.0)
     with torchy.lazy(compile="never") as session:
-        y = x * 2
+        y = x.clone()
         assert not torchy.is_pending(y)
         assert counters(session)[:3] == (0, 1, 1)
     (event,) = session.report.events
     assert event.kind == "policy raised" and "TypeError" in event.text
-    assert y.tolist() == [0.0, 2.0, 4.0]
+    assert y.tolist() == [0.0, 1.0, 2.0]
 
 
 def test_the_policy_sees_the_op_as_it_came():
@@ -204,15 +204,29 @@ def test_the_policy_sees_the_op_as_it_came():
     policy.allow = watching
     x = torch.randn(3, 4)
     with torchy.lazy(compile="never"):
-        y = torch.add(x, x[0], alpha=2) * 3.5
-    assert [place.name for place in seen] == ["aten::add.Tensor", "aten::mul.Tensor"]
-    add, mul = seen
+        y = torch.remainder(torch.remainder(x, x[0]), 3.5) + 1
+    assert [place.name for place in seen] == ["aten::remainder.Tensor", "aten::remainder.Scalar"]
+    one, other = seen
     float32 = 6  # as the walker has it
-    assert add.operands == [(0, 0, float32, 2), (1, 0, float32, 1)]
-    assert mul.operands == [(2, 1, float32, 2)] and mul.dtypes == [torch.float32]
-    assert add.arguments[2] == 2 and mul.arguments[1] == 3.5
-    assert add.pattern == mul.pattern == []  # of a step nothing is known of results
+    assert one.operands == [(0, 0, float32, 2), (1, 0, float32, 1)]
+    assert other.operands == [(2, 1, float32, 2)] and other.dtypes == [torch.float32]
+    assert other.arguments[1] == 3.5
+    assert one.pattern == other.pattern == []  # of a step nothing is known of results
     del y
+
+
+def test_the_policy_is_asked_only_where_it_has_a_say():
+    for name in ["clone", "_to_copy", "angle", "remainder.Scalar", "floor_divide", "fill_.Tensor"]:
+        assert classify(f"aten::{name}").asks, name
+    for name in ["add.Tensor", "mm", "fill_.Scalar", "sum", "exp_", "where.self"]:
+        assert not classify(f"aten::{name}").asks, name
+
+
+def test_what_is_seen_before_a_backend_is_chosen_takes_its_arguments_as_they_are():
+    for name in ["zeros", "full", "randn", "arange.start", "eye", "randint", "copy_", "clone"]:
+        lines = torch._C._dispatch_dump(f"aten::{name}").splitlines()
+        (active,) = [line for line in lines if line.startswith("BackendSelect: ")]
+        assert active.startswith("BackendSelect: torchy "), active  # a boxed one names its file
 
 
 def test_products_mind_the_precision_of_float32_whatever_their_form():

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchy.ir.ops import Indices, lookup
+from torchy.ir.ops import Indices, OpSpec, lookup
 from torchy.record.codes import LayoutRule, OpClass
 from torchy.record.places import Place
 
@@ -26,6 +26,7 @@ class Classification(NamedTuple):
     unless_one: int = 0  # for those of them whose being one is
     hidden: int = 0  # a bit for each argument that is written to without the schema saying so
     indices: tuple[int, int, int, int, int] = NO_INDICES
+    asks: bool = False  # whether :func:`allow` has a say
 
 
 RUN_NOW = Classification(OpClass.RUN_NOW)
@@ -50,6 +51,7 @@ OTHER_LAYOUT = {
 COMPLEX_LAYOUT = {"angle": LayoutRule.CONTIGUOUS}
 # functional forms that first copy what they then write over: their lines are the in-place forms'
 COPIES_FIRST = frozenset({"copy", "zero", "fill"})
+COPIES = frozenset({"_to_copy", "clone"})  # which may be asked for another layout
 # with a zero-dimensional tensor for a number: their kernels read it
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 # ops on lists that hand a tensor with the number on to the plain op; others take the number out of it
@@ -89,7 +91,14 @@ def classify(name: str) -> Classification:
         _bits(names, spec.unless_one),
         _bits(names, frozenset(spec.hidden_writes)),
         _numbers_of(spec.indices, names),
+        _may_refuse(spec, base, overload),
     )
+
+
+def _may_refuse(spec: OpSpec, base: str, overload: str) -> bool:
+    """Tell whether :func:`allow` may say anything else of an op than that it may be deferred."""
+    takes_item = overload == "Tensor" and base in TAKES_ITEM
+    return bool(base in COPIES or base in COMPLEX_LAYOUT or spec.raises_on_data or takes_item)
 
 
 def _layout_rule(base: str, overload: str) -> LayoutRule:
@@ -124,7 +133,7 @@ def is_view(schema: Any) -> bool:
 
 
 def allow(place: Place) -> int:
-    """Decide whether a deferrable op may be deferred with these constants.
+    """Decide whether a deferrable op may be deferred with these constants; asked where :attr:`.Classification.asks`.
 
     Legality of dtypes is learned by the walker, which tries the real op; this is about arguments
     that the plan cannot express, or that change how the result lies in memory.
@@ -136,7 +145,7 @@ def allow(place: Place) -> int:
     """
     name, _, overload = place.name.partition(".")
     base = name.partition("::")[2]
-    if base in ("_to_copy", "clone"):
+    if base in COPIES:
         names = [argument.name for argument in torch._C._get_schema(name, overload).arguments]
         for argument, value in zip(names, place.arguments, strict=True):
             if argument in ("layout", "device", "pin_memory") and value is not None:

@@ -62,6 +62,7 @@ class Verdicts:
             verdict.unless_one,
             verdict.hidden,
             *verdict.indices,
+            verdict.asks,
         )
 
     def _tell_raised(self, error: Exception, what: str) -> None:

@@ -1,12 +1,12 @@
 #include "claim.h"
 
 #include <ATen/SequenceNumber.h>
-#include <c10/core/TensorOptions.h>
 
 #include <algorithm>
 
 #include "gradients.h"
 #include "prototypes.h"
+#include "select.h"
 
 namespace torchy {
 
@@ -15,18 +15,6 @@ namespace {
 // Autograd: the CPU's own kernel takes over, and what it runs comes here again.
 void pass(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   op.redispatchBoxed(keys.remove_backend(kBit), stack);
-}
-
-// oneDNN's key goes before the bit: what its kernels take beside tensors of their own is seen on
-// the way to them, at the one key that each call passes, without autograd and in inference mode.
-void see_beside_onednn(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
-                                      c10::DispatchKey::BackendSelect);
-  if (keys.has(c10::DispatchKey::MkldnnCPU)) {
-    settle_arguments(*info_of(op), *stack);
-    keys = keys.remove_backend(kBit);
-  }
-  op.redispatchBoxed(keys & after, stack);
 }
 
 // An op of another library that is no kernel, but a function for all devices: it may read by
@@ -80,42 +68,6 @@ constexpr const char* kOpaque[] = {"aten::_sobol_engine_draw",
                                    "aten::_rowwise_prune",
                                    "aten::_pack_padded_sequence_backward",
                                    "aten::_pad_packed_sequence"};
-
-// Factories enter through BackendSelect; the ops inside their kernels are not the program's, so
-// they are not recorded.
-void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-  std::optional<c10::ScalarType> dtype;
-  std::optional<c10::Layout> layout;
-  std::optional<c10::Device> device;
-  bool small = false;  // else nobody knows
-  const auto& arguments = op.schema().arguments();
-  const size_t first = stack->size() - arguments.size();
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const auto& value = (*stack)[first + i];
-    if (value.isNone()) continue;
-    if (arguments[i].name() == "size" && value.isIntList()) {
-      constexpr int64_t kBytes = 16;  // of an element, at most
-      small = c10::multiply_integers(value.toIntVector()) < int64_t{Session::kNoticed} / kBytes;
-    }
-    if (arguments[i].name() == "dtype") dtype = value.toScalarType();
-    if (arguments[i].name() == "layout") layout = value.toLayout();
-    if (arguments[i].name() == "device") device = value.toDevice();
-  }
-  c10::DispatchKeySet keys(c10::computeDispatchKey(dtype, layout, device));
-  settle_arguments(*info_of(op), *stack);
-  if (!small) make_room();
-  bool tensors = false;
-  for (size_t i = 0; i < arguments.size(); ++i)
-    each_tensor((*stack)[first + i], [&](const at::Tensor& tensor) {
-      keys = keys | tensor.key_set();
-      tensors = true;
-    });
-  Paused paused;
-  constexpr c10::DispatchKeySet after(c10::DispatchKeySet::FULL_AFTER,
-                                      c10::DispatchKey::BackendSelect);
-  // as the kernels that torch generates do: the thread's keys count only beside tensors
-  op.redispatchBoxed(tensors ? c10::impl::computeDispatchKeySet(keys, after) : keys, stack);
-}
 
 // The kernel of an op that is claimed.
 struct See : c10::OperatorKernel {
@@ -197,7 +149,8 @@ bool Claims::claim(const c10::OperatorHandle& op) {
     specialize(info_of(op), registrations_);
   const bool sparse = name.name.find("sparse_") != std::string::npos;
   if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
-      (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect))
+      (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect) &&
+      !specialize_factory(info_of(op), registrations_))
     put(op, DispatchKey::BackendSelect, torch::CppFunction::makeFromBoxedFunction<&run_factory>());
   static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
       {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
@@ -211,7 +164,8 @@ bool Claims::claim(const c10::OperatorHandle& op) {
   const bool mixed =
       op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&
       (!op.hasKernelForDispatchKey(DispatchKey::CPU) || name.name == "aten::native_batch_norm");
-  if (mixed && is_new(name, DispatchKey::BackendSelect))
+  if (mixed && is_new(name, DispatchKey::BackendSelect) &&
+      !specialize_mixed(info_of(op), registrations_))
     put(op, DispatchKey::BackendSelect,
         torch::CppFunction::makeFromBoxedFunction<&see_beside_onednn>());
   if (op.hasKernelForDispatchKey(DispatchKey::AutogradCPU) &&

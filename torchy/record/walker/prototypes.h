@@ -147,6 +147,19 @@ using Views =
 
                   Prototype<Outs, T, int64_t>, Prototype<Outs, T, Size, int64_t>,
                   Prototype<Outs, T, Sizes, int64_t>>;
+
+// Of factories.
+using Factories = PrototypeList<
+    /*kViews=*/false, Prototype<Out, Sizes, Dtype, Layout, Device, Flag>,
+    Prototype<Out, Sizes, S, Dtype, Layout, Device, Flag>,
+    Prototype<Out, S, Dtype, Layout, Device, Flag>,
+    Prototype<Out, S, S, Dtype, Layout, Device, Flag>,
+    Prototype<Out, S, S, S, Dtype, Layout, Device, Flag>,
+    Prototype<Out, S, S, int64_t, Dtype, Layout, Device, Flag>,
+    Prototype<Out, Size, Dtype, Layout, Device, Flag>,
+    Prototype<Out, Size, Size, Dtype, Layout, Device, Flag>,
+    Prototype<Out, Size, Sizes, Dtype, Layout, Device, Flag>,
+    Prototype<Out, Size, Size, Sizes, Dtype, Layout, Device, Flag>>;
 }  // namespace prototypes
 
 }  // namespace torchy

@@ -118,11 +118,12 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
   learn_from(recorder, epoch, std::move(layouts));
 }
 
-// Asks the policy about an op at a new place; false if all places were forgotten meanwhile.
+// Finds out about a new signature, with the policy's help; false if all places were forgotten
+// meanwhile.
 bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) {
   ++session.counters.policy_calls;
   const int64_t epoch = registry().epoch;
-  const int64_t allowed = ask(Ask::kPlace, session.id, step.id);
+  const int64_t allowed = info.asks ? ask(Ask::kPlace, session.id, step.id) : 1;
   bool defer = allowed > 0;  // 1: by the op's own layout rule, else by the one told
   auto rule = allowed > 1 ? static_cast<LayoutRule>(allowed - 2) : info.rule;
   std::optional<std::vector<c10::ScalarType>> dtypes;

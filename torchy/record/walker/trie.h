@@ -61,6 +61,7 @@ struct OpInfo {
   bool typed = false;                    // it arrives unboxed, see typed.h
   std::shared_ptr<const Caller> caller;  // calls it unboxed, see caller.h
   bool minds_precision = true;           // its kernel may ask for the precision of float32 products
+  bool asks = false;                     // the policy has a say on each of its signatures
   LayoutRule rule = LayoutRule::kLearn;
   const c10::KernelFunction* meta = nullptr;  // the op's meta kernel, if it is one of a few
   uint64_t runtime_numbers = 0;  // a bit for each argument whose value is not part of the place

@@ -7,6 +7,7 @@
 #include "caller.h"
 #include "expect.h"
 #include "interpret.h"
+#include "kernels.h"
 #include "prototypes.h"
 #include "see.h"
 
@@ -256,28 +257,6 @@ struct Look : c10::OperatorKernel {
                                                                       tensor);
   }
 };
-
-// torch's own kernel for a key. SafeKernelFunction keeps its kernel private.
-template <auto kMember>
-struct OpenMember {
-  friend auto kernel_member(c10::SafeKernelFunction*) { return kMember; }
-};
-auto kernel_member(c10::SafeKernelFunction*);
-template struct OpenMember<&c10::SafeKernelFunction::kernel_>;
-
-c10::KernelFunction own_kernel(const c10::OperatorHandle& op, c10::DispatchKey key) {
-  const auto safe = op.getComputedKernelForDispatchKey(key);
-  return safe.*kernel_member(static_cast<c10::SafeKernelFunction*>(nullptr));
-}
-
-template <typename Kernel>
-void put(const OpInfo& info, c10::DispatchKey key, std::unique_ptr<Kernel> kernel,
-         Registrations& registrations) {
-  registrations.push_back(c10::Dispatcher::singleton().registerImpl(
-      info.op.operator_name(), key,
-      c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel>(std::move(kernel)), std::nullopt,
-      nullptr, "torchy"));
-}
 
 template <typename R, typename... A>
 void register_typed(OpInfo* info, Registrations& registrations) {

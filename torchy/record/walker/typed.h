@@ -2,17 +2,13 @@
 // arrive as they are. At autograd's key too, which is passed by where no gradient can flow.
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-
+#include <memory>
 #include <string>
 #include <unordered_set>
-#include <vector>
 
-#include "trie.h"
+#include "kernels.h"
 
 namespace torchy {
-
-using Registrations = std::vector<c10::RegistrationHandleRAII>;
 
 // Gives an op kernels of its own signature, if that is one of the frequent ones.
 void specialize(OpInfo* info, Registrations& registrations);

@@ -39,6 +39,7 @@
 #include "indices.cpp"
 #include "recorder.cpp"
 #include "see.cpp"
+#include "select.cpp"
 #include "typed.cpp"
 
 // what Python calls
