@@ -64,6 +64,32 @@ def test_another_dtype_number_or_constant_makes_other_places():
         assert turn(session, lambda: (double * 2.0).sum(0)).places == 2
 
 
+CHANGING = {  # numbers that choose neither formula nor legality
+    "lerp": lambda x, k: torch.lerp(x, x.t(), k),
+    "elu": lambda x, k: torch.nn.functional.elu(x, alpha=k),
+    "a learning rate": lambda x, k: (x * 1.0).add_(x, alpha=-k),
+    "addcdiv": lambda x, k: torch.addcdiv(x, x, x, value=k),
+    "addmm": lambda x, k: torch.addmm(x, x, x, beta=k, alpha=2 * k),
+    "baddbmm": lambda x, k: torch.baddbmm(x[None], x[None], x[None], beta=k),
+    "addmv": lambda x, k: torch.addmv(x[0], x, x[0], alpha=k),
+    "addr": lambda x, k: torch.addr(x, x[0], x[1], beta=k),
+    "index_add": lambda x, k: torch.index_add(x, 0, torch.arange(4), x, alpha=k),
+    "scatter": lambda x, k: torch.scatter(x, 0, torch.arange(4)[None], k),
+    "pad": lambda x, k: torch.nn.functional.pad(x, (1, 2), value=k),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_number_that_changes_makes_no_new_place(name):
+    x, made = torch.randn(4, 4), CHANGING[name]
+    with torchy.lazy(compile="never") as session:
+        turn(session, lambda: made(x, 2.0))
+        turn(session, lambda: made(x, 3.0))
+        done = [turn(session, lambda k=k: made(x, k)) for k in (0.0, -4.0, 5.5)]
+    assert [d.places for d in done] == [0, 0, 0]
+    assert [d.recorded for d in done] == [done[0].recorded] * 3 and done[0].recorded > 0
+
+
 def test_which_operand_is_which_is_part_of_the_place():
     with torchy.lazy(compile="never") as session:
         x, y = torch.randn(4), torch.randn(4)

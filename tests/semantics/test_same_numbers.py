@@ -173,6 +173,32 @@ def test_bool_and_integer_fills():
     return results
 
 
+CHANGING = {
+    "lerp": lambda x, k: torch.lerp(x, x * 2, k),
+    "lerp_": lambda x, k: (x * 1).lerp_(x.flip(0), k),
+    "addmm": lambda x, k: torch.addmm(x * 1, x, x, beta=k, alpha=k),
+    "addmm_": lambda x, k: (x * 1).addmm_(x, x, beta=k),
+    "baddbmm": lambda x, k: torch.baddbmm(x[None] * 1, x[None], x[None], beta=k),
+    "addmv": lambda x, k: torch.addmv(x[0] * 1, x, x[0], beta=1 - k, alpha=k),
+    "addr": lambda x, k: torch.addr(x * 1, x[0], x[1], beta=k, alpha=k),
+    "index_add": lambda x, k: torch.index_add(x * 1, 0, torch.tensor([0, 2, 0]), x[:3], alpha=k),
+    "scatter": lambda x, k: torch.scatter(x * 1, 0, torch.tensor([[3, 0, 1, 1]]), k),
+    "pad": lambda x, k: torch.nn.functional.pad(x * 1, (1, 2), value=k),
+}
+NUMBERS = (0.3, 0.7, -0.0, 0.0, 0.49999999999, 0.5, 1.0, 1, 0, 3, -1.5, 1e-45, math.inf, math.nan)
+
+
+@program
+@pytest.mark.parametrize("name", CHANGING)
+def test_numbers_that_change_from_step_to_step(name):
+    x, results = torch.linspace(-2, 2, 16).reshape(4, 4), []
+    x[0, 0], x[1, 1], x[2, 2] = -0.0, math.inf, math.nan
+    for number in 2 * NUMBERS:
+        result = CHANGING[name](x, number)
+        results += [result, result * 1, result.flatten()[1].item()]
+    return results
+
+
 @program
 def test_numbers_made_by_pending_comparisons():
     x = torch.randn(40)

@@ -74,7 +74,7 @@ ARITHMETIC: Final = (
               inexact=POSITION, raises_on_data="i"),
     pointwise("addcmul", "self tensor1 tensor2 value!", "fma(value * tensor1, tensor2, self)", kinds="fi"),
     pointwise("addcdiv", "self tensor1 tensor2 value!", "self + value * tensor1 / tensor2"),
-    pointwise("lerp", "self end weight?", _LERP, when={_LERP_ONE: {"weight": 1}},
+    pointwise("lerp", "self end weight!!", _LERP, when={_LERP_ONE: {"weight": 1}},
               inexact_of={_LERP_ONE: ZEROS}, kernel="lerp_scalar_kernel"),
     pointwise("lerp_tensor", "self end weight", _LERP, inexact=ZEROS, kernel="lerp_tensor_kernel"),
     pointwise("pow", "self exponent&", when={

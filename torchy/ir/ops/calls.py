@@ -35,6 +35,13 @@ _PRODUCTS: Final = frozenset(
     "mm addmm bmm baddbmm mv addmv dot vdot addr convolution convolution_backward".split()
 )
 _HIDDEN_WRITES: Final = {"native_batch_norm": ("running_mean", "running_var")}
+# Numbers that change nothing but values: neither what eager allows, nor how a result lies in memory.
+_NUMBERS: Final = {
+    **dict.fromkeys("addmm baddbmm addmv addr".split(), "beta alpha"),
+    "index_add": "alpha",
+    "scatter": "value",
+    "constant_pad_nd": "value",
+}
 _ALONG_DIM: Final = Indices("index", into="self", dimension="dim")
 _TARGETS: Final = Indices("target", into="self", dimension=-1, ignored="ignore_index")
 _TARGETS_2D: Final = Indices("target", into="self", dimension=1, ignored="ignore_index")
@@ -55,6 +62,7 @@ def _specs() -> tuple[OpSpec, ...]:
         OpSpec(
             name,
             "call",
+            runtime=frozenset(_NUMBERS.get(name, "").split()),
             overloads=frozenset(found),
             hidden_writes=_HIDDEN_WRITES.get(name, ()),
             indices=_INDICES.get(name),
