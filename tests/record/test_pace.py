@@ -1,6 +1,7 @@
 """Whether recording pays is reckoned; a session that does not pay goes to sleep under compile="auto", and only then."""
 
 import functools
+import itertools
 import time
 from collections import deque
 
@@ -215,19 +216,19 @@ def test_a_session_that_does_not_pay_goes_to_sleep_between_two_looks():
     assert len(losses) == 1
 
 
-def run_new_lines(name, lines, flush=torchy.flush):
+def run_new_lines(name, lines, look=torchy.flush):
     """Run ops each of which is at a new place, in traces of ten."""
-    body = ("x * 2.0\n" * 10 + "flush()\n") * (lines // 10)
-    exec(compile(body, name, "exec"), {"x": torch.randn(4), "flush": flush})
+    body = ("x * 2.0\n" * 10 + "look()\n") * (lines // 10)
+    exec(compile(body, name, "exec"), {"x": torch.randn(4), "look": look})
 
 
 @pytest.mark.parametrize("compile", ["auto", "never"])
 def test_a_session_whose_traces_are_new_each_time_goes_to_sleep(compile):
     forget_places_beyond(12_000)
-    with torchy.lazy(compile=compile) as session:
-        run_new_lines("first", 11_000)
+    with torchy.lazy(compile=compile, max_ops=10) as session:  # nothing is looked at: no trials
+        run_new_lines("first", 11_000, look=int)
         assert not session.asleep
-        run_new_lines("second", 2_000)
+        run_new_lines("second", 2_000, look=int)
         assert session.asleep == (compile == "auto")
     events = [event.text for event in session.report.events if event.kind == "asleep"]
     told = ["traces are new each time: recording does not pay here"]
@@ -235,12 +236,36 @@ def test_a_session_whose_traces_are_new_each_time_goes_to_sleep(compile):
     assert session.report.totals.ops == counters(session).recorded
 
 
+def test_looks_that_come_by_new_places_each_time_are_compared_too():
+    end = time.monotonic() + 60
+    with torchy.lazy() as session:
+        for turn in itertools.count():
+            assert time.monotonic() < end
+            run_new_lines(f"turn {turn}", 100)
+            if session.asleep:
+                break
+    assert session.report.totals.ops == counters(session).recorded
+
+
+def test_a_session_goes_on_where_the_one_before_has_found_out_what_pays():
+    train, asleep = regression(), [0]
+    end = time.monotonic() + 60
+    while sum(asleep[-10:]) < 10:
+        assert time.monotonic() < end, asleep
+        with torchy.lazy() as session:
+            train()
+            asleep.append(session.asleep)  # after its first look
+            begun = time.perf_counter()
+            while not session.asleep and time.perf_counter() - begun < 0.04:
+                train()
+
+
 def test_a_session_that_comes_by_the_same_places_too_stays_awake():
     forget_places_beyond(12_000)
     x = torch.randn(4)
     with torchy.lazy(max_ops=10) as session:  # flushed without a look, by which its pace is known
         for i in range(13):
-            run_new_lines(f"lines {i}", 1_100, flush=lambda: None)
+            run_new_lines(f"lines {i}", 1_100, look=int)
             for _ in range(1_500):  # at known places
                 x.exp()
         assert counters(session).places > 13_000
@@ -377,6 +402,6 @@ def test_what_is_run_by_hand_is_recorded_each_time():
     for _ in range(40):
         time.sleep(0.03)
         with torchy.lazy():
+            assert torchy.is_pending(x * 2)
             for _ in range(50):
                 train()
-            assert torchy.is_pending(x * 2)

@@ -196,7 +196,7 @@ int64_t torchy_weigh(int64_t id, int64_t ops, int64_t calls, int64_t bytes, int6
   const torchy::Lock lock(torchy::shared_mutex);
   session->balance.add({ops, calls, bytes, 1e-9 * static_cast<double>(nanoseconds)},
                        session->counters.run_now);
-  return session->balance.loses() && !session->pace.pays();
+  return session->balance.loses() && !session->pays();
 }
 
 // Whether almost no op has been recorded since this was asked last.

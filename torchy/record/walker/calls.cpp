@@ -83,6 +83,7 @@ bool owes(const Session& session) TORCHY_REQUIRES(shared_mutex) {
 }
 
 void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(shared_mutex) {
+  if (session->looks()) session->paces->looking = nullptr;
   open_sessions -= static_cast<int64_t>(
       std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
 }
@@ -113,7 +114,7 @@ PyObject* open_session(const Arguments& given) {
   const uint64_t now = Pool::get().now();
   const Lock lock(shared_mutex);
   session->trace = registry().empty_trace();
-  if (given.number(5)) session->place = pace_at(origin_of(given.number(6)));
+  if (given.number(5)) session->paces = paces_at(origin_of(given.number(6)));
   if (registry().sessions.empty()) registry().opened = now;
   registry().sessions.push_back(std::move(session));
   ++open_sessions;
@@ -138,8 +139,9 @@ PyObject* place_here(const Arguments&) {
   const Lock lock(shared_mutex);
   const auto known = registry().paces.find(origin);
   if (known == registry().paces.end()) return number(origin);
-  known->second->begin(std::chrono::steady_clock::now());
-  return number(known->second->runs_now() ? kRests - origin : origin);
+  Pace& sessions = known->second->sessions;
+  sessions.begin(std::chrono::steady_clock::now());
+  return number(sessions.runs_now() ? kRests - origin : origin);
 }
 
 // rested_here(place): such a session has ended.
@@ -147,7 +149,7 @@ PyObject* rested_here(const Arguments& given) {
   const Lock lock(shared_mutex);
   const auto known = registry().paces.find(origin_of(given.number(0)));
   if (known != registry().paces.end())
-    known->second->end(std::chrono::steady_clock::now(), /*steady=*/true);
+    known->second->sessions.end(std::chrono::steady_clock::now(), /*steady=*/true);
   return nothing();
 }
 
@@ -156,11 +158,18 @@ PyObject* record_into(const Arguments& given) {
   const auto& session = given.session(0);
   attach(session);
   const Lock lock(shared_mutex);
-  session->pace.wake();
-  if (session->place && session->began == Pace::Time()) {
-    session->began = std::chrono::steady_clock::now();
-    session->place->begin(session->began);
+  if (!session->paces) return nothing();
+  Paces& paces = *session->paces;
+  if (session->began != Pace::Time()) {  // a region within it has ended, or wakes it
+    if (Pace* looks = session->looks()) looks->wake();
+    return nothing();
   }
+  session->began = std::chrono::steady_clock::now();
+  paces.sessions.begin(session->began);
+  if (paces.looking) return nothing();
+  paces.looking = session.get();
+  paces.looks.begin(session->began);
+  session->napping = paces.looks.runs_now();
   return nothing();
 }
 
@@ -180,8 +189,8 @@ PyObject* close_session(const Arguments& given) {
     if (owes(*session)) return number(0);
     forget_session(session);
     trace = std::move(session->trace);
-    if (session->place && session->counters.recorded > 0)
-      session->place->end(std::chrono::steady_clock::now(), session->no_repeats() == 0);
+    if (session->paces && session->counters.recorded > 0)
+      session->paces->sessions.end(std::chrono::steady_clock::now(), session->no_repeats() == 0);
     if (registry().sessions.empty()) opened = registry().opened;
   }
   registry().give_back(std::move(trace));

@@ -65,7 +65,7 @@ bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& 
   const double seconds = 1e-9 * static_cast<double>(nanoseconds - trace.called);
   session.balance.add({script->ops, trace.calls, script->bytes_moved, seconds},
                       session.counters.run_now);
-  return session.balance.loses() && !session.pace.pays();
+  return session.balance.loses() && !session.pays();
 }
 
 }  // namespace

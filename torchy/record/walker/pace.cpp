@@ -26,7 +26,9 @@ bool Pace::end(Time now, bool steady) {
   }
   if (spell_.time < kEnough || spell_.pieces < kEnoughPieces) return false;
   recorded_ = std::exchange(spell_, Spell());
-  if (std::exchange(disturbed_, false) || recorded_.time > kMost) return false;
+  disturbed_spells_ = std::exchange(disturbed_, false) ? disturbed_spells_ + 1 : 0;
+  if ((disturbed_spells_ > 0 && disturbed_spells_ < kPatience) || recorded_.time > kMost)
+    return false;
   tries_ = --until_trial_ <= 0;
   return false;
 }

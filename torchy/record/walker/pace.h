@@ -19,7 +19,10 @@ class Pace {
   using Time = std::chrono::steady_clock::time_point;
 
   // Whether the next piece is to be run at once: as a trial, or since that was faster.
-  bool runs_now() const { return tries_ || resting_ > 0; }
+  bool runs_now() const { return tries_ || rests(); }
+
+  // Whether it has been found out that running at once is faster.
+  bool rests() const { return resting_ > 0; }
 
   // What comes next is recorded, whatever has been found out.
   void wake() {
@@ -38,6 +41,8 @@ class Pace {
   // Whether recording was faster in the last trial.
   bool pays() const { return pays_; }
 
+  // Shorter sessions are compared as a whole only.
+  static constexpr auto kLong = std::chrono::milliseconds(5);
   // A spell that takes longer is too dear to be run another way.
   static constexpr auto kMost = std::chrono::milliseconds(50);
 
@@ -59,6 +64,8 @@ class Pace {
   static constexpr auto kEnough = std::chrono::milliseconds(3);
   static constexpr auto kPause = std::chrono::milliseconds(20);
   static constexpr int64_t kEnoughPieces = 4;
+  // Where each spell has been disturbed for so long, that is what the program is like.
+  static constexpr int kPatience = 32;
   // Running at once must have been faster so many times in a row, by so much; or on the average of
   // more trials, of pieces that are not quite alike.
   static constexpr int kEnoughWins = 3, kEnoughTrials = 8;
@@ -68,7 +75,9 @@ class Pace {
 
   Time last_;
   Spell spell_, recorded_;  // now; the last one that was recorded
-  bool disturbed_ = false;  // something came in this spell that does not come each time
+  // Something came in this spell that does not come each time; in so many spells in a row.
+  bool disturbed_ = false;
+  int disturbed_spells_ = 0;
   bool tries_ = false, pays_ = false;
   int wins_ = 0, count_ = 0;                // of trials: in a row; in all since it was decided
   Spell trials_, beside_;                   // all of them, and what was recorded in between

@@ -80,29 +80,34 @@ std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* p
   return found;
 }
 
-std::shared_ptr<Pace> pace_at(int64_t origin) {
+std::shared_ptr<Paces> paces_at(int64_t origin) {
   constexpr size_t kMost = 1000;
-  if (origin == Lines::kUnknown) return std::make_shared<Pace>();
-  auto& paces = registry().paces;
-  if (paces.size() >= kMost) paces.clear();
-  auto& pace = paces[origin];
-  if (!pace) pace = std::make_shared<Pace>();
-  return pace;
+  if (origin == Lines::kUnknown) return std::make_shared<Paces>();
+  auto& all = registry().paces;
+  if (all.size() >= kMost) all.clear();
+  auto& paces = all[origin];
+  if (!paces) paces = std::make_shared<Paces>();
+  return paces;
 }
 
 bool note_look(Session& session) {
   if (&session != this_session.get()) return false;
   const auto now = std::chrono::steady_clock::now();
   const Lock lock(shared_mutex);
-  if (!session.place || !session.settings.may_sleep) return false;
-  if (now - session.began < Pace::kMost) {
-    session.pace.begin(now);
+  Pace* const looks = session.looks();
+  if (!looks || !session.settings.may_sleep) return false;
+  if (looks->rests()) {  // since a session before
+    looks->end(now, /*steady=*/true);
+    return true;
+  }
+  if (now - session.began < Pace::kLong) {
+    looks->begin(now);
     return false;
   }
   const int64_t before = std::exchange(session.no_repeats_before, session.no_repeats());
-  const bool loses = session.pace.end(now, before == session.no_repeats());
+  const bool loses = looks->end(now, before == session.no_repeats());
   const bool idle = session.trace->path.empty() && !session.running;
-  session.napping = session.pace.runs_now() && idle;
+  session.napping = looks->runs_now() && idle;
   return loses;
 }
 

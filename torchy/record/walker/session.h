@@ -27,6 +27,15 @@ struct Running {
   std::vector<uint8_t> flags;
 };
 
+struct Session;
+
+// Whether recording pays in the sessions that begin at one place of the program.
+struct Paces {
+  Pace sessions;                     // as a whole; and, if they are longer than that makes sense,
+  Pace looks;                        // of what comes between two looks at a value,
+  const Session* looking = nullptr;  // in one of them at a time
+};
+
 struct Session {
   int64_t id = 0;
   SessionMode mode = SessionMode::kRecord;
@@ -53,10 +62,8 @@ struct Session {
 
   Log log TORCHY_GUARDED_BY(shared_mutex);
   Balance balance TORCHY_GUARDED_BY(shared_mutex);
-  // If it may sleep: the pace of all sessions that begin where it does; and, once it is so long
-  // that it is not compared with those, of what comes between looks.
-  std::shared_ptr<Pace> place TORCHY_GUARDED_BY(shared_mutex);
-  Pace pace TORCHY_GUARDED_BY(shared_mutex);
+  // If it may sleep: what is known of the place where it begins.
+  std::shared_ptr<Paces> paces TORCHY_GUARDED_BY(shared_mutex);
   Pace::Time began TORCHY_GUARDED_BY(shared_mutex);
   int64_t no_repeats_before TORCHY_GUARDED_BY(shared_mutex) = 0;  // at the last look
   // A trace has become too long since the last look: the next one begins at that, so that a loop
@@ -66,6 +73,14 @@ struct Session {
   bool napping = false;
   Counters counters;         // some are the recording thread's, which has no lock then
   int64_t run_now_told = 0;  // of that counter, when Python was told last
+
+  // The pace of what comes between its looks; null if another session's are compared.
+  Pace* looks() const TORCHY_REQUIRES(shared_mutex) {
+    return paces && paces->looking == this ? &paces->looks : nullptr;
+  }
+
+  // Whether recording was faster when that was tried between its looks.
+  bool pays() const TORCHY_REQUIRES(shared_mutex) { return looks() && looks()->pays(); }
 
   // How many flushes were no repeats.
   int64_t no_repeats() const { return counters.flushes - counters.repeated; }
@@ -111,7 +126,7 @@ struct Registry {
   std::atomic<int64_t> epoch = 0;
 
   // By where sessions begin: whether recording pays there.
-  std::unordered_map<int64_t, std::shared_ptr<Pace>> paces TORCHY_GUARDED_BY(shared_mutex);
+  std::unordered_map<int64_t, std::shared_ptr<Paces>> paces TORCHY_GUARDED_BY(shared_mutex);
 
   // Traces that are empty again: as long as they were, most others are.
   std::vector<std::shared_ptr<Trace>> spare TORCHY_GUARDED_BY(shared_mutex);
@@ -162,8 +177,8 @@ int64_t ask(Ask what, int64_t session, int64_t argument, const std::string& text
 // The program's line on this thread, and the number of the root for what is recorded from there on.
 std::pair<int64_t, int64_t> where_here();
 
-// The pace of sessions that begin at a place.
-std::shared_ptr<Pace> pace_at(int64_t origin) TORCHY_REQUIRES(shared_mutex);
+// What is known of the sessions that begin at a place.
+std::shared_ptr<Paces> paces_at(int64_t origin) TORCHY_REQUIRES(shared_mutex);
 
 // The calling thread's session has looked at a value; true if it should sleep.
 bool note_look(Session& session);
