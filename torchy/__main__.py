@@ -1,4 +1,4 @@
-"""``python -m torchy build`` compiles the walker ahead of its first use."""
+"""``build`` compiles the walker ahead of its first use; ``cache`` shows what is kept on disk, and clears it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import argparse
 import sys
 import time
 
+from torchy.disk import Shelf, cache_folder
 from torchy.record import native
+from torchy.runtime import KERNELS
+
+MIB = 1 << 20
 
 
 def main() -> int:
@@ -14,15 +18,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torchy", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="compile the walker for the installed torch")
-    build.add_argument("--cache-dir", help="where to keep it")
+    cache = commands.add_parser("cache", help="show what is kept for the processes to come")
+    cache.add_argument("--clear", action="store_true", help="remove it; running processes go on")
+    for command in (build, cache):
+        command.add_argument("--cache-dir", help="where it is kept")
     arguments = parser.parse_args()
+    if arguments.command == "cache":
+        return _cache(arguments.cache_dir, arguments.clear)
+    return _build(arguments.cache_dir)
+
+
+def _build(cache_dir: str | None) -> int:
     begin = time.perf_counter()
     try:
-        library = native.build(arguments.cache_dir)
+        library = native.build(cache_dir)
     except native.WalkerUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{library} ({time.perf_counter() - begin:.1f} s)")
+    return 0
+
+
+def _cache(cache_dir: str | None, clear: bool) -> int:
+    folder = cache_folder(cache_dir)
+    kernels, walkers = Shelf(folder / KERNELS), sorted(folder.glob("walker-*"))
+    sizes = [status.st_size for _, status in kernels.files()]
+    built = [file.stat().st_size for file in walkers if file.suffix == ".so"]
+    print(folder)
+    print(f"  walkers, one for each torch and Torchy: {len(built)}, {sum(built) / MIB:.1f} MiB")
+    limit = kernels.capacity // MIB
+    print(f"  kernels: {len(sizes)}, {sum(sizes) / MIB:.1f} MiB of at most {limit} MiB")
+    if clear:
+        kernels.clear()
+        for file in walkers:
+            file.unlink(missing_ok=True)
+        print("cleared: the next process compiles the walker, which takes seconds, and its kernels")
     return 0
 
 

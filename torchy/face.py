@@ -166,14 +166,14 @@ class lazy:  # noqa: N801  (reads as a function)
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if (regions := _process.regions) is None:
-            return
         region = None
         try:
-            if (region := regions.last(self)) is not None:
+            regions = _process.regions
+            if regions is not None and (region := regions.last(self)) is not None:
                 regions.leave(region, "end of the region")
         except BaseException:  # an interrupt may come in before, or within, what ends it
-            if region := region or regions.last(self):
+            regions = _process.regions
+            if regions is not None and (region := region or regions.last(self)):
                 regions.end(region)
             raise
 

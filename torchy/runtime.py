@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from threading import RLock
 from typing import Any
 
+from torchy.disk import Shelf, cache_folder
 from torchy.forks import Forks
 from torchy.ir.ops import SPECS
 from torchy.record import native
@@ -34,6 +35,8 @@ from torchy.session.sessions import Sessions
 from torchy.session.upkeep import Upkeep
 from torchy.settings import Settings
 
+KERNELS = "kernels"  # their folder, in that of all that is kept
+
 
 class Runtime:
     """What the process has one of, since torch has one dispatcher: the walker, and whatever deals with it."""
@@ -45,7 +48,7 @@ class Runtime:
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)
-        self.kernels = Kernels()
+        self.kernels = Kernels(shelf=Shelf(cache_folder(cache_dir) / KERNELS))
         self.plans: Plans = LeastRecentlyUsed(4096)
         self.scripts: dict[int, Script] = {}  # that the walker runs by itself
         checks = os.environ.get("TORCHY_DEBUG") == "1"

@@ -42,7 +42,8 @@ class Settings:
         blocks that are kept for the next ones when tensors drop them; :func:`torchy.release_memory`
         gives them back. False: leave torch's allocator alone, unless another session has not.
     cache_dir
-        Where the walker is kept; default ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
+        Where the walker, kernels, and what is known of this machine are kept for the processes to come; default
+        ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
     mode
         For tests: "pass_through" runs every op through, "carry" makes every result carry the
         backend bit besides.

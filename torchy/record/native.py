@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torchy.disk import cache_folder
 from torchy.ir.trace import Source
 from torchy.record import codes
 from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
@@ -125,14 +126,6 @@ class Counters(NamedTuple):
     views: int
     repeated: int
     interpreted: int
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder where the walker is kept."""
-    if cache_dir is not None:
-        return Path(cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "torchy"
 
 
 def _torch_folder() -> Path:

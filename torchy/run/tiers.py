@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torchy.codegen.cpu.kernel import Compiler, Kernel
 from torchy.codegen.errors import CompileError
+from torchy.disk import Shelf
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
@@ -106,10 +107,12 @@ class Kernels:
     ----------
     capacity
         How many are kept: about 50 KB each.
+    shelf
+        Where their code is kept for the next process.
     """
 
-    def __init__(self, capacity: int = 1024) -> None:
-        self.compiler = Compiler()
+    def __init__(self, capacity: int = 1024, shelf: Shelf | None = None) -> None:
+        self.compiler = Compiler(shelf)
         self.compiled = 0
         self.failed = 0
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)

@@ -17,9 +17,11 @@ from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.llvm import write_module
 from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.cpu.verdicts import Verdicts
 from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
+from torchy.disk import Shelf
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Mode
@@ -177,9 +179,16 @@ class Kernel:
 
 
 class Compiler:
-    """Compiles kernel forms for this machine; holds what all kernels share. Safe to use from any thread."""
+    """Compiles kernel forms for this machine; holds what all kernels share. Safe to use from any thread.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    shelf
+        Where machine code is kept for the next process, and which ops agree with eager here.
+    """
+
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self.shelf = shelf
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         self.cpu = llvm.get_host_cpu_name()
@@ -187,7 +196,7 @@ class Compiler:
         self.machine = self._machine()  # holds much once it has compiled: all kernels share it
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
-        self.verifier = Verifier(self._run_unverified)
+        self.verifier = Verifier(self._run_unverified, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entry: int = self.driver.get_function_address(driver.SYMBOL)
 
@@ -196,18 +205,28 @@ class Compiler:
         return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2)
 
     def _engine(self, text: str, symbols: Mapping[str, int]) -> Any:
-        """Compile a module that calls these symbols; the engine owns the code."""
+        """Compile a module that calls these symbols, or load it; the engine owns the code."""
         try:
-            module = llvm.parse_assembly(text)
-            code = llvm.ObjectFileRef.from_data(self.machine.emit_object(module))
+            code = llvm.ObjectFileRef.from_data(self._object(text))
             engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine())
+            called = llvm.parse_assembly("".join(f"declare void @{name}()\n" for name in symbols))
             for name, address in symbols.items():
-                engine.add_global_mapping(module.get_function(name), address)
+                engine.add_global_mapping(called.get_function(name), address)
             engine.add_object_file(code)
             engine.finalize_object()
         except RuntimeError as error:
             raise CompileError(f"LLVM: {error}") from error
         return engine
+
+    def _object(self, text: str) -> bytes:
+        """Return a module's machine code, as an object file."""
+        key = f"object for {self.cpu} {self.features} by LLVM {llvm.llvm_version_info}\n{text}"
+        code = self.shelf.read(key) if self.shelf else None
+        if code is None:
+            code = bytes(self.machine.emit_object(llvm.parse_assembly(text)))
+            if self.shelf:
+                self.shelf.write(key, code)
+        return code
 
     def identity(self, form: KernelForm, numerics: Numerics = "exact") -> str:
         """Return the id of the kernel that this form gets: equal in all processes on equal machines."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from torchy.codegen.cpu.threads import one_thread
+from torchy.codegen.cpu.verdicts import Key, Verdicts
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
 from torchy.ir.ops import OpSpec, dtype_kind, lookup, spec_of
@@ -35,7 +36,6 @@ PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
 
 Run = Callable[[ir.KernelForm, list[torch.Tensor], list[Any], torch.Tensor], None]
-Key = tuple[str, torch.dtype, str]
 
 
 def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
@@ -207,12 +207,11 @@ class Verifier:
     run
         Compiles a form, and runs it on tensors and numbers into an output.
     verdicts
-        What is known already; empty text for an op that agrees, else where it differs. May be kept and handed to the
-        verifier of another process on the same machine, with the same torch.
+        What is known already.
     """
 
     run: Run
-    verdicts: dict[Key, str] = field(default_factory=dict)
+    verdicts: Verdicts = field(default_factory=Verdicts)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def agrees(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> bool:
@@ -220,7 +219,7 @@ class Verifier:
 
         What was never tried is tried when the first kernel with it is compiled.
         """
-        return not self.verdicts.get(self._key(spec, compute, literals))
+        return not self.verdicts.differs(self._key(spec, compute, literals))
 
     def check(self, form: ir.KernelForm) -> None:
         """Verify all ops of a form.
@@ -244,19 +243,21 @@ class Verifier:
                 raise CompileError(
                     f"on this machine {spec.name} on {statement.compute} differs from eager: {verdict}"
                 )
+        with self.lock:
+            self.verdicts.keep()
 
     def verify(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
         """Try an op once; return where it differs from eager, empty if nowhere."""
         key = self._key(spec, compute, literals)
         with self.lock:
-            if key not in self.verdicts:
+            if (verdict := self.verdicts.get(key)) is None:
                 try:
                     with torch.device("cpu"), one_thread():
                         verdict = self._try(spec, compute, _choosing(spec, literals))
                 except (CompileError, RuntimeError, TypeError, ValueError) as error:
                     verdict = f"{type(error).__name__}: {error}"  # not tried is not trusted
-                self.verdicts[key] = verdict
-            return self.verdicts[key]
+                self.verdicts.put(key, verdict)
+            return verdict
 
     @staticmethod
     def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
