@@ -76,8 +76,9 @@ def whole(kind: str, names: Iterable[str], peers: Sequence[str], rounds: int) ->
     """Run programs or models whole, eagerly and under Torchy by turns; of each figure the lowest counts."""
     found: dict[str, Any] = {}
     for name in names:
-        runs: dict[str, list[dict[str, Any]]] = {"eager": [], "torchy": []}
+        runs: dict[str, list[dict[str, Any]]] = {"eager": [], "cold": [], "torchy": []}
         for _ in range(rounds):
+            runs["cold"].append(run_json("benchmarks.whole", kind, name, "cold"))
             lazily = run_json("benchmarks.whole", kind, name, "torchy")
             runs["torchy"].append(lazily)
             as_many = ("--steps", str(lazily["steps"]))  # so that all results can be compared

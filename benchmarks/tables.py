@@ -87,12 +87,13 @@ def recording_tables(found: dict[str, Any]) -> str:
 def whole_table(found: dict[str, Any]) -> str:
     """Return what whole programs take as text, and what that comes to."""
     title = "steady: a session a step", "eager", "Torchy", "speed", "one session", "beside the pool"
-    lines = [[*title, "first run", "", "of the bound", "settled", "peak MiB", "", "equal"]]
+    first = "first run", "caches cold", "warm", "of the bound"
+    lines = [[*title, *first, "settled", "peak MiB", "", "equal"]]
     lines[0] += (
         ["torch.compile", "first"] if any("compile" in row for row in found.values()) else []
     )
     for name, row in found.items():
-        eager, torchy = row["eager"], row["torchy"]
+        eager, cold, torchy = row["eager"], row["cold"], row["torchy"]
         lines.append(
             [
                 name,
@@ -100,8 +101,9 @@ def whole_table(found: dict[str, Any]) -> str:
                 duration(torchy["steady"]),
                 *(f"{speed:.2f}x" for speed in speeds(row).values()),
                 f"{duration(eager['first'])} ->",
+                duration(cold["first"]),
                 duration(torchy["first"]),
-                f"{torchy['first'] / first_run_bound(row):.2f}",
+                f"{cold['first'] / first_run_bound(row):.2f}",
                 f"{torchy['settled']}",
                 f"{eager['peak'] / MIB:.0f} ->",
                 f"{torchy['peak'] / MIB:.0f}",
@@ -123,7 +125,7 @@ def speeds(row: dict[str, Any]) -> dict[str, float]:
 
 
 def first_run_bound(row: dict[str, Any]) -> float:
-    """Return the seconds that a first run may take: eager's, and so much for each op and each new signature."""
+    """Return the seconds that a first run may take, caches cold: eager's, and so much for each op and signature."""
     torchy = row["torchy"]
     allowed: float = (
         1.25 * row["eager"]["first"] + 4e-6 * torchy["ops"] + 150e-6 * torchy["signatures"]
@@ -152,6 +154,9 @@ def whole_summary(found: dict[str, Any]) -> str:
         lines.append(
             f"{way}: {mean:.2f}x, geometric mean of {len(of_all)}; below {SLOW}: {', '.join(slow) or 'none'}"
         )
-    late = [name for name, row in found.items() if row["torchy"]["first"] > first_run_bound(row)]
-    lines.append(f"first runs beyond the bound: {', '.join(late) or 'none'}")
+    late = [name for name, row in found.items() if row["cold"]["first"] > first_run_bound(row)]
+    warm = geometric_mean(row["eager"]["first"] / row["torchy"]["first"] for row in found.values())
+    lines.append(
+        f"first runs, caches cold, beyond the bound: {', '.join(late) or 'none'}; warm: {warm:.2f}x"
+    )
     return "\n".join(lines)

@@ -130,14 +130,14 @@ def row(eager, torchy, **more):
     figures = {"steady": torchy, "one_session": torchy, "pool": eager, "first": 2 * torchy}
     figures |= {"ops": 0, "signatures": 0, "settled": 12, "peak": 0}
     ours = {"steady": eager, "first": eager, "peak": 0}
-    return {"eager": ours, "torchy": figures, "equal": True, **more}
+    return {"eager": ours, "cold": {"first": 2 * torchy}, "torchy": figures, "equal": True, **more}
 
 
 def test_the_table_of_programs_tells_which_are_slow():
     found = {"mlp": row(1.0, 0.5), "rnn": row(1.0, 2.0)}
     *_, steady, _, _, late = tables.whole_table(found).splitlines()
     assert steady == "a session a step: 1.00x, geometric mean of 2; below 0.98: rnn 0.50"
-    assert late == "first runs beyond the bound: rnn"
+    assert late == "first runs, caches cold, beyond the bound: rnn; warm: 0.50x"
 
 
 def test_a_program_that_torch_compile_does_not_finish_is_reported(monkeypatch):
