@@ -123,7 +123,7 @@ FAULTS = (
     ),
     Fault(
         "a write over part of an operand is deferred", "record/walker/recorder.cpp",
-        "if (one.slot == other.slot && one.view != other.view) return true;", "{}",
+        "if (&one != &other && one.slot == other.slot && !same) return true;", "{}",
     ),
     Fault(
         "an alias is lost", "record/walker/see.cpp",
