@@ -12,9 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from torchy.record import native
+from torchy.record.native import Counters
 from torchy.runtime import Runtime
 from torchy.session.regions import Regions
-from torchy.session.session import Session
+from torchy.session.session import RESTS, Session
 from torchy.settings import Settings
 
 P = ParamSpec("P")
@@ -26,20 +27,43 @@ class _Process:
 
     def __init__(self) -> None:
         self.runtime: Runtime | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._building = False
 
-    def get(self, cache_dir: str | os.PathLike[str] | None = None) -> Runtime:
+    def get(self, cache_dir: str | os.PathLike[str] | None = None) -> Runtime | None:
+        """Return the runtime; None in the midst of its making, for a signal handler or finalizer."""
         if self.runtime is not None:  # without the lock: a fork may have left it locked
             return self.runtime
         with self._lock:
-            if self.runtime is None:
-                self.runtime = Runtime(cache_dir)
+            if self.runtime is None and not self._building:
+                self._building = True
+                try:
+                    self.runtime = Runtime(cache_dir)
+                finally:
+                    self._building = False
             return self.runtime
 
     @property
     def regions(self) -> Regions[Session] | None:
         """The regions of all threads, once there has been one."""
         return self.runtime.regions if self.runtime is not None else None
+
+
+class _Unready:
+    """What is told of a region that begins while the runtime is being made: it is not recorded."""
+
+    def read(self, session: Session) -> None:
+        """There is nothing to tell."""
+
+    def counters(self, session: Session) -> dict[str, int]:
+        """Nothing has happened."""
+        return Counters(*[0] * len(Counters._fields))._asdict() | {"kernels_compiled": 0}
+
+
+def _unready(settings: Settings) -> Session:
+    session = Session(_Unready(), 0, settings, RESTS)
+    session.open, session.closed = False, True
+    return session
 
 
 _process = _Process()
@@ -73,6 +97,8 @@ def enable(**settings: Any) -> Session:
     """
     known = Settings.of(**settings)
     runtime = _process.get(known.cache_dir)
+    if runtime is None:
+        return _unready(known)
     before = runtime.regions.last(None)
     try:
         return runtime.enter(None, known, settings)
@@ -153,6 +179,8 @@ class lazy:  # noqa: N801  (reads as a function)
     def __enter__(self) -> Session:
         settings = self._settings
         runtime = _process.runtime or _process.get(settings.cache_dir)
+        if runtime is None:
+            return _unready(settings)
         before = runtime.regions.last(self)
         try:
             return runtime.enter(self, settings, self._given)

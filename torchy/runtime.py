@@ -90,7 +90,7 @@ class Runtime:
         """Begin a region on this thread: of a session of its own, or joined to the one that is open."""
         regions = self.regions
         here = regions.here.regions
-        if here:
+        if here and here[-1].session.open:
             self._prepare()
             session = here[-1].session
             session.asleep = False

@@ -68,6 +68,18 @@ def test_settings_of_its_own_apply_until_a_region_ends():
     assert host.told == ["settings changed", 7, "settings changed", OUTER.max_ops]
 
 
+def test_a_region_of_another_session_within_one_that_is_being_closed_closes_its_own():
+    host = Host()
+    closing = begun(host)
+    inner = Region("inner", "another session", INNER)
+    host.regions.begin(inner)
+    host.told.clear()
+    host.regions.leave(inner, "end")
+    assert host.told == ["end", "close"]
+    host.regions.leave(closing, "its end")
+    assert host.told[2:] == ["its end", "close"] and not host.regions.here.regions
+
+
 def test_a_region_ends_though_its_flush_is_interrupted():
     host = Host()
     region = begun(host)

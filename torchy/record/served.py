@@ -15,6 +15,8 @@ SERVING = frozenset(
         "CompositeImplicitAutograd",
     }
 )
+# and what may be in front of that
+COMPARED = SERVING | {"Autograd", "AutogradCPU"}
 OWN = "/ATen/"  # where torch's own kernels are registered
 
 
@@ -37,7 +39,8 @@ class Served:
     def by_torch(self, name: str) -> bool:
         """Tell whether an op's kernels on the CPU are all torch's own; remembers them."""
         kernels = self._kernels[name] = kernels_of(name)
-        return all(OWN in line for line in kernels.splitlines())
+        serving = [line for line in kernels.splitlines() if line.partition(":")[0] in SERVING]
+        return all(OWN in line for line in serving)
 
     def check(self, loaded: int) -> None:
         """Renew the ops whose kernels have changed since the last check.
@@ -63,6 +66,6 @@ class Served:
 
 
 def kernels_of(name: str) -> str:
-    """Return the dispatcher's lines on the kernels that may serve an op on the CPU."""
+    """Return the dispatcher's lines on the kernels that may serve an op on the CPU, and autograd's."""
     lines = torch._C._dispatch_dump(name).splitlines()
-    return "\n".join(line for line in lines if line.partition(":")[0] in SERVING)
+    return "\n".join(line for line in lines if line.partition(":")[0] in COMPARED)

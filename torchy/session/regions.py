@@ -2,7 +2,8 @@
 
 A thread's regions lie in each other, or overlap, where generators or tasks begin and end them by turns. They share one
 session, under the settings of the innermost. An interrupt may come in anywhere: what begins and ends a region can be
-done again, and then does what is missing.
+done again, and then does what is missing. So may a signal handler that has a region of its own: while a session is being
+closed, that has another session.
 """
 
 from __future__ import annotations
@@ -96,10 +97,10 @@ class Regions(Generic[S]):
     def leave(self, region: Region[S], reason: str) -> None:
         """Flush if a region is the last of its session, or had settings of its own; end it."""
         try:
-            here = self.here.regions
-            if len(here) == 1:
+            others = self._others(region)
+            if not others:
                 self._compute(region.session, reason)
-            elif _without(here, region)[-1].settings != here[-1].settings:
+            elif others[-1].settings != self._settings(region.session):
                 self._compute(region.session, "settings changed")
             self.end(region)
         except BaseException:
@@ -117,12 +118,19 @@ class Regions(Generic[S]):
         here = self.here.regions
         if region not in here:
             return
-        if len(here) == 1:
-            self._host.close(region.session)
+        if others := self._others(region):
+            self._host.use(region.session, others[-1].settings)
         else:
-            self._host.use(region.session, _without(here, region)[-1].settings)
+            self._host.close(region.session)
         here.remove(region)
 
+    def _others(self, region: Region[S]) -> list[Region[S]]:
+        """Return the other regions of a region's session."""
+        here = self.here.regions
+        if len(here) == 1:  # mostly
+            return []
+        return [each for each in here if each is not region and each.session is region.session]
 
-def _without(regions: list[Region[S]], region: Region[S]) -> list[Region[S]]:
-    return [other for other in regions if other is not region]
+    def _settings(self, session: S) -> Settings:
+        """Return what holds for a session now: the settings of its innermost region."""
+        return [each for each in self.here.regions if each.session is session][-1].settings

@@ -72,7 +72,7 @@ class Sessions:
 
     def close(self, session: Session) -> None:
         """Record no more into a session."""
-        session.open = False
+        session.open = False  # first: regions that begin in the midst of this have another one
         if session.handle is None:  # it has slept all the time
             session.closed = True
             self._walker.rested_here(session.place)

@@ -156,6 +156,10 @@ PyObject* rested_here(const Arguments& given) {
 // record_into(session): what this thread's ops are recorded into from now on.
 PyObject* record_into(const Arguments& given) {
   const auto& session = given.session(0);
+  {
+    const Lock lock(shared_mutex);
+    if (!session->trace) throw std::invalid_argument("a session that has been closed");
+  }
   attach(session);
   const Lock lock(shared_mutex);
   if (!session->paces) return nothing();
@@ -179,14 +183,15 @@ PyObject* record_no_more(const Arguments&) {
   return nothing();
 }
 
-// close(session): 1 if the walker has let go of it; 0 if it has values to compute still.
+// close(session): 1 if the walker has let go of it; 0 if it has values to compute still, or a
+// thread records into it.
 PyObject* close_session(const Arguments& given) {
   const auto& session = given.session(0);
   std::optional<uint64_t> opened;
   std::shared_ptr<Trace> trace;
   {
     const Lock lock(shared_mutex);
-    if (owes(*session)) return number(0);
+    if (owes(*session) || session->attached > 0) return number(0);
     forget_session(session);
     trace = std::move(session->trace);
     if (session->paces && session->counters.recorded > 0)

@@ -17,6 +17,8 @@ inline std::shared_ptr<Session> session_of(int64_t id) {
 }
 
 inline void attach(std::shared_ptr<Session> session) {
+  if (session) ++session->attached;
+  if (this_session) --this_session->attached;
   this_session = std::move(session);
   set_thread_bit(this_session != nullptr);
 }

@@ -150,7 +150,7 @@ bool Claims::claim(const c10::OperatorHandle& op) {
   const bool sparse = name.name.find("sparse_") != std::string::npos;
   if (op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
       (sparse || (composite && !has_tensors(op))) && is_new(name, DispatchKey::BackendSelect) &&
-      !specialize_factory(info_of(op), registrations_))
+      selects_as_torch(op) && !specialize_factory(info_of(op), registrations_))
     put(op, DispatchKey::BackendSelect, torch::CppFunction::makeFromBoxedFunction<&run_factory>());
   static const std::pair<DispatchKey, DispatchKey> kOthers[] = {
       {DispatchKey::SparseCPU, DispatchKey::SparsePrivateUse3},
@@ -165,6 +165,7 @@ bool Claims::claim(const c10::OperatorHandle& op) {
       op.hasKernelForDispatchKey(DispatchKey::MkldnnCPU) &&
       (!op.hasKernelForDispatchKey(DispatchKey::CPU) || name.name == "aten::native_batch_norm");
   if (mixed && is_new(name, DispatchKey::BackendSelect) &&
+      !op.hasKernelForDispatchKey(DispatchKey::BackendSelect) &&
       !specialize_mixed(info_of(op), registrations_))
     put(op, DispatchKey::BackendSelect,
         torch::CppFunction::makeFromBoxedFunction<&see_beside_onednn>());

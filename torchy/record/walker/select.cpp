@@ -2,6 +2,8 @@
 
 #include <c10/core/TensorOptions.h>
 
+#include <sstream>
+#include <string>
 #include <tuple>
 
 #include "claim.h"
@@ -66,6 +68,14 @@ struct BesideOneDnn : c10::OperatorKernel {
 };
 
 }  // namespace
+
+bool selects_as_torch(const c10::OperatorHandle& op) {
+  std::istringstream lines(op.dumpState());
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("BackendSelect: "))
+      return line.find("/RegisterBackendSelect.cpp") != std::string::npos;
+  return false;
+}
 
 void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   std::optional<c10::ScalarType> dtype;

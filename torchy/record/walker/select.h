@@ -11,6 +11,10 @@
 
 namespace torchy {
 
+// Whether an op's kernel there is torch's own: what a program has put in its place goes on as it
+// is.
+bool selects_as_torch(const c10::OperatorHandle& op);
+
 // The ops inside a factory's kernel are not the program's, so they are not recorded.
 void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 

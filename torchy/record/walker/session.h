@@ -82,6 +82,9 @@ struct Session {
   // Whether recording was faster when that was tried between its looks.
   bool pays() const TORCHY_REQUIRES(shared_mutex) { return looks() && looks()->pays(); }
 
+  // How many threads record into it: it is not let go of then.
+  std::atomic<int64_t> attached{0};
+
   // How many flushes were no repeats.
   int64_t no_repeats() const { return counters.flushes - counters.repeated; }
 
