@@ -16,8 +16,7 @@ begun = []
 def handler(*_):
     with torchy.lazy() as session:
         begun.append((torch.arange(3.0) + 1).sum().item())
-    assert session.report.totals.ops == 0, "recorded by what is not there yet"
-    torchy.disable()
+    assert session.closed and session.report.totals.ops in (0, 3)  # there was no runtime yet, or one
 
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, {delay})
@@ -126,15 +125,15 @@ def enabled():
     assert y.item() == 25.0
 
 
-threads = []
-
-
 def on_another_thread():
     thread = threading.Thread(target=region)
     thread.start()
     thread.join(0.2)  # it may have to wait until this one has gone on
-    threads.append(thread)
+    on_another_thread.begun.append(thread)
     assert (torch.arange(5.0) * 2 + 1).sum().item() == 25.0  # while this one is in the midst of it
+
+
+on_another_thread.begun = []
 
 
 @pytest.mark.parametrize("rests", [False, True])
@@ -157,8 +156,8 @@ def test_what_comes_in_at_any_line_of_entering_and_leaving_has_regions_too(what,
             y, session = once()
         assert y.item() == 25.0, position
         require_off()
-        while threads:
-            threads.pop().join()
+        for thread in getattr(what, "begun", []):
+            thread.join()
         assert session.closed, position
         assert not _process.runtime.sessions.by_number, position
         if not comes.came:
