@@ -78,7 +78,9 @@ def whole(kind: str, names: Iterable[str], peers: Sequence[str], rounds: int) ->
     for name in names:
         runs: dict[str, list[dict[str, Any]]] = {"eager": [], "cold": [], "torchy": []}
         for _ in range(rounds):
-            runs["cold"].append(run_json("benchmarks.whole", kind, name, "cold"))
+            with tempfile.TemporaryDirectory() as folder:
+                cold = run_json("benchmarks.whole", kind, name, "cold", "--cache-dir", folder)
+            runs["cold"].append(cold)
             lazily = run_json("benchmarks.whole", kind, name, "torchy")
             runs["torchy"].append(lazily)
             as_many = ("--steps", str(lazily["steps"]))  # so that all results can be compared

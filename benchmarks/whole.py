@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -126,19 +125,18 @@ def started(cache_dir: str | None = None) -> dict[str, Any]:
     return {"start": time.perf_counter() - start}
 
 
-def coldly(make: Callable[[], Step]) -> dict[str, Any]:
-    """Return what first runs take under Torchy where nothing but the walker is kept on disk."""
+def coldly(make: Callable[[], Step], folder: str) -> dict[str, Any]:
+    """Return what first runs take under Torchy where nothing but the walker is kept on disk, in an empty folder."""
     import torchy
     from torchy.record import native
 
-    with tempfile.TemporaryDirectory() as folder:
-        walker = native.build()
-        for file in (walker, walker.with_suffix(".sha256")):
-            shutil.copy(file, folder)
-        found = started(folder)
-        run = Run(make)
-        for _ in range(STEPS):
-            run.once(torchy.lazy)
+    walker = native.build()
+    for file in (walker, walker.with_suffix(".sha256")):
+        shutil.copy(file, folder)
+    found = started(folder)
+    run = Run(make)
+    for _ in range(STEPS):
+        run.once(torchy.lazy)
     return found | run.facts()
 
 
@@ -178,6 +176,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--steps", type=int, default=STEPS + TURN_STEPS[1], help="of eager")
+    parser.add_argument("--cache-dir", help="an empty folder, for what runs cold")
     options = parser.parse_args()
     make = table(options.kind)[options.name]
     if options.way == "eager":
@@ -185,7 +184,7 @@ def main() -> None:
     elif options.way == "compile":
         found = compiled(make)
     elif options.way == "cold":
-        found = coldly(make)
+        found = coldly(make, options.cache_dir)
     else:
         found = lazily(make)
     print(json.dumps(found))
