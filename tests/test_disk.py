@@ -114,6 +114,21 @@ def test_what_nobody_has_finished_goes_too(shelf: Shelf) -> None:
     assert list(shelf.files()) == []
 
 
+def test_an_interrupt_when_a_file_has_got_its_name_is_not_lost(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def interrupted(*names: str) -> None:
+        replace(*names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shelf.write("key", b"content")
+    assert shelf.read("key") == b"content"
+
+
 def test_processes_that_write_at_once_leave_whole_files(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from torchy.disk import Shelf\n"

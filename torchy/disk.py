@@ -81,8 +81,9 @@ class Shelf:
                 with os.fdopen(file, "wb") as opened:
                     opened.write(self._head(key, content) + content)
                 os.replace(name, self._path(key))
-            except BaseException:
-                os.unlink(name)
+            except BaseException:  # an interrupt, too: it may come when the file has got its name
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
                 raise
             self._bound(len(content))
         except OSError as error:

@@ -57,7 +57,7 @@ class _Unready:
 
     def counters(self, session: Session) -> dict[str, int]:
         """Nothing has happened."""
-        return Counters(*[0] * len(Counters._fields))._asdict() | {"kernels_compiled": 0}
+        return Counters()._asdict() | {"kernels_compiled": 0}
 
 
 def _unready(settings: Settings) -> Session:

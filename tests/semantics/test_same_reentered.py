@@ -16,7 +16,7 @@ begun = []
 def handler(*_):
     with torchy.lazy() as session:
         begun.append((torch.arange(3.0) + 1).sum().item())
-    assert session.closed and session.report.totals.ops in (0, 3)  # there was no runtime yet, or one
+    assert session.counters["flushes"] == len(session.report.traces)
 
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, {delay})
@@ -141,7 +141,7 @@ on_another_thread.begun = []
 def test_what_comes_in_at_any_line_of_entering_and_leaving_has_regions_too(what, rests):
     import torchy
     from torchy.face import _process
-    from torchy.session.session import RESTS
+    from torchy.record.codes import SessionPlace
 
     def once():
         with torchy.lazy() as session:
@@ -150,7 +150,7 @@ def test_what_comes_in_at_any_line_of_entering_and_leaving_has_regions_too(what,
 
     once()
     if rests:
-        _process.runtime.walker.place_here = lambda: RESTS
+        _process.runtime.walker.place_here = lambda: SessionPlace.RESTS
     for position in range(1, 1000):
         with Comes(position, what) as comes:
             y, session = once()

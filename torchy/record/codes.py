@@ -96,10 +96,17 @@ class ScriptId(enum.IntEnum):
     INTERPRETED = -2  # a program of the walker's own
 
 
+class SessionPlace(enum.IntEnum):
+    """Where a session begins, if not at the place of a number."""
+
+    NOWHERE = -1  # somewhere else than in the program
+    RESTS = -2  # less the number: where it may as well sleep
+
+
 MODES = tuple(Mode)  # by the walker's numbers
 SAME_SIZES = 8  # a bit beside them
 ENUMERATIONS = (
-    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId
+    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId, SessionPlace
 )  # fmt: skip
 
 

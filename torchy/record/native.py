@@ -117,15 +117,15 @@ class RepeatSum(NamedTuple):
 class Counters(NamedTuple):
     """What a session has done so far, in numbers."""
 
-    recorded: int
-    run_now: int
-    places: int
-    layouts: int
-    policy_calls: int
-    flushes: int
-    views: int
-    repeated: int
-    interpreted: int
+    recorded: int = 0
+    run_now: int = 0
+    places: int = 0
+    layouts: int = 0
+    policy_calls: int = 0
+    flushes: int = 0
+    views: int = 0
+    repeated: int = 0
+    interpreted: int = 0
 
 
 def _torch_folder() -> Path:

@@ -135,9 +135,8 @@ class Log:
 
     def counters(self, session: Session) -> dict[str, int]:
         """Return how often what happened in a session, and how many kernels the process has compiled."""
-        counted = Counters(*[0] * len(Counters._fields))
-        if session.handle is not None:
-            counted = self._walker.counters(session.handle)
+        asleep = session.handle is None  # so far
+        counted = Counters() if asleep else self._walker.counters(session.handle)
         return counted._asdict() | {"kernels_compiled": self._planner.kernels.compiled}
 
 

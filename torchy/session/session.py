@@ -5,13 +5,12 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Protocol
 
+from torchy.record.codes import SessionPlace
 from torchy.record.native import Counters, Handle
 from torchy.report import Report, ReportBuilder
 from torchy.settings import Settings
 
-# Where a session begins, by the walker's number: somewhere else than in the program; and from here downwards, places
-# where a session may as well sleep.
-NOWHERE, RESTS = -1, -2
+NOWHERE, RESTS = int(SessionPlace.NOWHERE), int(SessionPlace.RESTS)
 
 
 class Teller(Protocol):
@@ -38,7 +37,7 @@ class Session:
         self._began = perf_counter()
         self.id = number
         self.settings = settings
-        self.place = place  # where it begins
+        self.place = place  # where it begins: see SessionPlace
         self.asleep = place <= RESTS
 
     @property

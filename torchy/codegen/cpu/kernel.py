@@ -26,6 +26,7 @@ from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Mode
 
+OPTIMIZATION: Final = 2
 VERSION: Final = 1  # of the code that is generated: part of a kernel's id
 _LETTERS: Final = {bool: "q", int: "q", float: "d"}
 
@@ -202,7 +203,7 @@ class Compiler:
 
     def _machine(self) -> Any:
         target = llvm.Target.from_default_triple()
-        return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2)
+        return target.create_target_machine(cpu=self.cpu, features=self.features, opt=OPTIMIZATION)
 
     def _engine(self, text: str, symbols: Mapping[str, int]) -> Any:
         """Compile a module that calls these symbols, or load it; the engine owns the code."""
@@ -220,7 +221,8 @@ class Compiler:
 
     def _object(self, text: str) -> bytes:
         """Return a module's machine code, as an object file."""
-        key = f"object for {self.cpu} {self.features} by LLVM {llvm.llvm_version_info}\n{text}"
+        made = f"by LLVM {llvm.llvm_version_info} -O{OPTIMIZATION}"
+        key = f"object for {self.cpu} {self.features} {made}\n{text}"
         code = self.shelf.read(key) if self.shelf else None
         if code is None:
             code = bytes(self.machine.emit_object(llvm.parse_assembly(text)))

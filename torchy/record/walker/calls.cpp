@@ -88,8 +88,7 @@ void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(sha
       std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
 }
 
-// Places of sessions as Python has them.
-constexpr int64_t kRests = -2;
+// The number of a session's place as Python has it: see SessionPlace.
 int64_t origin_of(int64_t place) { return place <= kRests ? kRests - place : place; }
 
 // open(id, mode, max ops, slack, whether there is a pool, whether it may sleep, the place where it

@@ -51,6 +51,11 @@
 #define TORCHY_SCRIPT_ID(CODE) \
   CODE(NoScript, -1) CODE(Interpreted, -2)
 
+// Where a session begins, if not at the place of a number. Rests: less the number, where it may as
+// well sleep.
+#define TORCHY_SESSION_PLACE(CODE) \
+  CODE(Nowhere, -1) CODE(Rests, -2)
+
 // What a session has done so far.
 #define TORCHY_COUNTERS(FIELD) \
   FIELD(recorded) FIELD(run_now) FIELD(places) FIELD(layouts) FIELD(policy_calls) \
@@ -79,6 +84,7 @@ enum class SessionMode : int { TORCHY_SESSION_MODE(TORCHY_CODE) };
 enum SlotFlag : uint8_t { TORCHY_SLOT_FLAG(TORCHY_CODE) };
 enum Mode : uint8_t { TORCHY_MODE(TORCHY_CODE) };
 enum ScriptId : int64_t { TORCHY_SCRIPT_ID(TORCHY_CODE) };
+enum SessionPlace : int64_t { TORCHY_SESSION_PLACE(TORCHY_CODE) };
 
 struct Counters {
   TORCHY_COUNTERS(TORCHY_NUMBER)
