@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allocator import ALLOCATOR, M_MMAP_THRESHOLD
+from sameness import wait_for_kernels
 from tiers import COMPILED
 
 MIB = 2**20
@@ -22,6 +23,7 @@ class Peak:
     """The highest resident memory within its block, as the kernel counts it, above that at its begin."""
 
     def __enter__(self):
+        wait_for_kernels()  # what earlier tests want does not count
         gc.collect()
         ALLOCATOR.malloc_trim(0)  # what was freed before does not count
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
