@@ -1,4 +1,4 @@
-"""Runs the benchmarks, each case in a fresh process; prints tables and writes build/bench.json.
+"""Runs the benchmarks, each case in a fresh process; prints tables and writes build/bench.json, with pictures beside it.
 
 Suites: ``chains`` (the paper's microbenchmark, against TorchScript and torch.compile), ``recording`` (what recording and
 flushing cost), ``programs`` (whole programs in fresh processes: first run, steady speed, peak memory), ``models`` (the
@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.chains import LENGTHS, SIZES
 from benchmarks.measure import ROUND_CALLS, machine
+from benchmarks.plot import speed_plot
 from benchmarks.programs import MEMORY
 from benchmarks.tables import case_table, recording_tables, whole_table
 from benchmarks.whole import table
@@ -145,6 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"\nAll figures: {options.output}")
+    for suite in set(options.suite) & {"programs", "models"}:
+        picture = options.output.with_name(f"{suite}.svg")
+        picture.write_text(speed_plot(result[suite], f"{suite}, steady, against eager"))
+        print(f"Drawn: {picture}")
 
 
 def facts(here: dict[str, Any]) -> Iterable[str]:

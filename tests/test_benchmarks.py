@@ -2,13 +2,14 @@
 
 import json
 import time
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import __main__ as suites
-from benchmarks import case, check, measure, programs, tables, whole
+from benchmarks import case, check, measure, plot, programs, tables, whole
 from benchmarks.chains import LENGTHS, OPERANDS, bytes_to_move, chain, look, operands
 from benchmarks.peers import Peer, peers
 
@@ -146,6 +147,18 @@ def test_a_program_that_torch_compile_does_not_finish_is_reported(monkeypatch):
     assert found == {"failed": "not done in 0.01 s"}
     table = tables.whole_table({"mlp": row(1.0, 1.0, compile=found)})
     assert table.splitlines()[1].endswith("not done in 0.01 s")
+
+
+def test_the_picture_of_programs_has_a_dot_for_each_further_right_the_faster():
+    compiled = {"steady": 0.25, "first": 9.0, "equal": True}
+    found = {"rnn": row(1.0, 2.0), "mlp": row(1.0, 0.5, compile=compiled)}
+    picture = ElementTree.fromstring(plot.speed_plot(found, "a < b"))
+    texts = [each.text for each in picture.findall("{*}text")]
+    assert {"a < b", "0.5x", "eager", "2x", "4x", "torch.compile"} <= set(texts)
+    assert texts[-2:] == ["mlp", "rnn"]  # the fastest first
+    legend, dots = 2, [float(dot.get("cx")) for dot in picture.findall("{*}circle")]
+    compiled_mlp, mlp, rnn = dots[legend:]
+    assert compiled_mlp > mlp > rnn
 
 
 @pytest.mark.parametrize("name", programs.PROGRAMS)

@@ -28,6 +28,11 @@ def forget_places_beyond(count: int) -> None:
     _process.get().upkeep.most_places = count
 
 
+def nothing_compiled() -> contextlib.AbstractContextManager[object]:
+    """Have no kernel compiled in the background meanwhile: that thread waits for this one."""
+    return _process.get().kernels.compiling
+
+
 def counters(session: Session) -> Counters:
     """Return what a session has done so far."""
     return the_walker().counters(session.handle)

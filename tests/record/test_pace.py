@@ -7,7 +7,7 @@ from collections import deque
 
 import pytest
 import torch
-from recording import counters, forget_places_beyond, the_walker
+from recording import counters, forget_places_beyond, nothing_compiled, the_walker
 
 import torchy
 
@@ -181,6 +181,23 @@ def test_where_sessions_pay_they_stay_awake():
     begun()  # once its kernel is there
     for _ in range(5):
         assert len(begun()) == 40
+
+
+def test_where_kernels_are_still_being_compiled_nothing_is_compared():
+    x = torch.rand(100, 100)
+
+    def body():
+        y = x
+        for _ in range(20):
+            y = y * 0.5 + 1
+        y.sum().item()
+
+    with nothing_compiled():
+        end = time.monotonic() + 0.3  # before 256 spells of 3 ms have gone by
+        while time.monotonic() < end:
+            with torchy.lazy() as session:
+                body()
+            assert session.counters["recorded"] == 41
 
 
 def test_a_region_within_one_that_sleeps_is_recorded():

@@ -186,6 +186,7 @@ void torchy_put_off(int64_t id, int64_t serial) {
   const torchy::Lock lock(torchy::shared_mutex);
   if (!session || !session->running || session->running->serial != serial) return;
   session->running->path.back()->spent = 0;
+  ++session->settling;
 }
 
 // Notes a flush that Python has run: see Balance::Flush; nanoseconds. 1 if the session has cost

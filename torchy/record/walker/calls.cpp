@@ -148,7 +148,7 @@ PyObject* rested_here(const Arguments& given) {
   const Lock lock(shared_mutex);
   const auto known = registry().paces.find(origin_of(given.number(0)));
   if (known != registry().paces.end())
-    known->second->sessions.end(std::chrono::steady_clock::now(), /*steady=*/true);
+    known->second->sessions.end(std::chrono::steady_clock::now(), Piece::kSteady);
   return nothing();
 }
 
@@ -194,7 +194,7 @@ PyObject* close_session(const Arguments& given) {
     forget_session(session);
     trace = std::move(session->trace);
     if (session->paces && session->counters.recorded > 0)
-      session->paces->sessions.end(std::chrono::steady_clock::now(), session->no_repeats() == 0);
+      session->paces->sessions.end(std::chrono::steady_clock::now(), session->since({}));
     if (registry().sessions.empty()) opened = registry().opened;
   }
   registry().give_back(std::move(trace));

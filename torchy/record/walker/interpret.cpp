@@ -169,6 +169,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
     const Lock lock(shared_mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
+  const bool met_before = trace->path.back()->flushes > 1;
   const auto [line, origin] = where_here();
   const auto times = times_by_op(*trace);
   trace->path.back()->spent += spared(*trace, times);
@@ -181,6 +182,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
     session.log.add(std::move(flushed));
     session.balance.pass(session.counters.run_now);
     ++session.counters.interpreted;
+    if (met_before) ++session.settling;
     many = registry().steps.size() > registry().most_places;
   }
   return many ? Repeated::kMindPlaces : Repeated::kYes;

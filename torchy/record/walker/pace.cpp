@@ -11,7 +11,7 @@ void Pace::begin(Time now) {
   spell_ = Spell();
 }
 
-bool Pace::end(Time now, bool steady) {
+bool Pace::end(Time now, Piece piece) {
   const auto passed = now - std::exchange(last_, now);
   if (resting_ > 0) {
     --resting_;
@@ -19,23 +19,26 @@ bool Pace::end(Time now, bool steady) {
   }
   spell_.time += passed;
   ++spell_.pieces;
-  disturbed_ = disturbed_ || !steady;
+  worst_ = std::max(worst_, piece);
   if (tries_) {
     const bool slower = spell_.time > recorded_.time;
     return (slower || spell_.pieces == recorded_.pieces) && judge();
   }
   if (spell_.time < kEnough || spell_.pieces < kEnoughPieces) return false;
   recorded_ = std::exchange(spell_, Spell());
-  disturbed_spells_ = std::exchange(disturbed_, false) ? disturbed_spells_ + 1 : 0;
-  if ((disturbed_spells_ > 0 && disturbed_spells_ < kPatience) || recorded_.time > kMost)
-    return false;
+  const Piece worst = std::exchange(worst_, Piece::kSteady);
+  disturbed_ = worst == Piece::kSteady
+                   ? 0
+                   : disturbed_ + (worst == Piece::kNew ? kNewSpell : kSettlingSpell);
+  if ((disturbed_ > 0 && disturbed_ < kPatience) || recorded_.time > kMost) return false;
   tries_ = --until_trial_ <= 0;
   return false;
 }
 
 // Ends a trial; returns whether there have been enough, and they were faster.
 bool Pace::judge() {
-  tries_ = disturbed_ = false;
+  tries_ = false;
+  worst_ = Piece::kSteady;
   const Spell trial = std::exchange(spell_, Spell());
   const bool faster = trial.rate() < kFaster * recorded_.rate();
   trials_ += trial;

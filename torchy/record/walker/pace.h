@@ -12,6 +12,13 @@
 
 namespace torchy {
 
+// What a piece of work has been like.
+enum class Piece {
+  kSteady,    // all that it flushed were repeats, as they will be
+  kSettling,  // some had been met before; a plan or a kernel is still to come
+  kNew,       // some had not
+};
+
 // Of pieces of work that are alike: the sessions that begin at one place of the program, or what
 // comes between two looks at a value within a session.
 class Pace {
@@ -34,9 +41,8 @@ class Pace {
   // runs by hand, it is none of those before.
   void begin(Time now);
 
-  // A piece has ended. `steady`: all its flushes were repeats, as they will be. Returns whether
-  // running at once has turned out to be faster.
-  bool end(Time now, bool steady);
+  // A piece has ended. Returns whether running at once has turned out to be faster.
+  bool end(Time now, Piece piece);
 
   // Whether recording was faster in the last trial.
   bool pays() const { return pays_; }
@@ -64,8 +70,9 @@ class Pace {
   static constexpr auto kEnough = std::chrono::milliseconds(3);
   static constexpr auto kPause = std::chrono::milliseconds(20);
   static constexpr int64_t kEnoughPieces = 4;
-  // Where each spell has been disturbed for so long, that is what the program is like.
-  static constexpr int kPatience = 32;
+  // Spells with new pieces are not compared with; but where so many came in a row, that is what the
+  // program is like. What settles is more likely to come to an end.
+  static constexpr int kPatience = 256, kNewSpell = 8, kSettlingSpell = 1;
   // Running at once must have been faster so many times in a row, by so much; or on the average of
   // more trials, of pieces that are not quite alike.
   static constexpr int kEnoughWins = 3, kEnoughTrials = 8;
@@ -74,10 +81,9 @@ class Pace {
   static constexpr int64_t kMostSpells = 4096, kMostPieces = 4096;
 
   Time last_;
-  Spell spell_, recorded_;  // now; the last one that was recorded
-  // Something came in this spell that does not come each time; in so many spells in a row.
-  bool disturbed_ = false;
-  int disturbed_spells_ = 0;
+  Spell spell_, recorded_;        // now; the last one that was recorded
+  Piece worst_ = Piece::kSteady;  // of this spell
+  int disturbed_ = 0;             // by spells in a row
   bool tries_ = false, pays_ = false;
   int wins_ = 0, count_ = 0;                // of trials: in a row; in all since it was decided
   Spell trials_, beside_;                   // all of them, and what was recorded in between

@@ -27,6 +27,13 @@ size_t Session::weigh() {
   return needed;
 }
 
+Piece Session::since(const Flushes& before) const {
+  const Flushes now = flushes();
+  const int64_t others = now.all - before.all - (now.repeated - before.repeated);
+  if (others == 0) return Piece::kSteady;
+  return others > now.settling - before.settling ? Piece::kNew : Piece::kSettling;
+}
+
 std::shared_ptr<Session> Registry::find(int64_t id) {
   for (auto& session : sessions)
     if (session->id == id) return session;
@@ -97,15 +104,16 @@ bool note_look(Session& session) {
   Pace* const looks = session.looks();
   if (!looks || !session.settings.may_sleep) return false;
   if (looks->rests()) {  // since a session before
-    looks->end(now, /*steady=*/true);
+    looks->end(now, Piece::kSteady);
     return true;
   }
   if (now - session.began < Pace::kLong) {
     looks->begin(now);
     return false;
   }
-  const int64_t before = std::exchange(session.no_repeats_before, session.no_repeats());
-  const bool loses = looks->end(now, before == session.no_repeats());
+  const Piece piece = session.since(session.at_last_look);
+  session.at_last_look = session.flushes();
+  const bool loses = looks->end(now, piece);
   const bool idle = session.trace->path.empty() && !session.running;
   session.napping = looks->runs_now() && idle;
   return loses;

@@ -65,7 +65,8 @@ struct Session {
   // If it may sleep: what is known of the place where it begins.
   std::shared_ptr<Paces> paces TORCHY_GUARDED_BY(shared_mutex);
   Pace::Time began TORCHY_GUARDED_BY(shared_mutex);
-  int64_t no_repeats_before TORCHY_GUARDED_BY(shared_mutex) = 0;  // at the last look
+  // Flushes of what has been met before, but has no plan yet or waits for kernels.
+  int64_t settling TORCHY_GUARDED_BY(shared_mutex) = 0;
   // A trace has become too long since the last look: the next one begins at that, so that a loop
   // comes by the same places each time. Its thread's alone, as is what follows.
   bool drifts = false;
@@ -85,8 +86,14 @@ struct Session {
   // How many threads record into it: it is not let go of then.
   std::atomic<int64_t> attached{0};
 
-  // How many flushes were no repeats.
-  int64_t no_repeats() const { return counters.flushes - counters.repeated; }
+  // Its flushes so far; and what it has been like since there were so many.
+  struct Flushes {
+    int64_t all = 0, repeated = 0, settling = 0;
+  } at_last_look TORCHY_GUARDED_BY(shared_mutex);
+  Flushes flushes() const TORCHY_REQUIRES(shared_mutex) {
+    return {counters.flushes, counters.repeated, settling};
+  }
+  Piece since(const Flushes& before) const TORCHY_REQUIRES(shared_mutex);
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 
