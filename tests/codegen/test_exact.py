@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.ir.dtypes import kind_of
 from torchy.ir.kernel import Access, KernelForm, Load, Result, RuntimeNumber, Store
-from torchy.ir.ops import SPECS, dtype_kind
+from torchy.ir.ops import SPECS
 from torchy.ir.trace import Mode
 
 DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
@@ -26,13 +27,13 @@ def exact_cases():
         for literals in LITERALS.get(spec.name, [{}]):
             if spec.kind != "pointwise" or spec.stays_call or not spec.rule(dtype, literals):
                 continue
-            if dtype_kind(dtype) == "f" or not any(isinstance(v, float) for v in literals.values()):
+            if kind_of(dtype) == "f" or not any(isinstance(v, float) for v in literals.values()):
                 words = [spec.name, str(dtype).removeprefix("torch."), *map(str, literals.values())]
                 yield pytest.param(spec, dtype, literals, id="-".join(words))
 
 
 def scalars_of(trial):
-    values = SCALARS[dtype_kind(trial.statement.compute)]
+    values = SCALARS[kind_of(trial.statement.compute)]
     return list(itertools.islice(itertools.cycle(values), len(trial.scalars)))
 
 

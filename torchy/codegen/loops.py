@@ -16,7 +16,8 @@ import torch
 
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.ops import Numerics, OpSpec, dtype_kind, spec_of
+from torchy.ir.dtypes import OF_NUMBERS, kind_of, short_name
+from torchy.ir.ops import Numerics, OpSpec, spec_of
 from torchy.ir.trace import Mode
 
 UNARY: Final = frozenset("neg abs sqrt floor ceil trunc rint not".split())
@@ -45,7 +46,6 @@ _OPERATORS: Final[dict[type, str]] = {
     ast.NotEq: "!=",
 }
 _NAMED: Final = {"nan": math.nan, "inf": math.inf, "pi": math.pi}
-_NUMBER_DTYPES: Final = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class _Builder:
     def constant(self, value: object, dtype: torch.dtype) -> int:
         if not isinstance(value, (bool, int, float)):
             raise CompileError(f"{value!r} is not a number")
-        kind = dtype_kind(dtype)
+        kind = kind_of(dtype)
         if kind == "b":
             return self.add("const", dtype, detail=bool(value))
         if kind == "f":
@@ -148,7 +148,7 @@ def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
             case ir.Result(statement):
                 found = results[statement]
             case ir.RuntimeNumber(index):
-                kind = _NUMBER_DTYPES[form.number_kinds[index]]
+                kind = OF_NUMBERS[form.number_kinds[index]]
                 found = builder.add("number", kind, detail=index)
             case ir.Literal(literal):
                 return builder.constant(literal, dtype)
@@ -251,10 +251,10 @@ class _Formula:
                 "add" if build.nodes[values[1]].detail == 1 else "sub", dtype, values[2], values[0]
             )
         if name == "isnan":
-            if dtype_kind(dtype) != "f":
+            if kind_of(dtype) != "f":
                 return build.constant(False, torch.bool)
             return build.add("ne", torch.bool, values[0], values[0])
-        if name == "fma" and dtype_kind(dtype) == "i":
+        if name == "fma" and kind_of(dtype) == "i":
             return build.add("add", dtype, build.add("mul", dtype, *values[:2]), values[2])
         if name in _FUNCTIONS:
             return build.add(name, dtype, *values)
@@ -346,13 +346,6 @@ _SYMBOLS: Final = {
 
 def _listing(nest: LoopNest) -> str:
     """Write the nest as readable pseudo-code."""
-    short = {
-        torch.float32: "f32",
-        torch.float64: "f64",
-        torch.int32: "i32",
-        torch.int64: "i64",
-        torch.bool: "bool",
-    }
 
     def name(index: int) -> str:
         node = nest.nodes[index]
@@ -372,16 +365,16 @@ def _listing(nest: LoopNest) -> str:
         elif node.op == "select":
             text = f"{inputs[1]} if {inputs[0]} else {inputs[2]}"
         elif node.op == "cast":
-            text = f"{short[node.dtype]}({inputs[0]})"
+            text = f"{short_name(node.dtype)}({inputs[0]})"
         else:
             text = f"{node.detail if node.op == 'call' else node.op}({', '.join(inputs)})"
-        return f"v{index}: {short[node.dtype]} = {text}"
+        return f"v{index}: {short_name(node.dtype)} = {text}"
 
     written = dict(nest.stores)
     lines = []
     for index, access in enumerate(nest.form.accesses):
         use = "written" if index in written else "read"
-        lines.append(f"a{index}: {short[access.dtype]}, {access.mode.value}, {use}")
+        lines.append(f"a{index}: {short_name(access.dtype)}, {access.mode.value}, {use}")
     for i in nest.uniform:
         if nest.nodes[i].op not in ("const", "number"):
             lines.append(line(i))

@@ -8,26 +8,12 @@ from types import MappingProxyType
 
 import torch
 
+from torchy.ir.dtypes import short_name
 from torchy.ir.kernel import KernelForm, Literal, Load, Result, RuntimeNumber, Value
 from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace, View
 
 Layouts = Sequence[Layout | None]
 Numbers = Sequence[bool | int | float]
-
-SHORT_DTYPES: Mapping[torch.dtype, str] = {
-    torch.float64: "f64",
-    torch.float32: "f32",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.complex128: "c128",
-    torch.complex64: "c64",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.bool: "bool",
-}
 
 
 def listing(
@@ -103,11 +89,6 @@ def short_op(name: str) -> str:
     return base if namespace in ("aten", "") else f"{namespace}::{base}"
 
 
-def short_dtype(dtype: torch.dtype) -> str:
-    """Return the short name of a dtype: ``f32`` for ``torch.float32``."""
-    return SHORT_DTYPES.get(dtype) or str(dtype).removeprefix("torch.")
-
-
 def source_text(source: Source | None, file_names: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return a line of the program as text: ``cell 4, line 7``; empty if it is not known."""
     if source is None:
@@ -152,15 +133,15 @@ def form_text(form: KernelForm, accesses: Sequence[int] | None = None) -> str:
                 return repr(literal)
 
     lines = [
-        f"{access_name(index)}: {short_dtype(access.dtype)} {access.mode.value}"
+        f"{access_name(index)}: {short_name(access.dtype)} {access.mode.value}"
         for index, access in enumerate(form.accesses)
     ]
     for index, statement in enumerate(form.statements):
         arguments = ", ".join(map(value_text, statement.arguments))
         computed = (
-            f" in {short_dtype(statement.compute)}" if statement.compute != statement.dtype else ""
+            f" in {short_name(statement.compute)}" if statement.compute != statement.dtype else ""
         )
-        dtype = short_dtype(statement.dtype)
+        dtype = short_name(statement.dtype)
         lines.append(f"t{index}: {dtype} = {statement.op}({arguments}){computed}")
     for store in form.stores:
         lines.append(f"{access_name(store.access)} ← {value_text(store.value)}")
@@ -171,7 +152,7 @@ def _constant_text(constant: Constant) -> str:
     value = constant.value
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_constant_text(Constant(item)) for item in value)}]"
-    return short_dtype(value) if isinstance(value, torch.dtype) else repr(value)
+    return short_name(value) if isinstance(value, torch.dtype) else repr(value)
 
 
 def _typed(trace: Trace, view: int, layouts: Layouts | None) -> str:
@@ -182,7 +163,7 @@ def _typed(trace: Trace, view: int, layouts: Layouts | None) -> str:
 
 def type_text(view: View, layout: Layout | None) -> str:
     """Return a view's dtype and sizes, and its strides where they say more: ``f32[64, 10]``."""
-    dtype = short_dtype(view.dtype)
+    dtype = short_name(view.dtype)
     if layout is None:
         return f"{dtype}[{', '.join('·' * view.rank)}]"
     strides = "" if is_contiguous(layout) else f" strides {_tuple(layout.strides)}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from torchy.ir import ops as op_table
+from torchy.ir.dtypes import IN_KERNELS
 from torchy.ir.ops.spec import Numerics
 from torchy.ir.trace import Constant, Mode, Number, Op, Operand, Trace
 
@@ -161,7 +162,7 @@ def _why_not(
     fast_rule = spec.rule(compute, literals, "fast")
     if spec.stays_call:
         return f"is a call: {spec.stays_call}"
-    if not op_table.FUSED_DTYPES.issuperset({compute, *dtypes}):
+    if not IN_KERNELS.issuperset({compute, *dtypes}):
         return NO_KERNEL_DTYPE
     if fast_rule is None:
         return NO_FORMULA

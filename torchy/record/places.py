@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torchy.ir.dtypes import BY_CODE
 from torchy.ir.trace import (
     Argument,
     Buffer,
@@ -22,19 +23,6 @@ from torchy.ir.trace import (
 )
 from torchy.record.codes import MODES, SAME_SIZES
 from torchy.record.native import Walker
-
-# in the order of c10::ScalarType
-DTYPES: tuple[torch.dtype, ...] = (
-    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
-    torch.float64, torch.complex32, torch.complex64, torch.complex128, torch.bool, torch.qint8,
-    torch.quint8, torch.qint32, torch.bfloat16, torch.quint4x2, torch.quint2x4, torch.bits1x8,
-    torch.bits2x4, torch.bits4x2, torch.bits8, torch.bits16, torch.float8_e5m2,
-    torch.float8_e4m3fn, torch.float8_e5m2fnuz, torch.float8_e4m3fnuz, torch.uint16, torch.uint32,
-    torch.uint64,
-    *(getattr(torch, f"uint{bits}") for bits in range(1, 8)),
-    *(getattr(torch, f"int{bits}") for bits in range(1, 8)),
-    torch.float8_e8m0fnu, torch.float4_e2m1fn_x2,
-)  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -74,7 +62,7 @@ class Place(NamedTuple):
     @property
     def dtypes(self) -> list[torch.dtype]:
         """The dtypes of the operands."""
-        return [DTYPES[dtype] for _, _, dtype, _ in self.operands]
+        return [BY_CODE[dtype] for _, _, dtype, _ in self.operands]
 
 
 class Places:
@@ -137,7 +125,7 @@ class _Builder:
         """Note a new view, which may be of a new buffer."""
         if buffer == len(self.buffers):
             self.buffers.append(Buffer(buffer, creator))
-        self.views.append(View(view, buffer, DTYPES[dtype], rank))
+        self.views.append(View(view, buffer, BY_CODE[dtype], rank))
 
     def add(self, node: Place, source: Source | None) -> None:
         index = len(self.ops)
@@ -182,7 +170,7 @@ class _Builder:
                 arguments.append(Number(len(self.number_kinds), type(value)))
                 self.number_kinds.append(type(value))
             elif isinstance(value, int) and position in _dtype_arguments(node.name):
-                arguments.append(Constant(DTYPES[value]))
+                arguments.append(Constant(BY_CODE[value]))
             else:
                 arguments.append(Constant(value))
         return tuple(arguments)

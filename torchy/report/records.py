@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
-from torchy.ir.listing import Layouts, Numbers, listing, op_text, short_dtype, short_op, type_text
+from torchy.ir.dtypes import short_name
+from torchy.ir.listing import Layouts, Numbers, listing, op_text, short_op, type_text
 from torchy.ir.reproducer import reproducer
 from torchy.ir.trace import Layout, Source, Trace, View
 from torchy.plan.listing import plan_listing
@@ -55,7 +56,7 @@ class TensorRecord(Record):
         return cls(
             view.index,
             view.buffer,
-            short_dtype(view.dtype),
+            short_name(view.dtype),
             tuple(layout.sizes) if layout else None,
             tuple(layout.strides) if layout else None,
             layout.offset if layout else None,

@@ -14,7 +14,7 @@ import torch
 
 from torchy.codegen.cpu import driver
 from torchy.codegen.cpu.math import VML_MODE, MathFunction, MathLibrary
-from torchy.codegen.cpu.primitives import SIZES, TYPES, Emitter, constant
+from torchy.codegen.cpu.primitives import TYPES, Emitter, constant
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, Node, Stage
 from torchy.ir.trace import Mode
@@ -46,7 +46,7 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     stored = {access for access, _ in nest.stores}
     loaded = {node.detail for node in nest.nodes if node.op == "load"}
     traits = [
-        SIZES[access.dtype]
+        access.dtype.itemsize
         + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
         + (0 if access.mode is Mode.SCALAR else driver.VARIES)
         + (driver.DENSE if access.mode is Mode.LINEAR else 0)
@@ -89,14 +89,14 @@ class _Writer(Emitter):
     written: dict[int, int] = field(default_factory=dict)  # calls that write straight to an access
 
     def __post_init__(self) -> None:
-        widest = max((SIZES[node.dtype] for node in self.nest.nodes), default=4)
+        widest = max((node.dtype.itemsize for node in self.nest.nodes), default=4)
         narrow = widest == 8 and not self._only_numbers_are_wide()
         self.lanes = 8 if narrow and self.library.lanes <= 8 else 16  # no less than SLEEF's vectors
 
     def _only_numbers_are_wide(self) -> bool:
         uniform = set(self.nest.uniform)
         return all(
-            SIZES[node.dtype] < 8 for i, node in enumerate(self.nest.nodes) if i not in uniform
+            node.dtype.itemsize < 8 for i, node in enumerate(self.nest.nodes) if i not in uniform
         )
 
     # --- the function
@@ -181,7 +181,7 @@ class _Writer(Emitter):
         busy: list[tuple[int, int, str]] = []
         created: list[tuple[str, int]] = []
         for index in crossing:
-            size = SIZES[nodes[index].dtype]
+            size = nodes[index].dtype.itemsize
             in_place = self._is_call(index)  # vector functions may read and write one block
             for item in [item for item in busy if item[0] < made[index] + in_place]:
                 busy.remove(item)

@@ -14,15 +14,12 @@ import torch
 
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import Node
-from torchy.ir.ops import dtype_kind
+from torchy.ir.dtypes import kind_of
 
+# in registers; in memory a bool is a byte
 TYPES: Final = {
     torch.float32: "float", torch.float64: "double", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
 }  # fmt: skip
-SUFFIX: Final = {
-    torch.float32: "f32", torch.float64: "f64", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
-}  # fmt: skip
-SIZES: Final = {torch.float32: 4, torch.float64: 8, torch.int32: 4, torch.int64: 8, torch.bool: 1}
 _BINARY: Final = {
     "f": {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"},
     "i": {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl", "shr": "ashr"},
@@ -44,14 +41,19 @@ def constant(node: Node) -> str:
     value = node.detail
     if node.dtype is torch.bool:
         return "true" if value else "false"
-    if dtype_kind(node.dtype) == "i":
-        bits = 8 * SIZES[node.dtype]
+    if kind_of(node.dtype) == "i":
+        bits = 8 * node.dtype.itemsize
         wrapped = (int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)  # type: ignore[arg-type]
         return str(wrapped)
     number = float(value)  # type: ignore[arg-type]
     if node.dtype is torch.float32:
         number = ctypes.c_float(number).value
     return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
+
+
+def _suffix(dtype: torch.dtype) -> str:
+    """Return how intrinsics call a type: ``f32`` for ``float``."""
+    return f"f{8 * dtype.itemsize}" if kind_of(dtype) == "f" else TYPES[dtype]
 
 
 @dataclass(slots=True)
@@ -84,12 +86,12 @@ class Emitter:
 
     def primitive(self, node: Node, given: torch.dtype, inputs: list[str], vector: bool) -> str:
         """Write one primitive, on one element or on a vector of them; ``given`` is the dtype of its first input."""
-        dtype, kind = node.dtype, dtype_kind(node.dtype)
+        dtype, kind = node.dtype, kind_of(node.dtype)
         text = self.type(dtype, vector)
         if node.op in _BINARY[kind]:
             return self.emit(f"{_BINARY[kind][node.op]} {text} {inputs[0]}, {inputs[1]}")
         if node.op in _COMPARE["f"]:
-            of = dtype_kind(given)
+            of = kind_of(given)
             order = _COMPARE[of][node.op]
             return self.emit(
                 f"{'fcmp' if of == 'f' else 'icmp'} {order} {self.type(given, vector)} {inputs[0]}, {inputs[1]}"
@@ -127,7 +129,7 @@ class Emitter:
         inputs: list[str],
         more: str = "",
     ) -> str:
-        suffix = f"v{self.lanes}{SUFFIX[dtype]}" if vector else SUFFIX[dtype]
+        suffix = f"v{self.lanes}{_suffix(dtype)}" if vector else _suffix(dtype)
         symbol = f"@llvm.{name}.{suffix}"
         types = ", ".join([text] * len(inputs)) + (", i1" if more else "")
         self.declarations.add(f"declare {text} {symbol}({types})\n")
@@ -137,7 +139,7 @@ class Emitter:
 
     def _cast(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
         source, target = self.type(given, vector), self.type(wanted, vector)
-        kinds = dtype_kind(given) + dtype_kind(wanted)
+        kinds = kind_of(given) + kind_of(wanted)
         if wanted is torch.bool:
             compare = "fcmp une" if kinds[0] == "f" else "icmp ne"
             return self.emit(
@@ -145,7 +147,7 @@ class Emitter:
             )
         if kinds == "fi":
             return self._to_integer(value, given, wanted, vector)
-        wider = SIZES[wanted] > SIZES[given]
+        wider = wanted.itemsize > given.itemsize
         operation = {
             "bf": "uitofp",
             "bi": "zext",
@@ -156,12 +158,12 @@ class Emitter:
         return self.emit(f"{operation} {source} {value} to {target}")
 
     def _literal_zero(self, dtype: torch.dtype) -> str:
-        return "0.0" if dtype_kind(dtype) == "f" else "0"
+        return "0.0" if kind_of(dtype) == "f" else "0"
 
     def _to_integer(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
         """Convert as x86 does: what does not fit, NaN included, becomes the least integer."""
         source, target, test = (self.type(d, vector) for d in (given, wanted, torch.bool))
-        bits = 8 * SIZES[wanted]
+        bits = 8 * wanted.itemsize
         top = struct.unpack(">Q", struct.pack(">d", 2.0 ** (bits - 1)))[0]
         bottom = struct.unpack(">Q", struct.pack(">d", -(2.0 ** (bits - 1))))[0]
 

@@ -18,8 +18,8 @@ from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.ops import OpSpec, dtype_kind, lookup, spec_of
-from torchy.ir.ops.spec import FUSED_DTYPES
+from torchy.ir.dtypes import IN_KERNELS, kind_of, word_of
+from torchy.ir.ops import OpSpec, lookup, spec_of
 from torchy.ir.trace import Mode
 
 _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has put in their place
@@ -41,7 +41,7 @@ Run = Callable[[ir.KernelForm, list[torch.Tensor], list[Any], torch.Tensor], Non
 def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
     """Return ``count`` tensors of equal odd length: all pairs of special values, the worst first, then random ones."""
     generator = torch.Generator().manual_seed(seed)
-    kind = dtype_kind(dtype)
+    kind = kind_of(dtype)
     special = _special(dtype)
     pairs = _own.tensor(sorted(itertools.product(range(len(special)), repeat=2), key=max))
     columns = [pairs[:, 0], pairs[:, 1]]
@@ -63,7 +63,7 @@ def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
 
 
 def _special(dtype: torch.dtype) -> torch.Tensor:
-    kind = dtype_kind(dtype)
+    kind = kind_of(dtype)
     if kind == "b":
         return _own.tensor([False, True])
     if kind == "f":
@@ -77,8 +77,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     if not a.dtype.is_floating_point:
         return _own.equal(a, b)
-    word = torch.int32 if a.dtype is torch.float32 else torch.int64
-    equal = _own.eq(a.view(word), b.view(word))
+    equal = _own.eq(a.view(word_of(a.dtype)), b.view(word_of(b.dtype)))
     return bool(_own.all(_own.logical_or(equal, _own.logical_and(_own.isnan(a), _own.isnan(b)))))
 
 
@@ -171,7 +170,7 @@ def _trials_of(
     if not tensors and spec.promotion != "result":
         return
     converted = spec.promotion == "result" and tensors and spec.name != "clone"
-    for source in sorted(FUSED_DTYPES, key=str) if converted else [compute]:
+    for source in sorted(IN_KERNELS, key=str) if converted else [compute]:
         operands = tuple(torch.bool if p in spec.masks else source for p in tensors)
         result = compute
         if not converted:
@@ -179,9 +178,7 @@ def _trials_of(
             fake = Trial(name, bare, tuple(tensors), tuple(scalars), operands, literals)
             example = [_own.ones(2, dtype=dtype) for dtype in operands]
             try:
-                result = fake.eager(
-                    example, list(_SCALARS[dtype_kind(compute)][: len(scalars)])
-                ).dtype
+                result = fake.eager(example, list(_SCALARS[kind_of(compute)][: len(scalars)])).dtype
             except (RuntimeError, IndexError):
                 continue  # eager knows no such combination
         statement = ir.Statement(spec.name, tuple(arguments), compute, result)
@@ -273,7 +270,7 @@ class Verifier:
 
     def attempt(self, trial: Trial) -> str:
         """Run one trial both ways; return where it differs, empty if nowhere."""
-        kind = dtype_kind(trial.statement.compute)
+        kind = kind_of(trial.statement.compute)
         count = max(len(trial.tensors), 1)
         tensors = [samples(dtype, count, seed=1)[i] for i, dtype in enumerate(trial.operands)]
         shortest = min((len(tensor) for tensor in tensors), default=511)

@@ -9,17 +9,15 @@ from torchy.ir.ops.resolve import (
     spec_of,
     statement_arguments,
 )
-from torchy.ir.ops.spec import FUSED_DTYPES, Indices, Numerics, OpSpec, Rule, dtype_kind, fusable
+from torchy.ir.ops.spec import Indices, Numerics, OpSpec, Rule, fusable
 
 __all__ = [
-    "FUSED_DTYPES",
     "SPECS",
     "Indices",
     "Numerics",
     "OpSpec",
     "Rule",
     "compute_dtype",
-    "dtype_kind",
     "fusable",
     "literal_arguments",
     "lookup",

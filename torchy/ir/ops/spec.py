@@ -10,9 +10,7 @@ from typing import Final, Literal
 
 import torch
 
-FLOATS: Final = (torch.float32, torch.float64)
-INTEGERS: Final = (torch.int32, torch.int64)
-FUSED_DTYPES: Final = frozenset((*FLOATS, *INTEGERS, torch.bool))
+from torchy.ir.dtypes import IN_KERNELS, kind_of
 
 Promotion = Literal["common", "float", "self", "result", "mode"]
 Numerics = Literal["exact", "fast"]
@@ -159,7 +157,7 @@ class OpSpec:
         self, compute: torch.dtype, literals: Mapping[str, object], numerics: Numerics = "exact"
     ) -> Rule | None:
         """Return the rule for this dtype and these literals, None if there is none."""
-        kind = dtype_kind(compute)
+        kind = kind_of(compute)
         for rule in self.rules:
             if kind in rule.kinds and all(
                 name in literals and _same_literal(literals[name], value)
@@ -174,15 +172,6 @@ def _same_literal(given: object, wanted: object) -> bool:
     if isinstance(given, (bool, int, float)) and isinstance(wanted, (bool, int, float)):
         return given == wanted
     return type(given) is type(wanted) and given == wanted
-
-
-def dtype_kind(dtype: torch.dtype) -> str:
-    """Return ``f``, ``i`` or ``b`` for the dtypes that kernels know, and an empty string for all others."""
-    if dtype is torch.bool:
-        return "b"
-    if dtype in FLOATS:
-        return "f"
-    return "i" if dtype in INTEGERS else "-"
 
 
 def pointwise(
@@ -298,7 +287,7 @@ def fusable(
     """
     if spec.kind != "pointwise" or spec.stays_call or len(result_dtypes) != 1:
         return False
-    if not FUSED_DTYPES.issuperset((compute, *result_dtypes, *operand_dtypes)):
+    if not IN_KERNELS.issuperset((compute, *result_dtypes, *operand_dtypes)):
         return False
     if spec.rule(compute, literals, numerics) is None:
         return False
