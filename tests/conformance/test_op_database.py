@@ -123,14 +123,15 @@ def never_deferred(total):
 
 def never_fused(total):
     """Return the ops of the table that may be fused, and have not been."""
+    from torchy.codegen.cpu.exactness import inexact
     from torchy.ir.ops import SPECS
 
+    dtypes = {"f": torch.float32, "i": torch.int32, "b": torch.bool}
     return [
         spec.name
         for spec in SPECS.values()
         if spec.kind == "pointwise"
-        and not spec.stays_call
-        and any(not rule.inexact for rule in spec.rules)
+        and any(not inexact(spec, rule, dtypes[kind]) for rule in spec.rules for kind in rule.kinds)
         and not total.fused[spec.name]
     ]
 

@@ -9,7 +9,6 @@ from tests.ir.absent import ABSENT
 from torchy.ir.ops import (
     SPECS,
     compute_dtype,
-    fusable,
     literal_arguments,
     lookup,
     statement_arguments,
@@ -155,46 +154,20 @@ def test_rounding_division_keeps_integers():
     assert compute("aten::div.Tensor_mode", [*ints, None]) is torch.float32
 
 
-def test_what_depends_on_the_position_is_fused_in_fast_mode_only():
-    f = torch.float32
-    for name in ("sigmoid", "silu", "softplus", "mish", "elu", "atan2", "sinh", "maximum"):
-        operands = (f,) * max(len(SPECS[name].promoted), 1)
-        assert not fusable(SPECS[name], f, (f,), operands)
-        assert fusable(SPECS[name], f, (f,), operands, "fast")
-
-
-def test_pow_is_fused_where_its_exponent_is_special():
-    f, spec = torch.float32, SPECS["pow"]
-    for exponent, expected in ((2, True), (2.0, True), (0.5, True), (2.5, False), (0.3, False)):
-        assert fusable(spec, f, (f,), (f,), literals={"exponent": exponent}) is expected
-    assert not fusable(spec, f, (f,), (f,))
-    assert "exponent" not in spec.runtime
-
-
-def test_other_dtypes_are_not_fused():
-    half = torch.bfloat16
-    assert not fusable(SPECS["add"], half, (half,), (half, half))
-
-
-def test_integer_division_is_never_fused_and_may_raise():
+def test_integer_division_has_no_formula_and_may_raise():
     for name in ("floor_divide", "remainder", "fmod", "div_mode"):
         spec = SPECS[name]
         assert "i" in spec.raises_on_data
         for dtype in (torch.int32, torch.int64):
-            literals = {"rounding_mode": "trunc"}
-            assert not fusable(spec, dtype, (dtype,), (dtype, dtype), "fast", literals=literals)
+            assert spec.rule(dtype, {"rounding_mode": "trunc"}) is None
 
 
-def test_the_machine_has_the_last_word():
-    f = torch.float32
-    assert fusable(SPECS["exp"], f, (f,), (f,), agrees=lambda *_: True)
-    assert not fusable(SPECS["exp"], f, (f,), (f,), agrees=lambda *_: False)
-
-
-def test_every_pointwise_op_has_a_formula_or_says_why_not():
-    for spec in SPECS.values():
-        if spec.kind == "pointwise":
-            assert spec.rules or spec.stays_call, spec.name
+def test_an_exponent_is_part_of_the_code():
+    pow = SPECS["pow"]
+    assert "exponent" not in pow.runtime
+    f, i = torch.float32, torch.int64
+    assert pow.rule(f, {"exponent": 2.0}).formula == pow.rule(i, {"exponent": 2}).formula
+    assert pow.rule(i, {"exponent": 0.5}) is None
 
 
 def pointwise_ops():

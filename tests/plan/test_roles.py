@@ -67,10 +67,10 @@ def test_a_dtype_without_kernels_stays_a_call():
 
 def test_an_op_seen_to_differ_from_eager_stays_a_call_in_exact_mode():
     arguments = (operand(0), operand(1))
-    role = role_of("aten::mul.Tensor", arguments, 2, agrees=lambda *_: False)
+    role = role_of("aten::mul.Tensor", arguments, 2, why_inexact=lambda *_: "seen to differ")
     assert role.formula is None
-    assert role.why_not == f"{roles.NOT_IDENTICAL} on this machine"
-    fast = role_of("aten::mul.Tensor", arguments, 2, numerics="fast", agrees=lambda *_: False)
+    assert role.why_not == f"{roles.NOT_IDENTICAL}: seen to differ"
+    fast = role_of("aten::mul.Tensor", arguments, 2, numerics="fast", why_inexact=role)
     assert fast.formula is not None
 
 

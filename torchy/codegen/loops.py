@@ -17,7 +17,7 @@ import torch
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
 from torchy.ir.dtypes import OF_NUMBERS, kind_of, short_name
-from torchy.ir.ops import Numerics, OpSpec, spec_of
+from torchy.ir.ops import OpSpec, spec_of
 from torchy.ir.trace import Mode
 
 UNARY: Final = frozenset("neg abs sqrt floor ceil trunc rint not".split())
@@ -130,7 +130,7 @@ class _Builder:
         return self.add("const", dtype, detail=int(value))
 
 
-def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
+def lower(form: ir.KernelForm) -> LoopNest:
     """Turn a kernel form into a loop nest.
 
     Raises
@@ -163,10 +163,10 @@ def lower(form: ir.KernelForm, numerics: Numerics = "exact") -> LoopNest:
             for name, argument in zip(spec.parameters, statement.arguments, strict=True)
             if isinstance(argument, ir.Literal)
         }
-        rule = spec.rule(statement.compute, literals, numerics)
+        rule = spec.rule(statement.compute, literals)
         if rule is None:
             raise CompileError(
-                f"{statement.op} has no {numerics} formula for {statement.compute} and {literals or 'no literals'}"
+                f"{statement.op} has no formula for {statement.compute} and {literals or 'no literals'}"
             )
         used = rule.names()
         names = {

@@ -9,7 +9,7 @@ from torchy.plan.fuse import Fuser
 from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
-from torchy.plan.roles import Agrees, Classifier, Classify
+from torchy.plan.roles import Classifier, Classify, WhyInexact
 from torchy.plan.touch import touch_of
 
 
@@ -20,7 +20,7 @@ def build_plan(
     *,
     dead_inputs: frozenset[int] = frozenset(),
     skip_dead: bool = True,
-    agrees: Agrees | None = None,
+    why_inexact: WhyInexact | None = None,
     role_of: Classify | None = None,
 ) -> Plan:
     """Return the plan of a trace for what is live at its end.
@@ -31,19 +31,18 @@ def build_plan(
         Indices of the buffers that the program can still reach. A written input counts as live
         whether named or not.
     numerics
-        "exact" or "fast": what the op table lets be fused.
+        "exact" or "fast": whether a fused op must have eager's bits.
     dead_inputs
         Inputs that nothing outside the trace reaches any more: writes to them are not seen, and they
         are released after their last use.
     skip_dead
         False: what nothing in the trace reads is computed, though the program has dropped it.
-    agrees
-        Tells whether an op's kernel has been seen to agree with eager on this machine; without it
-        the op table is believed.
+    why_inexact
+        Tells why a kernel would not have eager's bits; without it, every formula is believed.
     role_of
         Gives the role of each op, instead of the op table.
     """
-    role_of = role_of or Classifier(numerics, agrees).role
+    role_of = role_of or Classifier(numerics, why_inexact).role
     roles = [role_of(op, trace) for op in trace.ops]
     touches = [touch_of(trace, op, role) for op, role in zip(trace.ops, roles, strict=True)]
     live = live_in_effect(trace, touches, live, dead_inputs)

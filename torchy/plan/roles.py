@@ -55,14 +55,17 @@ class Role(NamedTuple):
 
 
 Classify = Callable[[Op, Trace], Role]
-Agrees = Callable[[op_table.OpSpec, torch.dtype, Mapping[str, object]], bool]
+# (op, rule, dtype computed in, literals, parameters that do not move along the inner dimension) -> why a kernel with this
+# formula has not eager's bits, empty if it has; without a rule: why the op has none
+WhyInexact = Callable[
+    [op_table.OpSpec, op_table.Rule | None, torch.dtype, Mapping[str, object], frozenset[str]], str
+]
 
 IS_CALL = "is a call"
 SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
 NOT_IDENTICAL = "is not bit-identical when fused"
-STILL = "an operand does not move along the inner dimension, where eager rounds by position"
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
@@ -73,13 +76,13 @@ class Classifier:
     ----------
     numerics
         "exact" or "fast".
-    agrees
-        Tells whether an op's kernel has been seen to agree with eager on this machine.
+    why_inexact
+        Asked in exact mode; without it, every formula is believed.
     """
 
-    def __init__(self, numerics: Numerics = "exact", agrees: Agrees | None = None) -> None:
+    def __init__(self, numerics: Numerics = "exact", why_inexact: WhyInexact | None = None) -> None:
         self._numerics = numerics
-        self._agrees = agrees
+        self._why_inexact = why_inexact
         self._known: dict[tuple[object, ...], tuple[torch.dtype, str]] = {}
 
     def role(self, op: Op, trace: Trace) -> Role:
@@ -102,7 +105,7 @@ class Classifier:
     def _ask(
         self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments
     ) -> tuple[torch.dtype, str]:
-        """Return the dtype in which an op computes, and why the op table does not let it be fused."""
+        """Return the dtype in which an op computes, and why it cannot be fused; empty if it can."""
         numerics = self._numerics
         compute = op_table.compute_dtype(spec, op, trace)
         results = tuple(trace.views[view].dtype for view in op.results if view is not None)
@@ -110,24 +113,29 @@ class Classifier:
             trace.views[item.view].dtype for item in arguments if isinstance(item, Operand)
         )
         literals = op_table.literal_arguments(spec, op)
-        fits = op_table.fusable(
-            spec, compute, results, operands, numerics, literals=literals, agrees=self._agrees
-        )
-        why_not = "" if fits else _why_not(spec, compute, {*results, *operands}, literals, numerics)
-        if fits and numerics == "exact" and compute.is_floating_point:
-            rule = spec.rule(compute, literals, numerics)
-            if rule is not None and rule.moving:
-                given = dict(zip(spec.parameters, arguments, strict=True))
-                if not _moves(given[rule.moving]):
-                    why_not = f"{NOT_IDENTICAL}: {STILL}"
-        return compute, why_not
+        rule = spec.rule(compute, literals)
+        if not spec.rules:
+            why = self._why_inexact and self._why_inexact(
+                spec, None, compute, literals, frozenset()
+            )
+            return compute, f"{IS_CALL}: {why}" if why else IS_CALL
+        if not IN_KERNELS.issuperset({compute, *results, *operands}):
+            return compute, NO_KERNEL_DTYPE
+        if rule is None:
+            return compute, NO_FORMULA
+        if numerics == "fast" or self._why_inexact is None:
+            return compute, ""
+        given = zip(spec.parameters, arguments, strict=True)
+        still = frozenset(name for name, argument in given if not _moves(argument))
+        why = self._why_inexact(spec, rule, compute, literals, still)
+        return compute, f"{NOT_IDENTICAL}: {why}" if why else ""
 
 
 def classify(
-    op: Op, trace: Trace, numerics: Numerics = "exact", agrees: Agrees | None = None
+    op: Op, trace: Trace, numerics: Numerics = "exact", why_inexact: WhyInexact | None = None
 ) -> Role:
     """Return the role of one op: see :class:`Classifier`."""
-    return Classifier(numerics, agrees).role(op, trace)
+    return Classifier(numerics, why_inexact).role(op, trace)
 
 
 def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]:
@@ -149,26 +157,6 @@ def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]
 def _moves(argument: Operand | Number | Constant) -> bool:
     """Tell whether an argument's elements differ along the inner dimension."""
     return isinstance(argument, Operand) and argument.mode not in (Mode.SCALAR, Mode.REPEAT)
-
-
-def _why_not(
-    spec: op_table.OpSpec,
-    compute: torch.dtype,
-    dtypes: set[torch.dtype],
-    literals: Mapping[str, object],
-    numerics: Numerics,
-) -> str:
-    """Return why the op table does not let an op be fused."""
-    fast_rule = spec.rule(compute, literals, "fast")
-    if spec.stays_call:
-        return f"is a call: {spec.stays_call}"
-    if not IN_KERNELS.issuperset({compute, *dtypes}):
-        return NO_KERNEL_DTYPE
-    if fast_rule is None:
-        return NO_FORMULA
-    if numerics == "exact" and fast_rule.inexact:
-        return f"{NOT_IDENTICAL}: {fast_rule.inexact}"
-    return f"{NOT_IDENTICAL} on this machine"
 
 
 def call_role(op: Op, hidden_writes: tuple[int, ...] = ()) -> Role:

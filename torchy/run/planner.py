@@ -75,7 +75,7 @@ class Planner:
                     numerics,
                     dead_inputs=dead_inputs,
                     skip_dead=skip_dead,
-                    agrees=compiler.verifier.agrees,
+                    why_inexact=compiler.verifier.why_inexact,
                 )
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):

@@ -153,8 +153,7 @@ class Script:
                     assembly=functools.partial(getattr, kernel, "assembly"),
                 )
             elif not builder.has_kernel(kernel_id):
-                source = functools.partial(_loop_nest, step.form, self.numerics)
-                builder.kernel(kernel_id, source=source)
+                builder.kernel(kernel_id, source=functools.partial(_loop_nest, step.form))
 
     def _step_seconds(self, times: bytes, by_op: bool) -> tuple[float, ...]:
         """Return what each step of the plan took, interpreted or as a kernel."""
@@ -190,5 +189,5 @@ class Script:
         return sizes
 
 
-def _loop_nest(form: KernelForm, numerics: Numerics) -> str:
-    return str(lower(form, numerics))
+def _loop_nest(form: KernelForm) -> str:
+    return str(lower(form))

@@ -250,7 +250,7 @@ class Compiler:
         if not form.accesses or not form.stores:
             raise CompileError("a kernel without accesses or stores")
         start = perf_counter()
-        nest = lower(form, numerics)
+        nest = lower(form)
         lowered = perf_counter() - start
         if numerics == "exact":
             self.verifier.check(form)
@@ -259,7 +259,7 @@ class Compiler:
     def _run_unverified(
         self, form: KernelForm, tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
     ) -> None:
-        kernel = self._compile(lower(form, "fast"), "fast")
+        kernel = self._compile(lower(form), "fast")
         operands = [(tensor.data_ptr(), None) for tensor in (*tensors, out)]
         kernel.launch(kernel.pack([out.numel()], operands, numbers))
 

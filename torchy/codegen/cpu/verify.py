@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import torch
 
+from torchy.codegen.cpu.exactness import inexact, no_formula
 from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
 from torchy.ir.dtypes import IN_KERNELS, kind_of, word_of
-from torchy.ir.ops import OpSpec, lookup, spec_of
+from torchy.ir.ops import OpSpec, Rule, lookup, spec_of
 from torchy.ir.trace import Mode
 
 _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has put in their place
@@ -32,6 +33,7 @@ _INTEGERS: Final = (0, 1, -1, 2, 7, -8, 31, 32, 63, 64, 100000, 2**31 - 1, -(2**
 _WIDE: Final = (2**53 + 1, 2**63 - 1, -(2**63))
 _SCALARS: Final = {"f": (0.7, 1.0, -2.3), "i": (3, 1, -2), "b": (True, False, True)}
 _RANDOM: Final = 240
+SEEN: Final = "it has been seen to differ on this machine"
 PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
 
@@ -211,12 +213,30 @@ class Verifier:
     verdicts: Verdicts = field(default_factory=Verdicts)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def agrees(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> bool:
-        """Tell if nothing is known against fusing an op. Costs nothing: it does not try what was never tried.
+    def why_inexact(
+        self,
+        spec: OpSpec,
+        rule: Rule | None,
+        compute: torch.dtype,
+        literals: Mapping[str, object],
+        still: frozenset[str] = frozenset(),
+    ) -> str:
+        """Return what is known against fusing an op, empty if nothing. Costs nothing: it tries nothing.
 
         What was never tried is tried when the first kernel with it is compiled.
+
+        Parameters
+        ----------
+        rule
+            The formula; None: why does the op have none?
+        still
+            See :func:`.exactness.inexact`.
         """
-        return not self.verdicts.differs(self._key(spec, compute, literals))
+        if rule is None:
+            return no_formula(spec)
+        known = inexact(spec, rule, compute, still)
+        differs = self.verdicts.differs(self._key(spec, compute, literals))
+        return known or (SEEN if differs else "")
 
     def check(self, form: ir.KernelForm) -> None:
         """Verify all ops of a form.
@@ -224,7 +244,7 @@ class Verifier:
         Raises
         ------
         CompileError
-            If one of them does not agree with eager; :meth:`agrees` says so from now on.
+            If one of them does not agree with eager; :meth:`why_inexact` says so from now on.
         """
         for statement in form.statements:
             spec = spec_of(statement.op)
@@ -235,6 +255,9 @@ class Verifier:
                 for name, argument in zip(spec.parameters, statement.arguments, strict=True)
                 if isinstance(argument, ir.Literal)
             }
+            rule = spec.rule(statement.compute, literals)
+            if rule is not None and (known := inexact(spec, rule, statement.compute)):
+                raise CompileError(f"{spec.name} on {statement.compute} is not exact: {known}")
             verdict = self.verify(spec, statement.compute, literals)
             if verdict:
                 raise CompileError(

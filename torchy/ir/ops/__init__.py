@@ -9,7 +9,7 @@ from torchy.ir.ops.resolve import (
     spec_of,
     statement_arguments,
 )
-from torchy.ir.ops.spec import Indices, Numerics, OpSpec, Rule, fusable
+from torchy.ir.ops.spec import Indices, Numerics, OpSpec, Rule
 
 __all__ = [
     "SPECS",
@@ -18,7 +18,6 @@ __all__ = [
     "OpSpec",
     "Rule",
     "compute_dtype",
-    "fusable",
     "literal_arguments",
     "lookup",
     "named_arguments",

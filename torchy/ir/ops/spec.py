@@ -1,28 +1,47 @@
-"""What the op table says about one op, and how its lines are written."""
+"""What the op table says about one op, and how its lines are written.
+
+A line names the op, its parameters, and its formulas, of which the first that fits holds::
+
+    pointwise(
+        "add",
+        "self other alpha!!",
+        on("fi", "self + other", alpha=1),
+        on("b", "self | alpha & other"),
+        on("fi", "fma(other, alpha, self)"),
+    )
+
+A parameter has the name that the schema gives it. What is marked is no plain value:
+
+======= =================== ===================================
+mark    in type promotion   its value
+======= =================== ===================================
+``x``   takes part          known at run time: a tensor, a number
+``x&``  takes part          part of the code: a number
+``x!``  does not            known at run time: a number
+``x!!`` does not            the same, but being one makes it another place
+``x?``  does not            part of the code: a number, a text, None
+``x%``  does not            known at run time: a mask, bool whatever the others are
+======= =================== ===================================
+
+A formula is a Python expression over the parameters. ``x if c else y`` selects, without branching; ``(a := ..., b)`` names
+a part; functions are the primitives of ``codegen/loops.py``. ``on`` tells for which kinds of dtype it is, float (``f``),
+integer (``i``) and bool (``b``), and for which values of parameters that are part of the code; a formula without it is for
+floats. Whether a backend computes it with eager's very bits is not said here: it is the backend's to know.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
-from torchy.ir.dtypes import IN_KERNELS, kind_of
+from torchy.ir.dtypes import kind_of
 
 Promotion = Literal["common", "float", "self", "result", "mode"]
 Numerics = Literal["exact", "fast"]
-
-POSITION: Final = "eager's result depends on the element's position (vector body or scalar tail)"
-ZEROS: Final = (
-    "of zeros with different signs, eager's vector body and scalar tail pick different ones"
-)
-NAN_POSITION: Final = "eager's vector body and scalar tail treat NaN differently"
-NO_VECTOR: Final = "no vector form of eager's function is known"
-SIGNALLING: Final = "eager calls the C library, for which a signalling NaN is no missing value"
-SCALAR_LIBM: Final = "eager calls the C library, one element at a time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +51,11 @@ class Rule:
     Parameters
     ----------
     formula
-        A Python expression over the op's parameters. ``x if c else y`` selects, without branching; functions are
-        the primitives of ``codegen/loops.py``.
+        See above.
     kinds
-        Kinds of the dtype computed in: any of ``f`` (float), ``i`` (integer), ``b`` (bool).
+        Kinds of the dtype computed in: any of ``f``, ``i``, ``b``.
     literals
         Values of literal parameters that it is for.
-    inexact
-        Why it is not bit-identical with eager; empty if it is. Such a rule is for fast mode only.
-    moving
-        A parameter whose elements must differ along the inner dimension, if it computes in floating point: where they do
-        not, eager's compiler takes a product out of the loop, and rounds it there, but not in all parts of the loop.
 
     Attributes
     ----------
@@ -52,10 +65,8 @@ class Rule:
     """
 
     formula: str
-    kinds: str = "fi"
+    kinds: str = "f"
     literals: Mapping[str, object] = field(default_factory=dict)
-    inexact: str = ""
-    moving: str = ""
     tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,16 +108,14 @@ class OpSpec:
     name
         The functional base: ``add`` for ``aten::add_.Tensor``, ``aten::add.out`` and so on.
     kind
-        ``pointwise`` ops have formulas and can be fused, where :func:`fusable` says so; ``call`` ops are deferred, and
-        run by torch.
+        ``pointwise`` ops work element by element: those with a formula can be fused, where a backend has eager's bits;
+        ``call`` ops are deferred, and run by torch.
     parameters
         The schema's argument names, in the order of the formula. Empty for calls.
     runtime
         Scalar parameters whose value is known at run time only: not part of a place's key.
     unless_one
         Those of them whose being one is part of it: there the formula is another.
-    kernel
-        ATen's kernel, for reference.
     rules
         Formulas; the first that fits holds. Empty for calls and for pointwise ops that always stay calls.
     promoted
@@ -121,8 +130,6 @@ class OpSpec:
         ``rounding_mode`` is None, else ``common``).
     ignored
         Schema arguments that the formula does without: they shape the result, or are only written.
-    stays_call
-        Why a pointwise op never becomes a kernel; empty if it may.
     raises_on_data
         May raise, or kill the process, for values that only its run can see: must not be deferred for the dtype kinds
         listed (``i``: integers).
@@ -139,23 +146,19 @@ class OpSpec:
     parameters: tuple[str, ...] = ()
     runtime: frozenset[str] = frozenset()
     unless_one: frozenset[str] = frozenset()
-    kernel: str = ""
     rules: tuple[Rule, ...] = ()
     promoted: frozenset[str] = frozenset()
     masks: frozenset[str] = frozenset()
     literals: frozenset[str] = frozenset()
     promotion: Promotion = "common"
     ignored: frozenset[str] = frozenset()
-    stays_call: str = ""
     raises_on_data: str = ""
     hidden_writes: tuple[str, ...] = ()
     indices: Indices | None = None
     minds_precision: bool = False
     overloads: frozenset[str] = frozenset()
 
-    def rule(
-        self, compute: torch.dtype, literals: Mapping[str, object], numerics: Numerics = "exact"
-    ) -> Rule | None:
+    def rule(self, compute: torch.dtype, literals: Mapping[str, object]) -> Rule | None:
         """Return the rule for this dtype and these literals, None if there is none."""
         kind = kind_of(compute)
         for rule in self.rules:
@@ -163,7 +166,7 @@ class OpSpec:
                 name in literals and _same_literal(literals[name], value)
                 for name, value in rule.literals.items()
             ):
-                return rule if numerics == "fast" or not rule.inexact else None
+                return rule
         return None
 
 
@@ -174,121 +177,37 @@ def _same_literal(given: object, wanted: object) -> bool:
     return type(given) is type(wanted) and given == wanted
 
 
+def on(kinds: str, formula: str, **literals: object) -> Rule:
+    """Write a formula for some kinds of dtypes, and values of parameters that are part of the code."""
+    return Rule(formula, kinds, literals)
+
+
 def pointwise(
     name: str,
     parameters: str,
-    formula: str | None = None,
-    *,
-    f: str | None = None,
-    i: str | None = None,
-    b: str | None = None,
-    when: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
-    kinds: str = "f",
-    kinds_of: Mapping[str, str] = MappingProxyType({}),
-    fast: str = "",
+    *formulas: str | Rule,
     promotion: Promotion = "common",
     ignored: str = "",
-    inexact: str = "",
-    inexact_f: str = "",
-    inexact_of: Mapping[str, str] = MappingProxyType({}),
-    moving: str = "",
-    stays_call: str = "",
     raises_on_data: str = "",
-    kernel: str = "",
 ) -> OpSpec:
-    """Write one line of the table.
-
-    Parameters
-    ----------
-    parameters
-        Names, separated by blanks. A plain name is a value that takes part in type promotion; ``name!`` is a scalar that
-        does not, and ``name!!`` one that is a literal where it is one; ``name?`` is a literal, and ``name&`` one that takes
-        part in promotion; ``name%`` a mask (bool).
-    formula
-        For the kinds in ``kinds``.
-    f, i, b
-        Formulas for floats, integers and bools, where they differ.
-    when
-        Formulas for particular literals, tried first; for the kinds in ``kinds`` or, by formula, ``kinds_of``.
-    fast
-        A last formula, for fast mode only; ``inexact`` is about this one, if there is one, and else about all.
-    inexact_of
-        By formula: why it is not exact, where the others are.
-    moving
-        Of the formulas that are not in ``when``: see :class:`Rule`.
-    inexact_f
-        Why the formulas are not exact for floats, where they are for other kinds.
-    """
+    """Write one line of the table: see the top of this file, and :class:`OpSpec`."""
     sets: dict[str, set[str]] = {mark: set() for mark in ("", "!", "!!", "?", "&", "%")}
     names = []
     for word in parameters.split():
         bare = word.rstrip("!?&%")
         names.append(bare)
         sets[word[len(bare) :]].add(bare)
-    promoted = sets[""] | sets["&"]
-    exactness = "" if fast else inexact
-    rules = [
-        Rule(text, kinds_of.get(text, kinds), dict(match), inexact_of.get(text, exactness))
-        for text, match in when.items()
-    ]
-    texts = [("b", b), ("i", i), ("f", f), (kinds, formula)]
-    rules += [Rule(text, kind, {}, exactness, moving) for kind, text in texts if text is not None]
-    if fast:
-        rules.append(Rule(fast, "f", {}, inexact))
-    if inexact_f:
-        rules = [
-            part
-            for rule in rules
-            for part in (
-                replace(rule, kinds=rule.kinds.replace("f", "")),
-                replace(rule, kinds="f" if "f" in rule.kinds else "", inexact=inexact_f),
-            )
-            if part.kinds
-        ]
     return OpSpec(
         name=name,
         kind="pointwise",
         parameters=tuple(names),
         runtime=frozenset(sets["!"] | sets["!!"] | sets[""]),
         unless_one=frozenset(sets["!!"]),
-        kernel=kernel or f"{name}_kernel",
-        rules=tuple(rules),
-        promoted=frozenset(promoted),
+        rules=tuple(Rule(each) if isinstance(each, str) else each for each in formulas),
+        promoted=frozenset(sets[""] | sets["&"]),
         masks=frozenset(sets["%"]),
         literals=frozenset(sets["?"] | sets["&"]),
         promotion=promotion,
         ignored=frozenset(ignored.split()),
-        stays_call=stays_call,
         raises_on_data=raises_on_data,
     )
-
-
-def fusable(
-    spec: OpSpec,
-    compute: torch.dtype,
-    result_dtypes: tuple[torch.dtype, ...],
-    operand_dtypes: tuple[torch.dtype, ...],
-    numerics: Numerics = "exact",
-    *,
-    literals: Mapping[str, object] = MappingProxyType({}),
-    agrees: Callable[[OpSpec, torch.dtype, Mapping[str, object]], bool] | None = None,
-) -> bool:
-    """Tell if codegen can make a kernel for an op; in exact mode: one with eager's very bits.
-
-    Parameters
-    ----------
-    compute
-        What :func:`compute_dtype` says.
-    literals
-        Values of the op's literal parameters (``exponent``, ``rounding_mode``, ``min`` is None ...), by name; see
-        :func:`literal_arguments`. Without them, an op whose formula depends on them is not fusable.
-    agrees
-        Asked last: has this op been seen to agree with eager on this machine (``codegen.cpu.Verifier.agrees``)?
-    """
-    if spec.kind != "pointwise" or spec.stays_call or len(result_dtypes) != 1:
-        return False
-    if not IN_KERNELS.issuperset((compute, *result_dtypes, *operand_dtypes)):
-        return False
-    if spec.rule(compute, literals, numerics) is None:
-        return False
-    return agrees is None or numerics == "fast" or agrees(spec, compute, literals)
