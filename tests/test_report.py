@@ -167,7 +167,7 @@ def test_nothing_is_rendered_before_it_is_read_and_then_once() -> None:
         layouts=lambda: told("layouts", LAYOUTS),
         numbers=lambda: told("numbers", (3.7,)),
     )
-    builder.kernel("k1", source=lambda: str(told("source", "for i in n: ...")))
+    builder.kernel("k1", {"loop nest": lambda: str(told("source", "for i in n: ..."))})
     report = builder.report()
     report.summary()
     assert calls == []
@@ -206,7 +206,7 @@ def test_a_report_is_a_snapshot() -> None:
     report = builder.report()
     note(builder)
     builder.event("policy raised", "late")
-    builder.kernel("late")
+    builder.kernel("late", {})
     assert (len(report.traces), report.totals.traces) == (1, 1)
     assert not report.events and not report.kernels
 
@@ -228,7 +228,7 @@ def test_summary_counts_and_ranks_reasons() -> None:
     note(builder, reason="print")
     note(builder)
     note(builder)
-    builder.kernel("k1", compile_seconds=0.01)
+    builder.kernel("k1", {}, 0.01)
     builder.event("policy raised", "aten::foo: KeyError: 3")
     assert builder.report().summary().splitlines() == [
         "3 traces: 9 ops recorded, 3 fused, 3 dead; 1 kernel compiled; 7.5 KiB saved; 630 µs in flushes",
@@ -241,7 +241,7 @@ def test_summary_counts_and_ranks_reasons() -> None:
 def test_json_is_plain_and_complete() -> None:
     builder = ReportBuilder()
     note(builder, numbers=(float("nan"),), where=None)
-    builder.kernel("k1", compile_seconds=0.01, source="loop", llvm_ir="define", assembly="vaddps")
+    builder.kernel("k1", {"loop nest": lambda: "for i", "assembly": lambda: "vaddps"}, 0.01)
     data = json.loads(builder.report().to_json())
     assert data == builder.report().to_dict()
     (trace,) = data["traces"]
@@ -258,9 +258,7 @@ def test_json_is_plain_and_complete() -> None:
     assert data["kernels"]["k1"] == {
         "id": "k1",
         "compile_seconds": 0.01,
-        "source": "loop",
-        "llvm_ir": "define",
-        "assembly": "vaddps",
+        "levels": {"loop nest": "for i", "assembly": "vaddps"},
     }
 
 

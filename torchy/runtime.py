@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from threading import RLock
 from typing import Any
 
+from torchy.codegen.cpu import Compiler
 from torchy.disk import Shelf, cache_folder
 from torchy.forks import Forks
 from torchy.ir.ops import SPECS
@@ -48,7 +49,7 @@ class Runtime:
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)
-        self.kernels = Kernels(shelf=Shelf(cache_folder(cache_dir) / KERNELS))
+        self.kernels = Kernels(Compiler(Shelf(cache_folder(cache_dir) / KERNELS)))
         self.plans: Plans = LeastRecentlyUsed(4096)
         self.scripts: dict[int, Script] = {}  # that the walker runs by itself
         checks = os.environ.get("TORCHY_DEBUG") == "1"

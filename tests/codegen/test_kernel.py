@@ -67,9 +67,11 @@ def test_arithmetic_and_vector_math_in_one_kernel(compiler, length, threads):
 
 def test_all_that_a_kernel_shows(compiler):
     kernel = compiler.compile(chain())
-    assert "tanh(v" in kernel.source and "number0" in kernel.source
-    assert "define internal void @vectors" in kernel.llvm_ir
-    assert "vectors" in kernel.assembly
+    texts = {name: text() for name, text in kernel.levels.items()}
+    assert list(texts) == ["loop nest", "LLVM IR", "assembly"]
+    assert "tanh(v" in texts["loop nest"] and "number0" in texts["loop nest"]
+    assert "define internal void @vectors" in texts["LLVM IR"]
+    assert "vectors" in texts["assembly"]
     assert kernel.compile_seconds > 0 and kernel.address > 0
     assert len(kernel.id) == 16
 
@@ -330,7 +332,7 @@ def test_compiling_parses_no_python(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(ast, "parse", None)
         kernel = Compiler().compile(chain())
-    assert kernel.source
+    assert str(kernel.nest)
 
 
 def test_the_packed_words_are_what_the_c_function_takes(compiler):
@@ -430,4 +432,4 @@ def test_all_loads_come_before_all_stores(compiler, seed):
     kernel = compiler.compile(flat((F,) * 4, statements, stores))
     kernel.launch(kernel.pack([1003], addresses(*tensors)), 1 + seed % 2)
     for found, wanted in zip(tensors, expected, strict=True):
-        assert same_bits(found, wanted), kernel.source
+        assert same_bits(found, wanted), kernel.nest

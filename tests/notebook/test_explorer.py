@@ -68,7 +68,9 @@ def report(repeats: int = 1, loop: int = 9) -> Report:
     made = plan(fused, 2 * loop, dead=(2 * loop + 1,))
     for number in range(repeats):
         builder.kernel(
-            "k1", compile_seconds=0.012, source="for i: <mul>", llvm_ir="define <8 x float>"
+            "k1",
+            {"loop nest": lambda: "for i: <mul>", "LLVM IR": lambda: "define <8 x float>"},
+            0.012,
         )
         builder.trace(
             reason="print",
@@ -267,7 +269,7 @@ def test_a_saved_page_stands_alone(tmp_path: Path) -> None:
     state = re.search(r'<script type="application/json" id="state">(.*?)</script>', page, re.DOTALL)
     assert state is not None
     data = json.loads(state[1])
-    assert data["snapshot"]["kernels"][0]["llvm_ir"] == "define <8 x float>"
+    assert data["snapshot"]["kernels"][0]["levels"][1] == ["LLVM IR", "define <8 x float>"]
     assert "export default" not in page and "import(" in page
     assert not re.search(r"https?://(?!www\.w3\.org/)", page)
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from torchy.codegen.cpu import Compiler
 from torchy.ir.check import InvalidTraceError
 from torchy.ir.trace import Buffer, Layout, Mode, Op, Operand, Trace, View
 from torchy.plan.plan import Call
@@ -26,7 +27,7 @@ class Plans:
 
     def __init__(self, checks=False):
         self.plans = LeastRecentlyUsed(8)
-        self.planner = Planner(self.plans, Kernels(), checks)
+        self.planner = Planner(self.plans, Kernels(Compiler()), checks)
         self.told = []
 
     def tell(self, kind, text):

@@ -274,7 +274,7 @@ def test_the_report_of_many_long_traces(compile):
 
     with torchy.lazy(compile=compile):
         (torch.ones(3) * 2).sum().item()
-    compiler = torchy.face._process.runtime.kernels.compiler
+    compiler = torchy.face._process.runtime.kernels.backend
     compiler.machine.emit_object(llvm.parse_assembly(driver(parallel=False)))  # LLVM's own memory
     with torchy.lazy(compile=compile, max_ops=500) as session, Peak() as peak:
         for turn in range(400):

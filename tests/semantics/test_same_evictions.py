@@ -186,7 +186,7 @@ def test_kernels_of_traces_that_a_report_has_dropped():
                 used = {group.kernel for trace in report.traces for group in trace.groups}
                 assert set(report.kernels) == used - {None}
                 assert len(report.traces) <= 5
-                assert all(kernel.llvm_ir for kernel in report.kernels.values())
+                assert all(kernel.levels["LLVM IR"] for kernel in report.kernels.values())
 
 
 @COMPILED

@@ -53,7 +53,7 @@ def run(fails, error, settings):
 
     expected = [t.tolist() for t in several_groups(*given())]
     with torchy.lazy(**settings) as session:
-        asked = broken(_process.runtime.kernels.compiler, fails, error)
+        asked = broken(_process.runtime.kernels.backend, fails, error)
         for _ in range(3):
             assert [t.tolist() for t in several_groups(*given())] == expected
     events = [(event.kind, event.text) for event in session.report.events]
@@ -104,7 +104,7 @@ def session_of(name, fails):
         state = program.start()
         with torchy.lazy(compile="always"):
             if asked is None:
-                asked = broken(_process.runtime.kernels.compiler, fails, OSError("disk"))
+                asked = broken(_process.runtime.kernels.backend, fails, OSError("disk"))
             program.run(state, [])
         require_same([expected[-1][0]], facts(state))
     return len(asked)

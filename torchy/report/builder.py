@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from torchy.ir.listing import Layouts, Numbers
@@ -14,6 +14,7 @@ from torchy.plan.plan import FusedGroup, Plan
 from torchy.report.records import (
     EventRecord,
     KernelRecord,
+    Levels,
     Report,
     Seconds,
     Tier,
@@ -187,14 +188,19 @@ class ReportBuilder:
     def kernel(
         self,
         id: str,
-        *,
+        levels: Mapping[str, Callable[[], str]],
         compile_seconds: float | None = None,
-        source: str | Callable[[], str] = "",
-        llvm_ir: str | Callable[[], str] = "",
-        assembly: str | Callable[[], str] = "",
     ) -> None:
-        """Note a kernel, or replace what is known of it. Functions are called on reading."""
-        record = KernelRecord(id, compile_seconds, source, llvm_ir, assembly)
+        """Note a kernel, or replace what is known of it.
+
+        Parameters
+        ----------
+        levels
+            By name, from the most readable one down, what gives its text: called on reading.
+        compile_seconds
+            None: it has not been compiled (yet).
+        """
+        record = KernelRecord(id, compile_seconds, Levels(levels))
         with self.lock:
             self._kernels[id] = record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
@@ -265,34 +265,44 @@ class TraceRecord(Record):
         return self.listing
 
 
+class Levels(Mapping[str, str]):
+    """Texts by name; each is rendered when it is first read."""
+
+    def __init__(self, texts: Mapping[str, Callable[[], str]]) -> None:
+        self._texts = texts
+        self._rendered: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        """Return a text."""
+        if name not in self._rendered:
+            self._rendered[name] = self._texts[name]()
+        return self._rendered[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names, from the most readable level down."""
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._texts)
+
+
 @dataclass(frozen=True, eq=False)
 class KernelRecord(Record):
-    """A kernel, at each of its levels. Texts given as functions are rendered when first read.
+    """A kernel, at each of its levels: of one on the CPU ``loop nest``, ``LLVM IR`` and ``assembly``.
 
-    ``compile_seconds`` is None while it was not compiled (yet): its ops are interpreted.
+    ``compile_seconds`` is None while it was not compiled (yet): its ops are interpreted, and it has its first level only.
     """
 
-    shown = "id compile_seconds source llvm_ir assembly"
+    shown = "id compile_seconds levels"
     id: str
     compile_seconds: float | None
-    source_text: str | Callable[[], str] = field(repr=False, default="")
-    llvm_ir_text: str | Callable[[], str] = field(repr=False, default="")
-    assembly_text: str | Callable[[], str] = field(repr=False, default="")
+    levels: Mapping[str, str] = field(repr=False)
 
-    @cached_property
+    @property
     def source(self) -> str:
-        """The loop nest, as readable pseudo-code."""
-        return _text(self.source_text)
-
-    @cached_property
-    def llvm_ir(self) -> str:
-        """The LLVM IR; empty if it was not compiled."""
-        return _text(self.llvm_ir_text)
-
-    @cached_property
-    def assembly(self) -> str:
-        """The machine's assembly; empty if it was not compiled."""
-        return _text(self.assembly_text)
+        """The most readable level."""
+        return next(iter(self.levels.values()), "")
 
 
 @dataclass(frozen=True, slots=True)

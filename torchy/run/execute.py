@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.native import Walker
-from torchy.run.program import Program, view_words
+from torchy.run.program import Program
 
 
 class Execution:
@@ -31,15 +31,6 @@ class Execution:
         if running is None or running.serial != self._serial or running.at >= len(program.words):
             return None
         return program.op(running.at)
-
-
-def layouts(trace: Trace, words: Sequence[int]) -> tuple[Layout, ...]:
-    """Return the layout of each view in a recording."""
-    words = tuple(words)
-    return tuple(
-        Layout(view.sizes(words), view.strides(words), words[view.at])
-        for view in view_words(trace.views)
-    )
 
 
 def bytes_moved(trace: Trace, plan: Plan, layouts: Sequence[Layout]) -> int:

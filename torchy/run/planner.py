@@ -62,7 +62,7 @@ class Planner:
         tell
             Told that planning has failed: the ops run one by one then.
         """
-        compiler = self.kernels.compiler
+        backend = self.kernels.backend
         # what turned out not to compile changes what is fused
         key = (node, flags, numerics, skip_dead, self.kernels.failed)
         entry = self._plans.get(key)
@@ -75,7 +75,7 @@ class Planner:
                     numerics,
                     dead_inputs=dead_inputs,
                     skip_dead=skip_dead,
-                    why_inexact=compiler.verifier.why_inexact,
+                    why_inexact=backend.why_inexact,
                 )
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):
@@ -83,7 +83,8 @@ class Planner:
                 plan = plan_of_calls(trace)
                 what = f"{type(error).__name__}: {error}"
                 tell("planning failed", f"{what}: the ops run one by one")
-            entry = Compiled(plan, live, trace, self._kernel_ids(plan, numerics))
+            ids = self._kernel_ids(plan, numerics)
+            entry = Compiled(plan, live, trace, ids, backend)
             self._plans.put(key, entry)
         return entry
 
@@ -96,7 +97,7 @@ class Planner:
             if isinstance(step, FusedGroup):
                 kernel_id = known.get(step.form)
                 if kernel_id is None:
-                    kernel_id = self.kernels.compiler.identity(step.form, numerics)
+                    kernel_id = self.kernels.backend.identity(step.form, numerics)
                     known[step.form] = kernel_id
             found.append(kernel_id)
         return tuple(found)

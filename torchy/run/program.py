@@ -6,75 +6,22 @@ A step's words::
     n, buffers to allocate[n]
     n, buffers to release[n]
 
-and where there is a kernel::
-
-    1 if the kernel is for linear accesses only
-    n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
-    n, numbers[n]
-    1 if the rest is filled in, n, sizes and strides of these views as they were last[n], arguments
-
-where the walker lays out the kernel's arguments (see `codegen/cpu/driver.py`): while sizes and strides stay, a launch
-only fills in addresses and numbers. Programs are not shared by flushes that run at the same time.
+and what the kernel needs to be launched, which is its backend's to say (`codegen/cpu/launch.py`). Programs are not shared by
+flushes that run at the same time.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from torchy.codegen.cpu.driver import HEADER
-from torchy.codegen.cpu.kernel import Kernel
-from torchy.ir.trace import Trace, View
-from torchy.plan.plan import Call, FusedGroup, Plan
-from torchy.record.codes import MODES
+from torchy.codegen.backend import Kernel
+from torchy.ir.trace import Trace
+from torchy.ir.words import view_words
+from torchy.plan.plan import Call, Plan
 from torchy.run.interpret import group_releases
 
 Words = ctypes.Array[ctypes.c_int64]
-
-
-class ViewWords(NamedTuple):
-    """Where a view's layout lies in the words of a recording: offset, sizes, strides."""
-
-    at: int
-    rank: int
-    buffer: int
-    itemsize: int
-
-    def sizes(self, words: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the view's sizes in a recording."""
-        return words[self.at + 1 : self.at + 1 + self.rank]
-
-    def strides(self, words: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the view's strides in a recording, in elements."""
-        return words[self.at + 1 + self.rank : self.at + 1 + 2 * self.rank]
-
-
-def view_words(views: Sequence[View]) -> tuple[ViewWords, ...]:
-    """Return for each view of a trace where its layout lies."""
-    words, at = [], 0
-    for view in views:
-        words.append(ViewWords(at, view.rank, view.buffer, view.dtype.itemsize))
-        at += 1 + 2 * view.rank
-    return tuple(words)
-
-
-def launch_words(group: FusedGroup, views: Sequence[ViewWords], kernel: Kernel) -> list[int]:
-    """Return the kernel's part of a step; nothing is laid out yet."""
-    space = views[group.space]
-    accesses = [views[view] for view in group.accesses]
-    modes = [MODES.index(access.mode) for access in group.form.accesses]
-    places = [
-        word
-        for view, mode in zip((space, *accesses), (0, *modes), strict=True)
-        for word in (view.at, view.rank, view.buffer, view.itemsize, mode)
-    ]
-    known = 2 * sum(view.rank for view in (space, *accesses))
-    rows = 1 + max(space.rank, 1)  # one may be put before those of the space
-    packed = HEADER + 2 * len(accesses) + len(group.numbers) + rows * (1 + len(accesses))
-    numbers = (len(group.numbers), *group.numbers)
-    room = (0, known, *[0] * (known + packed))
-    return [kernel.form.flat, 1 + len(accesses), *places, *numbers, *room]
 
 
 class Program:
@@ -113,7 +60,8 @@ class Program:
             if isinstance(step, Call):
                 program._add(step.op, allocate, release)
             elif kernel is not None:
-                launch = launch_words(step, views, kernel)
+                accesses = [views[view] for view in step.accesses]
+                launch = kernel.launch_words(views[step.space], accesses, step.numbers)
                 program._add(step.ops[0], allocate, release, kernel, launch)
             else:
                 releases = group_releases(trace, step, allocate, release)

@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torchy.codegen.cpu.kernel import Compiler, Kernel
+from torchy.codegen.backend import Backend, Kernel
 from torchy.codegen.errors import CompileError
-from torchy.disk import Shelf
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
@@ -53,15 +52,23 @@ class Compiled:
         What it is a plan of.
     kernel_ids
         For each step the id of its kernel, compiled or not; None for a call.
+    backend
+        What compiles them.
     """
 
     def __init__(
-        self, plan: Plan, live: frozenset[int], trace: Trace, kernel_ids: tuple[str | None, ...]
+        self,
+        plan: Plan,
+        live: frozenset[int],
+        trace: Trace,
+        kernel_ids: tuple[str | None, ...],
+        backend: Backend,
     ) -> None:
         self.plan = plan
         self.live = live
         self.trace = trace
         self.kernel_ids = kernel_ids
+        self.backend = backend
         self.kernels: list[Kernel | None] = [None] * len(kernel_ids)  # those that are ready
         self.unsettled = {i for i, id in enumerate(kernel_ids) if id is not None}
         self.visits = 0
@@ -105,14 +112,14 @@ class Kernels:
 
     Parameters
     ----------
+    backend
+        What makes them.
     capacity
         How many are kept: about 50 KB each.
-    shelf
-        Where their code is kept for the next process.
     """
 
-    def __init__(self, capacity: int = 1024, shelf: Shelf | None = None) -> None:
-        self.compiler = Compiler(shelf)
+    def __init__(self, backend: Backend, capacity: int = 1024) -> None:
+        self.backend = backend
         self.compiled = 0
         self.failed = 0
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
@@ -130,7 +137,7 @@ class Kernels:
         found = self._ready.get(kernel_id)
         if found is None:
             return False
-        entry.settle(step, found if isinstance(found, Kernel) else None)
+        entry.settle(step, None if isinstance(found, Exception) else found)
         return True
 
     def compile(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
@@ -168,7 +175,7 @@ class Kernels:
     ) -> Kernel | Exception:
         found: Kernel | Exception
         try:
-            found = self.compiler.compile(form, numerics)
+            found = self.backend.compile(form, numerics)
             self.compiled += 1
         except Exception as error:  # whatever it is, there is the interpreter
             if raised_by_program(error):  # a signal handler, in the midst of it

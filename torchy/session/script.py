@@ -6,16 +6,15 @@ import functools
 import operator
 from dataclasses import dataclass, replace
 
-from torchy.codegen.loops import lower
-from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
+from torchy.ir.words import layouts
 from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
 from torchy.record.native import Repeat, Unplanned
 from torchy.report import ReportBuilder
 from torchy.report.records import Tier
-from torchy.run.execute import bytes_moved, fused_views, layouts
+from torchy.run.execute import bytes_moved, fused_views
 from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Sizes
 
@@ -145,15 +144,9 @@ class Script:
                 continue
             if kernel is not None:
                 builder.told.add(kernel_id)
-                builder.kernel(
-                    kernel_id,
-                    compile_seconds=kernel.compile_seconds,
-                    source=functools.partial(getattr, kernel, "source"),
-                    llvm_ir=functools.partial(getattr, kernel, "llvm_ir"),
-                    assembly=functools.partial(getattr, kernel, "assembly"),
-                )
+                builder.kernel(kernel_id, kernel.levels, kernel.compile_seconds)
             elif not builder.has_kernel(kernel_id):
-                builder.kernel(kernel_id, source=functools.partial(_loop_nest, step.form))
+                builder.kernel(kernel_id, entry.backend.levels(step.form))
 
     def _step_seconds(self, times: bytes, by_op: bool) -> tuple[float, ...]:
         """Return what each step of the plan took, interpreted or as a kernel."""
@@ -187,7 +180,3 @@ class Script:
         if sizes.words != recording.words:
             sizes = self.entry.sizes = Sizes(recording.words)
         return sizes
-
-
-def _loop_nest(form: KernelForm) -> str:
-    return str(lower(form))

@@ -97,13 +97,11 @@ class ShownTrace:
 
 @dataclass(frozen=True, slots=True)
 class ShownKernel:
-    """A kernel at its levels."""
+    """A kernel; its levels by name, from the most readable one down."""
 
     id: str
     compile_seconds: float | None
-    source: str
-    llvm_ir: str
-    assembly: str
+    levels: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +161,7 @@ def take(
             ShownKernel(
                 key,
                 kernel.compile_seconds,
-                _cut(kernel.source),
-                _cut(kernel.llvm_ir),
-                _cut(kernel.assembly),
+                tuple((name, _cut(text)) for name, text in kernel.levels.items()),
             )
             for key, kernel in report.kernels.items()
             if key in used

@@ -115,7 +115,8 @@ def _graph(trace: ShownTrace, svg: str | None) -> str:
 def _kernel(kernel: ShownKernel) -> str:
     took = kernel.compile_seconds
     note = f", compiled in {format_seconds(took)}" if took is not None else ", not compiled"
-    body = f'<pre style="{CODE}">{escape(kernel.source)}</pre>'
+    _, text = kernel.levels[0]
+    body = f'<pre style="{CODE}">{escape(text)}</pre>'
     return _details(f"Kernel {escape(kernel.id[:8])}{note}", body)
 
 

@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import torch
 
 from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
+from torchy.codegen.cpu.launch import launch_words
 from torchy.codegen.cpu.llvm import write_module
 from torchy.codegen.cpu.math import MathLibrary
 from torchy.codegen.cpu.verdicts import Verdicts
@@ -23,9 +24,11 @@ from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
 from torchy.disk import Shelf
 from torchy.ir.kernel import KernelForm
-from torchy.ir.ops import Numerics
+from torchy.ir.ops import Numerics, OpSpec, Rule
 from torchy.ir.trace import Mode
+from torchy.ir.words import ViewWords
 
+LOOP_NEST, LLVM_IR, ASSEMBLY = "loop nest", "LLVM IR", "assembly"  # levels
 OPTIMIZATION: Final = 2
 VERSION: Final = 1  # of the code that is generated: part of a kernel's id
 _LETTERS: Final = {bool: "q", int: "q", float: "d"}
@@ -44,7 +47,7 @@ class Kernel:
     identity
         Short hash of the form, the machine and the versions: equal in all processes on equal machines.
     nest
-        The loop nest; ``source`` is its listing.
+        The loop nest.
     llvm_ir
         The module's text.
     compiler
@@ -86,14 +89,19 @@ class Kernel:
         self._words = ctypes.c_int64 * (HEADER + 2 * len(modes) + len(letters))
 
     @property
-    def source(self) -> str:
-        """The loop nest as readable pseudo-code."""
-        return str(self.nest)
+    def levels(self) -> dict[str, Callable[[], str]]:
+        """What gives its texts, from the most readable one down."""
+        return {
+            LOOP_NEST: self.nest.__str__,
+            LLVM_IR: lambda: self.llvm_ir,
+            ASSEMBLY: lambda: self.compiler.assembly(self.llvm_ir),
+        }
 
-    @property
-    def assembly(self) -> str:
-        """The machine code, as assembly text; made when asked for."""
-        return self.compiler.assembly(self.llvm_ir)
+    def launch_words(
+        self, space: ViewWords, accesses: Sequence[ViewWords], numbers: Sequence[int]
+    ) -> list[int]:
+        """Return what the walker needs to launch it: see :mod:`torchy.codegen.cpu.launch`."""
+        return launch_words(self.form, space, accesses, numbers)
 
     def pack(
         self,
@@ -180,7 +188,7 @@ class Kernel:
 
 
 class Compiler:
-    """Compiles kernel forms for this machine; holds what all kernels share. Safe to use from any thread.
+    """The backend for the CPU: see :class:`torchy.codegen.backend.Backend`. Holds what all kernels share.
 
     Parameters
     ----------
@@ -236,6 +244,21 @@ class Compiler:
             (VERSION, form, numerics, self.cpu, self.features, self.math.lanes, torch.__version__)
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def why_inexact(
+        self,
+        spec: OpSpec,
+        rule: Rule | None,
+        compute: torch.dtype,
+        literals: Mapping[str, object],
+        still: frozenset[str] = frozenset(),
+    ) -> str:
+        """Return what is known against a formula's having eager's bits: see :meth:`Verifier.why_inexact`."""
+        return self.verifier.why_inexact(spec, rule, compute, literals, still)
+
+    def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
+        """Return what gives the texts of a form that is not compiled."""
+        return {LOOP_NEST: lambda: str(lower(form))}
 
     def compile(self, form: KernelForm, numerics: Numerics = "exact") -> Kernel:
         """Compile a form.

@@ -63,7 +63,8 @@ class Explorer {
     this.svgs = { ...model.get("svgs") };
     this.kernels = Object.fromEntries(this.snapshot.kernels.map((kernel) => [kernel.id, kernel]));
     this.traces = this.snapshot.traces;
-    this.level = "source";
+    this.levels = [...new Set(this.snapshot.kernels.flatMap((kernel) => kernel.levels.map(([name]) => name)))];
+    [this.level] = this.levels;
     this.selected = { trace: 0, op: null, group: null };
     this.zoom = null;
     this.build();
@@ -86,8 +87,8 @@ class Explorer {
       const at = trace.place ? ` · ${trace.place}` : "";
       this.picker.append(h("option", { value: index }, `trace ${trace.number}${times(trace.count)}: ${trace.reason}${at}`));
     });
-    for (const [level, name] of [["source", "loop nest"], ["llvm_ir", "LLVM IR"], ["assembly", "assembly"]])
-      this.tabs.append(h("button", { class: "torchy-tab", role: "tab", "data-level": level, onclick: () => { this.level = level; this.drawKernel(); } }, name));
+    for (const level of this.levels)
+      this.tabs.append(h("button", { class: "torchy-tab", role: "tab", "data-level": level, onclick: () => { this.level = level; this.drawKernel(); } }, level));
     const zoomers = [["−", 1 / 1.25, "smaller"], ["+", 1.25, "larger"]].map(([sign, factor, name]) =>
       h("button", { class: "torchy-tab", title: name, "aria-label": name, onclick: () => this.scale((this.zoom ?? 1) * factor) }, sign));
     const fit = h("button", { class: "torchy-tab", title: "fit the width", onclick: () => this.scale(null) }, "fit");
@@ -282,7 +283,7 @@ class Explorer {
     this.kernelTitle.textContent = kernel ? `kernel ${short(kernel.id)}` : "kernel";
     this.kernelTitle.title = kernel ? `${kernel.id}${kernel.compile_seconds ? `, compiled in ${duration(kernel.compile_seconds)}` : ""}` : "";
     if (kernel) {
-      const text = kernel[this.level] || (this.level === "source" ? "(no source)" : "Not compiled: its ops were interpreted.");
+      const text = new Map(kernel.levels).get(this.level) ?? "Not compiled: its ops were interpreted.";
       this.kernelPane.replaceChildren(h("pre", {}, text));
     } else {
       const why = group?.kind === "call" ? "torch runs this op itself: there is no kernel to show."
