@@ -1,0 +1,135 @@
+"""Kernels compute what their forms mean, and each op means what eager computes."""
+
+import random
+
+import numpy
+import pytest
+import torch
+
+from tests.codegen.cases import exact_cases, scalars_of
+from tests.codegen.meaning import elements
+from torchy.codegen.cpu.exactness import inexact
+from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.ir.dtypes import IN_KERNELS, kind_of
+from torchy.ir.kernel import (
+    Access,
+    KernelForm,
+    Literal,
+    Load,
+    Result,
+    RuntimeNumber,
+    Statement,
+    Store,
+)
+from torchy.ir.ops import SPECS
+from torchy.ir.trace import Mode
+
+DTYPES = sorted(IN_KERNELS, key=str)
+ORDER = "bif"  # a value of one kind may stand where a later one is computed in
+TELLS = frozenset("eq ne lt le gt ge isnan isinf isposinf isneginf signbit logical_not logical_and logical_or"
+                  " logical_xor".split())  # fmt: skip
+
+
+def column(tensor):
+    """The elements as numbers: of floats numpy's, so that none is rounded or converted."""
+    return list(tensor.numpy())
+
+
+def tensor_of(numbers, dtype):
+    return torch.from_numpy(numpy.array(numbers, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
+
+
+@pytest.mark.parametrize(("spec", "dtype", "literals"), list(exact_cases()))
+def test_an_op_means_what_eager_computes(spec, dtype, literals):
+    for trial in trials(spec, dtype, literals):
+        scalars = scalars_of(trial)
+        given = [samples(d, len(trial.operands), seed=3)[i] for i, d in enumerate(trial.operands)]
+        shortest = min(map(len, given), default=511)
+        picked = torch.arange(0, shortest, max(1, shortest // 90))
+        given = [values[picked].contiguous() for values in given]
+        form = trial.form(tuple(type(scalar) for scalar in scalars))
+        expected = trial.eager(given, scalars)
+        operands = [column(values) for values in given] or [[0] * expected.numel()]
+        if len(operands) == len(form.accesses):
+            operands = operands[:-1]
+        (found,) = elements(form, [*operands, [0] * expected.numel()], scalars)
+        assert same_bits(tensor_of(found, expected.dtype), expected), trial.overload
+
+
+def known_ops():
+    """Ops with a formula that is exact: (spec, dtype computed in, literals)."""
+    for spec in SPECS.values():
+        for dtype in DTYPES:
+            for rule in spec.rules:
+                if kind_of(dtype) in rule.kinds and not inexact(spec, rule, dtype):
+                    literals = dict(rule.literals)
+                    if spec.rule(dtype, literals) is rule and spec.literals <= literals.keys():
+                        yield spec, dtype, literals
+
+
+KNOWN = list(known_ops())
+
+
+class Draw:
+    """A random form, with values for what it reads."""
+
+    def __init__(self, seed, count=77):
+        self.draw = random.Random(seed)
+        self.numbers, self.statements, self.kinds = [], [], []
+        self.tensors = []
+        self.values = []  # what a statement may use, with its dtype
+        for index in range(self.draw.randint(1, 4)):
+            dtype = self.draw.choice(DTYPES)
+            values = samples(dtype, 2, seed + index)[self.draw.randrange(2)]
+            self.tensors.append(values[torch.randperm(len(values))[:count]].contiguous())
+            self.values.append((Load(index), dtype))
+        for _ in range(self.draw.randint(1, 7)):
+            self.statement(*self.draw.choice(KNOWN))
+
+    def statement(self, spec, compute, literals):
+        arguments = []
+        for name in spec.parameters:
+            if name in literals:
+                arguments.append(Literal(literals[name]))
+                continue
+            mask = name in spec.masks
+            ranks = ORDER[: ORDER.index("b" if mask else kind_of(compute)) + 1]
+            fits = [value for value, dtype in self.values if kind_of(dtype) in ranks]
+            if name not in spec.promoted and not mask or not fits or self.draw.random() < 0.2:
+                arguments.append(self.number("b" if mask else kind_of(compute)))
+            else:
+                arguments.append(self.draw.choice(fits))
+        dtype = torch.bool if spec.name in TELLS else compute
+        self.values.append((Result(len(self.statements)), dtype))
+        self.statements.append(Statement(spec.name, tuple(arguments), compute, dtype))
+
+    def number(self, kind):
+        of_kind = {"b": [True, False], "i": [3, -2, 1, 0, 40], "f": [0.7, -2.5, 1.0, -0.0, 1e-40]}
+        self.numbers.append(self.draw.choice(of_kind[kind]))
+        return RuntimeNumber(len(self.numbers) - 1)
+
+    def form(self):
+        """Return the form: the last statement's result is stored, and some others."""
+        reads = [Access(tensor.dtype, Mode.LINEAR) for tensor in self.tensors]
+        results = [(value, dtype) for value, dtype in self.values if isinstance(value, Result)]
+        kept = [each for each in results[:-1] if self.draw.random() < 0.3] + results[-1:]
+        stores = tuple(Store(len(reads) + at, value) for at, (value, _) in enumerate(kept))
+        written = [Access(dtype, Mode.LINEAR) for _, dtype in kept]
+        kinds = tuple(type(number) for number in self.numbers)
+        return KernelForm((*reads, *written), kinds, tuple(self.statements), stores)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_kernel_computes_what_its_form_means(compiler, seed):
+    drawn = Draw(seed)
+    form, count = drawn.form(), len(drawn.tensors[0])
+    count = min(map(len, drawn.tensors))
+    tensors = [tensor[:count].clone() for tensor in drawn.tensors]
+    outs = [torch.empty(count, dtype=a.dtype) for a in form.accesses[len(tensors) :]]
+    operands = [column(tensor) for tensor in tensors] + [[0] * count for _ in outs]
+    expected = elements(form, operands, drawn.numbers)
+    kernel = compiler.compile(form)
+    addresses = [(tensor.data_ptr(), None) for tensor in (*tensors, *outs)]
+    kernel.launch(kernel.pack([count], addresses, drawn.numbers))
+    for out, wanted in zip(outs, expected, strict=True):
+        assert same_bits(out, tensor_of(wanted, out.dtype)), kernel.nest
