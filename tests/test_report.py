@@ -173,7 +173,7 @@ def test_nothing_is_rendered_before_it_is_read_and_then_once() -> None:
     assert calls == []
     for _ in range(2):
         assert "3.7" in report.traces[0].listing
-        assert report.kernels["k1"].source == "for i in n: ..."
+        assert report.kernels["k1"].levels["loop nest"] == "for i in n: ..."
         assert builder.report().traces[0].listing
     assert sorted(calls) == ["layouts", "numbers", "source"]
 

@@ -299,11 +299,6 @@ class KernelRecord(Record):
     compile_seconds: float | None
     levels: Mapping[str, str] = field(repr=False)
 
-    @property
-    def source(self) -> str:
-        """The most readable level."""
-        return next(iter(self.levels.values()), "")
-
 
 @dataclass(frozen=True, slots=True)
 class EventRecord(Record):
@@ -419,10 +414,6 @@ def format_seconds(seconds: float) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _text(text: str | Callable[[], str]) -> str:
-    return text() if callable(text) else text
 
 
 def _at(items: Sequence[Item], index: int) -> Item | None:

@@ -152,7 +152,7 @@ class Flushes:
                 entry, recording.layouts, numerics, settings.compile, heavy, tell
             )
         line = walker.line_here()
-        script = Script(entry, program, compiled, numerics, reason, walker.source(line), line)
+        script = Script(entry, program, compiled, reason, walker.source(line), line)
         return Flush(walker, session.id, running.serial, script, recording, kept=by_walker)
 
     def _remember(self, session: Session, flush: Flush, asked: tuple[int, str]) -> None:

@@ -127,7 +127,6 @@ class Log:
             entry,
             entry.interpretation(),
             compiled=False,
-            numerics=numerics,
             reason=reason_in_words(flush.reason, flush.text),
             where=self._walker.source(flush.line),
             line=flush.line,

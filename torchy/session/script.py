@@ -6,7 +6,6 @@ import functools
 import operator
 from dataclasses import dataclass, replace
 
-from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.ir.words import layouts
 from torchy.plan.memory import bytes_saved, never_stored
@@ -70,7 +69,6 @@ class Script:
     entry: Compiled
     program: Program
     compiled: bool
-    numerics: Numerics
     reason: str
     where: Source | None
     line: int

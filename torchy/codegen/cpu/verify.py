@@ -234,9 +234,9 @@ class Verifier:
         """
         if rule is None:
             return no_formula(spec)
-        known = inexact(spec, rule, compute, still)
-        differs = self.verdicts.differs(self._key(spec, compute, literals))
-        return known or (SEEN if differs else "")
+        if known := inexact(spec, rule, compute, still):
+            return known
+        return SEEN if self.verdicts.differs(self._key(spec, compute, literals)) else ""
 
     def check(self, form: ir.KernelForm) -> None:
         """Verify all ops of a form.
