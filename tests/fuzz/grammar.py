@@ -294,9 +294,9 @@ x[0] = y
 x[1:] += y
 x[..., 0] *= N
 x[x > 0] = N
-x[..., 1:] = x[..., :-1]
-x[1:].add_(x[:-1])
-x[..., 1:].mul_(x[..., :-1])
+if x.numel() < MANY: x[..., 1:] = x[..., :-1]
+if x.numel() < MANY: x[1:].add_(x[:-1])
+if x.numel() < MANY: x[..., 1:].mul_(x[..., :-1])
 x[:, ::2] = y[:, ::2]
 x[::2] -= y[::2]
 x.clamp_(-2, 2)
@@ -305,7 +305,7 @@ x.neg_()
 x.div_(y)
 x.masked_fill_(y > 0, N)
 x[-1].copy_(x[0])
-x[:-1] = x[1:]
+if x.numel() < MANY: x[:-1] = x[1:]
 x += y
 x -= N
 x *= x
