@@ -254,6 +254,7 @@ def test_json_is_plain_and_complete() -> None:
         "kernel": None,
         "seconds": 5e-5,
         "why_apart": "aten::sum is a call",
+        "refused": None,
     }
     assert data["kernels"]["k1"] == {
         "id": "k1",

@@ -6,10 +6,11 @@ Floats are rounded from exact fractions, integers wrap around, and functions lik
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import operator
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,8 +18,18 @@ import numpy
 import torch
 
 from torchy.ir.dtypes import OF_NUMBERS, kind_of
-from torchy.ir.kernel import KernelForm, Literal, Load, Result, RuntimeNumber, Statement
+from torchy.ir.kernel import (
+    KernelForm,
+    Literal,
+    Load,
+    Reduction,
+    Result,
+    RowLength,
+    RuntimeNumber,
+    Statement,
+)
 from torchy.ir.ops import spec_of
+from torchy.ir.trace import Mode
 
 ROUNDS = {torch.float32: numpy.float32, torch.float64: numpy.float64}
 ARITHMETIC = {
@@ -87,38 +98,132 @@ def elements(
     Parameters
     ----------
     operands
-        For each access, the numbers that it reads, one for each element of the space.
+        For each access, the numbers that it reads: one for each element of the space. If the form has rows: one list of
+        numbers for each row, or one number if the access has one for each.
     """
     with numpy.errstate(all="ignore"):
-        columns = [_element(form, at, numbers) for at in zip(*operands, strict=True)]
+        columns = [_stored(form, at, numbers) for at in zip(*operands, strict=True)]
     return [list(column) for column in zip(*columns, strict=True)]
 
 
-def _element(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> list[Any]:
-    results: list[Value] = []
+def _stored(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> list[Any]:
+    """Return what is stored for one element, or for one row: a number, or a list of them."""
+    results: list[Any] = []
+    length = next((len(each) for each in loaded if isinstance(each, list)), 0)
 
-    def value_of(value: object) -> Value | None:
+    def value_of(value: object) -> Any:
         match value:
             case Load(access):
-                return Value(loaded[access], form.accesses[access].dtype)
+                dtype, given = form.accesses[access].dtype, loaded[access]
+                if isinstance(given, list):
+                    return [Value(number, dtype) for number in given]
+                return Value(given, dtype)
             case Result(index):
                 return results[index]
             case RuntimeNumber(index):
                 return Value(numbers[index], OF_NUMBERS[form.number_kinds[index]])
+            case RowLength():
+                return Value(length, torch.int64)
             case Literal(literal) if isinstance(literal, (bool, int, float)):
                 return Value(literal, OF_NUMBERS[type(literal)])
         return None
 
     for statement in form.statements:
-        results.append(
-            _Formula(statement, [value_of(each) for each in statement.arguments]).value()
-        )
+        if isinstance(statement, Reduction):
+            argument = value_of(statement.argument)
+            each = argument if isinstance(argument, list) else [argument] * length
+            row = [value.to(statement.dtype).number for value in each]
+            results.append(Value(reduced(statement, row), statement.dtype))
+            continue
+        given = [value_of(each) for each in statement.arguments]
+        if any(isinstance(value, list) for value in given):
+            of_elements = [
+                value if isinstance(value, list) else [value] * length for value in given
+            ]
+            results.append(
+                [_Formula(statement, at).value() for at in zip(*of_elements, strict=True)]
+            )
+        else:
+            results.append(_Formula(statement, given).value())
     stored = []
     for store in form.stores:
-        value = value_of(store.value)
-        assert value is not None
-        stored.append(value.to(form.accesses[store.access].dtype).number)
+        value, access = value_of(store.value), form.accesses[store.access]
+        if form.has_rows and access.mode is not Mode.ROW and not isinstance(value, list):
+            value = [value] * length
+        if isinstance(value, list):
+            stored.append([each.to(access.dtype).number for each in value])
+        else:
+            stored.append(value.to(access.dtype).number)
     return stored
+
+
+def reduced(reduction: Reduction, row: list[Any]) -> Any:
+    """Combine the elements of a row in the reduction's order: numpy's numbers, so that each step rounds."""
+    order, kind = reduction.order, ROUNDS[reduction.dtype]
+    together, singly = COMBINE[reduction.operator]
+    lanes, count = order.lanes, order.accumulators
+    if order.start == "zeros" and len(row) < lanes:
+        lanes = 1
+    block = lanes * count
+    blocks = len(row) // block
+    power = max(4, math.ceil(math.log2(max(blocks, 2))) // order.levels)
+    zeros = [[kind(0)] * block for _ in range(order.levels)]
+    sums, begin = zeros, 0
+    if order.start == "first" and blocks:
+        sums[0], begin = row[:block], 1
+    for at in range(begin, blocks):
+        given = row[at * block : (at + 1) * block]
+        sums[0] = [together(a, b) for a, b in zip(sums[0], given, strict=True)]
+        for level in range(1, order.levels):
+            if (at + 1) % 2 ** (level * power):
+                break
+            sums[level] = [
+                together(a, b) for a, b in zip(sums[level], sums[level - 1], strict=True)
+            ]
+            sums[level - 1] = [kind(0)] * block
+    total = sums[0]
+    for level in sums[1:]:
+        total = [together(a, b) for a, b in zip(total, level, strict=True)]
+    rest = row[blocks * block :]
+    if order.rest == "accumulator":
+        while len(rest) >= lanes:
+            total[:lanes] = [together(a, b) for a, b in zip(total, rest[:lanes], strict=False)]
+            rest = rest[lanes:]
+    vectors = [total[k * lanes : (k + 1) * lanes] for k in range(count)]
+    while len(vectors) > 1:
+        left = vectors[::2] if order.join == "pairs" else vectors[:1]
+        right = vectors[1::2] if order.join == "pairs" else vectors[1:2]
+        joined = [
+            [together(a, b) for a, b in zip(*pair, strict=True)]
+            for pair in zip(left, right, strict=True)
+        ]
+        vectors = joined if order.join == "pairs" else joined + vectors[2:]
+    if order.tail == "first":
+        return functools.reduce(singly, [*rest, *vectors[0]], kind(0))
+    start = [IDENTITY[reduction.operator]]
+    if blocks or order.start == "zeros":
+        start.append(functools.reduce(singly, vectors[0]))
+    return functools.reduce(singly, [*map(kind, start), *rest])
+
+
+def _extreme(better: Callable[[Any, Any], bool], of_two_alike: int) -> Callable[[Any, Any], Any]:
+    """Combine two numbers; of two that are alike, zeros of either sign, take the first or the second."""
+
+    def combine(a: Any, b: Any) -> Any:
+        if a != a or b != b:
+            return type(a)(math.nan)
+        return a if better(a, b) else b if better(b, a) else (a, b)[of_two_alike]
+
+    return combine
+
+
+# of vectors, and of single numbers
+COMBINE = {
+    "sum": (operator.add, operator.add),
+    "max": (_extreme(operator.gt, 1), _extreme(operator.gt, 0)),
+    "min": (_extreme(operator.lt, 1), _extreme(operator.lt, 0)),
+}
+IDENTITY = {"sum": 0.0, "max": -math.inf, "min": math.inf}
 
 
 class _Formula:

@@ -44,7 +44,7 @@ def another(shelf, monkeypatch):
         raise AssertionError("made again")
 
     monkeypatch.setattr(compiler, "machine", type("", (), {"emit_object": forbidden})())
-    compiler.verifier.run = forbidden
+    compiler.verifier.compile = forbidden
     return compiler
 
 
@@ -72,17 +72,22 @@ def test_what_is_damaged_is_made_again(shelf, monkeypatch):
 
 def test_that_an_op_differs_is_found_out_by_each_process(shelf):
     compiler = Compiler(shelf)
-    own = compiler.verifier.run
+    own = compiler.verifier.compile
 
-    def wrong(form, tensors, numbers, out):
-        own(form, tensors, numbers, out)
-        if form.statements[0].op == "tanh":
-            out.fill_(7.0)
+    def wrong(form):
+        run = own(form)
 
-    compiler.verifier.run = wrong
+        def of_sevens(sizes, tensors, numbers, out):
+            run(sizes, tensors, numbers, out)
+            if form.statements[0].op == "tanh":
+                out.fill_(7.0)
+
+        return of_sevens
+
+    compiler.verifier.compile = wrong
     with pytest.raises(CompileError, match=r"tanh on torch.float32 differs from eager: .* 7\.0"):
         compiler.compile(form())
-    compiler.verifier.run = own
+    compiler.verifier.compile = own
     with pytest.raises(CompileError, match="differs"):  # known by now
         compiler.compile(form())
     run(Compiler(Shelf(shelf.folder)).compile(form()))

@@ -8,14 +8,20 @@ import torch
 
 from tests.codegen.cases import exact_cases, scalars_of
 from tests.codegen.meaning import elements
+from torchy.codegen.check import check_nest
 from torchy.codegen.cpu.exactness import inexact
+from torchy.codegen.cpu.orders import ORDERS
 from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.ir.check_form import check_form
 from torchy.ir.dtypes import IN_KERNELS, kind_of
 from torchy.ir.kernel import (
     Access,
+    Axis,
     KernelForm,
+    Level,
     Literal,
     Load,
+    Reduction,
     Result,
     RuntimeNumber,
     Statement,
@@ -127,7 +133,116 @@ def test_a_kernel_computes_what_its_form_means(compiler, seed):
     operands = [column(tensor) for tensor in tensors] + [[0] * count for _ in outs]
     expected = elements(form, operands, drawn.numbers)
     kernel = compiler.compile(form)
+    assert check_form(form) == check_nest(kernel.nest) == []
     addresses = [(tensor.data_ptr(), None) for tensor in (*tensors, *outs)]
     kernel.launch(kernel.pack([count], addresses, drawn.numbers))
     for out, wanted in zip(outs, expected, strict=True):
         assert same_bits(out, tensor_of(wanted, out.dtype)), kernel.nest
+
+
+# --- rows
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 8, 9, 15, 31, 32, 33, 100, 127, 513, 2049])
+@pytest.mark.parametrize(("operator", "dtype"), list(ORDERS))
+def test_the_order_of_a_reduction_means_what_eager_computes(operator, dtype, length):
+    eager = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[operator]
+    generator = torch.Generator().manual_seed(length)
+    powers = 10.0 ** torch.randint(-5, 5, (2, length), generator=generator)
+    numbers = torch.randn(2, length, generator=generator, dtype=dtype) * powers.to(dtype)
+    zeros = (torch.randint(2, (2, length), generator=generator) - 0.5).to(dtype) * 0
+    for data in (numbers, zeros):
+        expected = eager(data, -1)
+        form = KernelForm(
+            (Access(dtype, Mode.LINEAR), Access(dtype, Mode.ROW)),
+            (),
+            (Reduction(operator, Load(0), dtype, ORDERS[operator, dtype]),),
+            (Store(1, Result(0)),),
+            (Axis.PARALLEL, Axis.REDUCED),
+        )
+        (found,) = elements(form, [[list(row) for row in data.numpy()], [0] * len(data)], [])
+        assert same_bits(tensor_of(found, dtype), expected)
+
+
+class DrawRows(Draw):
+    """A random form with reductions, and matrices for what it reads; some have one element for each row."""
+
+    def __init__(self, seed, rows=3):
+        self.draw = random.Random(seed)
+        self.rows, self.length = rows, self.draw.choice((2, 5, 8, 15, 16, 17, 33, 48, 77))
+        self.numbers, self.statements, self.kinds = [], [], []
+        self.tensors, self.modes, self.values = [], [], []
+        for index in range(self.draw.randint(1, 4)):
+            dtype = self.draw.choice((torch.float32, torch.float64, *DTYPES))
+            mode = Mode.ROW if index and self.draw.random() < 0.3 else Mode.LINEAR
+            count = rows * (self.length if mode is Mode.LINEAR else 1)
+            values = samples(dtype, 2, seed + index)[self.draw.randrange(2)]
+            self.tensors.append(values[torch.randint(len(values), (count,))].clone())
+            self.modes.append(mode)
+            self.values.append((Load(index), dtype))
+        for _ in range(self.draw.randint(2, 6)):
+            if self.draw.random() < 0.4:
+                self.reduction()
+            else:
+                self.statement(*self.draw.choice(KNOWN))
+        self.reduction()
+        for _ in range(self.draw.randint(0, 3)):
+            self.statement(*self.draw.choice(KNOWN))
+
+    def reduction(self):
+        operator, dtype = self.draw.choice(list(ORDERS))
+        argument, _ = self.draw.choice(self.values)
+        self.values.append((Result(len(self.statements)), dtype))
+        self.statements.append(Reduction(operator, argument, dtype, ORDERS[operator, dtype]))
+
+    def form(self):
+        """Return the form: what the draw made is stored, each at its level."""
+        axes = (Axis.PARALLEL, Axis.REDUCED)
+        reads = [Access(t.dtype, m) for t, m in zip(self.tensors, self.modes, strict=True)]
+        kinds = tuple(type(number) for number in self.numbers)
+        bare = KernelForm(tuple(reads), kinds, tuple(self.statements), (), axes)
+        written, stores = [], []
+        for value, dtype in self.values:
+            if isinstance(value, Result) and self.draw.random() < 0.6:
+                mode = Mode.LINEAR if bare.level(value) is Level.ELEMENT else Mode.ROW
+                stores.append(Store(len(reads) + len(written), value))
+                written.append(Access(dtype, mode))
+        return KernelForm((*reads, *written), kinds, bare.statements, tuple(stores), axes)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
+    drawn = DrawRows(seed)
+    form = drawn.form()
+    if not form.stores:
+        return
+    rows, length = drawn.rows, drawn.length
+
+    def operand(tensor, mode):
+        numbers = column(tensor)
+        return (
+            numbers
+            if mode is Mode.ROW
+            else [numbers[r * length : (r + 1) * length] for r in range(rows)]
+        )
+
+    written = form.accesses[len(drawn.tensors) :]
+    outs = [
+        torch.empty(rows * (1 if access.mode is Mode.ROW else length), dtype=access.dtype)
+        for access in written
+    ]
+    tensors = [*drawn.tensors, *outs]
+    modes = [access.mode for access in form.accesses]
+    operands = [operand(t, mode) for t, mode in zip(drawn.tensors, modes, strict=False)]
+    operands += [
+        operand(torch.zeros_like(out), a.mode) for out, a in zip(outs, written, strict=True)
+    ]
+    expected = elements(form, operands, drawn.numbers)
+    kernel = compiler.compile(form)
+    assert check_form(form) == check_nest(kernel.nest) == []
+    strides = [(1, 0) if mode is Mode.ROW else None for mode in modes]
+    addresses = [(t.data_ptr(), s) for t, s in zip(tensors, strides, strict=True)]
+    kernel.launch(kernel.pack([rows, length], addresses, drawn.numbers), 1 + seed % 2)
+    for out, wanted, access in zip(outs, expected, written, strict=True):
+        flat = wanted if access.mode is Mode.ROW else [number for row in wanted for number in row]
+        assert same_bits(out, tensor_of(flat, out.dtype)), kernel.nest

@@ -39,7 +39,19 @@ torch.zeros(R, C, dtype=torch.bool)
 torch.randn(C)
 torch.linspace(-1, 1, 3 * R * C).reshape(1, 3, R, C).contiguous(memory_format=torch.channels_last)
 """.strip().split("\n")
-SMALL = ((3, 4), (3, 4), (4, 4), (2, 3), (1, 5), (5, 1), (7, 9), (0, 3), (33, 17))
+SMALL = (
+    (3, 4),
+    (3, 4),
+    (4, 4),
+    (2, 3),
+    (1, 5),
+    (5, 1),
+    (7, 9),
+    (0, 3),
+    (33, 17),
+    (5, 24),
+    (20, 20),
+)
 SHAPES = (*SMALL, *SMALL, (150, 260))  # the last is worth two threads
 
 BINARY = """
@@ -511,11 +523,30 @@ x = torch.full((3, 4), N)
 x = torch.arange(M) + y[0]
 x = torch.tensor([N, M]) * 2
 """.strip().split("\n")
+# Rows that are reduced, and what stands around them.
+ROWS = """
+z = x - x.amax(-1, keepdim=True); z = z.exp(); z = z / z.sum(-1, keepdim=True)
+z = x - x.mean(-1, keepdim=True); z = z / torch.sqrt((z * z).mean(-1, keepdim=True) + 1e-5) * y + N
+z = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5)
+z = ((x[None] - y[:, None]) ** 2).sum(-1)
+z = (x * y).sum(-1) + N
+z = (x * y).sum(-1).sqrt(); log.append(z + x.amax(-1))
+z = (x + N).sum(0)
+z = (x * N).amax((-1, -2), keepdim=True) - x
+v = (x + N).sum(-1, keepdim=True); x.sub_(v); v.mul_(N); z = x * v
+v = x * y; z = v - v.amin(1, keepdim=True); v.add_(v.sum(1, keepdim=True))
+v = (x.exp() * N).mean(-1, keepdim=True); z = v.tanh() + v; log.append(x > v)
+v = x * N; z = v.sum(-1); v = v - z; z = z[..., None] + v
+v = (x * y).mT; z = v - v.mean(-1, keepdim=True)
+z = F.silu(x) * y
+z = (x.bfloat16() * N + y.bfloat16()).relu().float()
+""".strip().split("\n")
 # Families and how often a statement is taken from each.
 FAMILIES = (
     (BINARY, 6),
     (UNARY, 5),
     (REDUCTIONS, 2),
+    (ROWS, 3),
     (VIEWS, 5),
     (SELECTIONS, 1),
     (WRITES, 8),

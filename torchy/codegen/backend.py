@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from torchy.ir.kernel import KernelForm
+from torchy.ir.kernel import KernelForm, Order
 from torchy.ir.ops import Numerics, OpSpec, Rule
 from torchy.ir.words import ViewWords
 
@@ -31,8 +31,16 @@ class Kernel(Protocol):
     def levels(self) -> Mapping[str, Callable[[], str]]:
         """By name, from the most readable one down, what gives its text: ``loop nest``, ``assembly``."""
 
+    @property
+    def may_refuse(self) -> bool:
+        """Whether there are layouts that it cannot be launched for: its ops are called then."""
+
     def launch_words(
-        self, space: ViewWords, accesses: Sequence[ViewWords], numbers: Sequence[int]
+        self,
+        space: ViewWords,
+        accesses: Sequence[ViewWords],
+        numbers: Sequence[int],
+        reduced: Sequence[int] = (),
     ) -> list[int]:
         """Return what the walker needs to launch it, as words of a step: see :mod:`torchy.run.program`.
 
@@ -44,6 +52,8 @@ class Kernel(Protocol):
             A view for each of the form's accesses.
         numbers
             For each of the form's numbers, which of the trace's it is.
+        reduced
+            The dimensions of the space that the form's reduced axis stands for.
         """
 
 
@@ -68,6 +78,15 @@ class Backend(Protocol):
             The dtype computed in, and the values of parameters that are part of the code.
         still
             The parameters whose elements do not differ along the inner dimension.
+        """
+
+    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
+        """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
+
+        Parameters
+        ----------
+        operator
+            See :class:`torchy.ir.kernel.Reduction`.
         """
 
     def identity(self, form: KernelForm, numerics: Numerics) -> str:

@@ -2,15 +2,16 @@
 
 An *arithmetic* stage is one vector loop whose values stay in registers. A *call* stage hands a whole block to a vector-math
 function. Values that a later stage needs pass through scratch memory. Values that are the same for all elements (made
-of numbers and constants only) are *uniform* and are computed once.
+of numbers and constants only) are *uniform* and are computed once. Where an axis is reduced, a block is a row: a *reduction*
+stage makes one value of it, and a *row* stage computes what each row has one of.
 """
 
 from __future__ import annotations
 
 import ast
 import math
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 import torch
 
@@ -50,20 +51,28 @@ _NAMED: Final = {"nan": math.nan, "inf": math.inf, "pi": math.pi}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One primitive. ``detail``: the access of a load, the number's index, a constant's value, a function's name."""
+    """One primitive.
+
+    ``detail``: the access of a load, the number's index, a constant's value, a function's or an operator's name.
+    """
 
     op: str
     inputs: tuple[int, ...]
     dtype: torch.dtype
     detail: bool | int | float | str | None = None
+    order: ir.Order | None = None  # of a reduction
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Nodes to evaluate together: one arithmetic loop, or one vector-math call. ``stores``: indices of the nest's stores."""
+    """Nodes to evaluate together. ``stores``: indices of the nest's stores.
 
+    ``kind``: a ``loop`` over the elements of a block, a ``call`` of a vector-math function for all of it, a ``reduction`` of
+    it, or what is done once for a ``row``.
+    """
+
+    kind: Literal["loop", "call", "reduction", "row"]
     nodes: tuple[int, ...]
-    call: bool
     stores: tuple[int, ...] = ()
 
 
@@ -77,8 +86,10 @@ class LoopNest:
         Primitives, each after its inputs.
     uniform
         Nodes that are the same for all elements, in order.
+    rows
+        Nodes that each row has one of, in order; loads among them are done before all stages.
     stages
-        In the order in which they run on a block.
+        In the order in which they run on a block, or on a row.
     stores
         ``(access, node)``.
     """
@@ -86,6 +97,7 @@ class LoopNest:
     form: ir.KernelForm
     nodes: tuple[Node, ...]
     uniform: tuple[int, ...]
+    rows: tuple[int, ...]
     stages: tuple[Stage, ...]
     stores: tuple[tuple[int, int], ...]
 
@@ -101,9 +113,16 @@ class _Builder:
     nodes: list[Node] = field(default_factory=list)
     known: dict[Node, int] = field(default_factory=dict)
 
-    def add(self, op: str, dtype: torch.dtype, *inputs: int, detail: object = None) -> int:
-        node = Node(op, inputs, dtype, detail)  # type: ignore[arg-type]
-        key = Node(op, inputs, dtype, repr(detail))  # 0.0 and -0.0, 1 and True are not the same
+    def add(
+        self,
+        op: str,
+        dtype: torch.dtype,
+        *inputs: int,
+        detail: object = None,
+        order: ir.Order | None = None,
+    ) -> int:
+        node = Node(op, inputs, dtype, detail, order)  # type: ignore[arg-type]
+        key = replace(node, detail=repr(detail))  # 0.0 and -0.0, 1 and True are not the same
         if key not in self.known:
             self.known[key] = len(self.nodes)
             self.nodes.append(node)
@@ -150,11 +169,20 @@ def lower(form: ir.KernelForm) -> LoopNest:
             case ir.RuntimeNumber(index):
                 kind = OF_NUMBERS[form.number_kinds[index]]
                 found = builder.add("number", kind, detail=index)
+            case ir.RowLength():
+                found = builder.add("length", torch.int64)
             case ir.Literal(literal):
                 return builder.constant(literal, dtype)
         return builder.cast(found, dtype)
 
     for statement in form.statements:
+        if isinstance(statement, ir.Reduction):
+            value = value_of(statement.argument, statement.dtype)
+            reduced = builder.add(
+                "reduce", statement.dtype, value, detail=statement.operator, order=statement.order
+            )
+            results.append(reduced)
+            continue
         spec = spec_of(statement.op)
         if spec is None:
             raise CompileError(f"no op named {statement.op!r} in the op table")
@@ -268,7 +296,7 @@ class _Formula:
 def _staged(
     form: ir.KernelForm, nodes: list[Node], stores: tuple[tuple[int, int], ...]
 ) -> LoopNest:
-    """Cut the nodes into stages: a node's level is how many calls lie before it."""
+    """Cut the nodes into stages: a node's level is how many calls and reductions lie before it."""
     modes = [access.mode for access in form.accesses]
     stored = {access for access, _ in stores}
     if len(stored) != len(stores):
@@ -278,35 +306,46 @@ def _staged(
             raise CompileError(f"a store to access {access}, which is {modes[access].value}")
     needed = _reachable(nodes, [node for _, node in stores])
     uniform: set[int] = set()
+    rows: set[int] = set()
     level: dict[int, int] = {}
+
+    def after(index: int) -> int:
+        """Return how many levels a node's value comes after its own."""
+        op = nodes[index].op
+        return int(op == "reduce" or (op == "call" and index not in rows))
+
     for index in sorted(needed):
         node = nodes[index]
-        if node.op in ("number", "const"):
+        if node.op in ("number", "const", "length"):
             uniform.add(index)
-        elif node.op != "load" and node.op != "call" and uniform.issuperset(node.inputs):
+            continue
+        if node.op not in ("load", "call", "reduce") and uniform.issuperset(node.inputs):
             uniform.add(index)
-        else:
-            level[index] = max(
-                (level[i] + (nodes[i].op == "call") for i in node.inputs if i not in uniform),
-                default=0,
-            )
-    last = max(level.values(), default=0)
-    if any(nodes[i].op == "call" and at == last for i, at in level.items()):
-        last += 1
+            continue
+        same = uniform.issuperset(node.inputs)
+        of_row = uniform.union(rows).issuperset(node.inputs) and (form.has_rows or not same)
+        if node.op == "load":
+            of_row = modes[int(node.detail)] is Mode.ROW  # type: ignore[arg-type]
+        if node.op == "reduce" or of_row:
+            rows.add(index)
+        level[index] = max(
+            (level[i] + after(i) for i in node.inputs if i not in uniform), default=0
+        )
+    last = max((at + after(i) for i, at in level.items()), default=0)
     # A store waits for the value, and for the last stage that loads its access; a call does so after its level.
     loaded: dict[int, int] = {}
     for index, at in level.items():
         for i in (*nodes[index].inputs, index):
-            if nodes[i].op == "load":
+            if nodes[i].op == "load" and i not in rows:
                 access = int(nodes[i].detail)  # type: ignore[arg-type]
-                loaded[access] = max(loaded.get(access, 0), at + (nodes[index].op == "call"))
+                loaded[access] = max(loaded.get(access, 0), at + after(index))
     for access, value in stores:
         if nodes[value].op == "load":
             source = int(nodes[value].detail)  # type: ignore[arg-type]
             loaded[source] = max(loaded.get(source, 0), loaded.get(access, 0))
     when = []
     for access, value in stores:
-        ready = level.get(value, 0) + (nodes[value].op == "call")
+        ready = level.get(value, 0) + after(value)
         when.append(max(ready, loaded.get(access, 0)))
     for position, (_, value) in enumerate(stores):  # a copied access must not be overwritten first
         if nodes[value].op == "load":
@@ -315,16 +354,22 @@ def _staged(
                 if access == source:
                     when[other] = max(when[other], when[position])
     stages = []
+    of_rows = {s for s, (access, _) in enumerate(stores) if modes[access] is Mode.ROW}
     for at in range(last + 1):
-        members = [
-            i for i in sorted(level) if level[i] == at and nodes[i].op not in ("call", "load")
-        ]
-        writes = tuple(s for s, stage in enumerate(when) if stage == at)
-        if members or writes or at < last:
-            stages.append(Stage(tuple(members), False, writes))
-        calls = [i for i in sorted(level) if level[i] == at and nodes[i].op == "call"]
-        stages.extend(Stage((call,), True) for call in calls)
-    return LoopNest(form, tuple(nodes), tuple(sorted(uniform)), tuple(stages), stores)
+        here = [i for i in sorted(level) if level[i] == at and nodes[i].op != "load"]
+        once = [i for i in here if i in rows and nodes[i].op != "reduce"]
+        writes = [s for s, stage in enumerate(when) if stage == at]
+        if once or not of_rows.isdisjoint(writes):
+            stages.append(Stage("row", tuple(once), tuple(s for s in writes if s in of_rows)))
+        members = tuple(i for i in here if i not in rows and nodes[i].op != "call")
+        of_elements = tuple(s for s in writes if s not in of_rows)
+        if members or of_elements or at < last:
+            stages.append(Stage("loop", members, of_elements))
+        calls = [i for i in here if nodes[i].op == "call" and i not in rows]
+        stages.extend(Stage("call", (call,)) for call in calls)
+        stages.extend(Stage("reduction", (i,)) for i in here if nodes[i].op == "reduce")
+    uniforms, of_rows_ = tuple(sorted(uniform)), tuple(sorted(rows))
+    return LoopNest(form, tuple(nodes), uniforms, of_rows_, tuple(stages), stores)
 
 
 def _reachable(nodes: list[Node], roots: list[int]) -> set[int]:
@@ -350,7 +395,9 @@ def _listing(nest: LoopNest) -> str:
     def name(index: int) -> str:
         node = nest.nodes[index]
         if node.op == "load":
-            return f"a{node.detail}[i]"
+            return f"a{node.detail}" if index in nest.rows else f"a{node.detail}[i]"
+        if node.op == "length":
+            return "n"
         if node.op == "const":
             return f"{node.detail!r}"
         if node.op == "number":
@@ -367,7 +414,8 @@ def _listing(nest: LoopNest) -> str:
         elif node.op == "cast":
             text = f"{short_name(node.dtype)}({inputs[0]})"
         else:
-            text = f"{node.detail if node.op == 'call' else node.op}({', '.join(inputs)})"
+            named = node.detail if node.op in ("call", "reduce") else node.op
+            text = f"{named}({', '.join(inputs)})"
         return f"v{index}: {short_name(node.dtype)} = {text}"
 
     written = dict(nest.stores)
@@ -378,22 +426,33 @@ def _listing(nest: LoopNest) -> str:
     for i in nest.uniform:
         if nest.nodes[i].op not in ("const", "number"):
             lines.append(line(i))
-    blocked = any(stage.call for stage in nest.stages)
-    lines.append("for each block of elements:" if blocked else "for each vector of elements i:")
+    blocked = nest.form.has_rows or any(stage.kind == "call" for stage in nest.stages)
+    block = "row" if nest.form.has_rows else "block"
+    each = f"each {block} of" + (" n" if nest.form.has_rows else "") + " elements"
+    lines.append(f"for {each}:" if blocked else "for each vector of elements i:")
     for stage in nest.stages:
         pad = "    "
-        if blocked and not stage.call:
+        if stage.kind in ("call", "reduction"):
+            how = "at once" if stage.kind == "call" else f"in {_order_text(nest, stage)}"
+            lines.append(f"{pad}{line(stage.nodes[0])}  # the whole {block} {how}")
+            continue
+        if blocked and stage.kind == "loop":
             if not (
                 stage.nodes or stage.stores
             ):  # only brings operands to where a function reads them
                 continue
-            lines.append("    for each vector of elements i in the block:")
+            lines.append(f"    for each vector of elements i in the {block}:")
             pad = "        "
-        if stage.call:
-            lines.append(f"{pad}{line(stage.nodes[0])}  # the whole block at once")
-            continue
+        where = "" if stage.kind == "row" else "[i]"
         lines.extend(pad + line(i) for i in stage.nodes)
         lines.extend(
-            f"{pad}a{nest.stores[s][0]}[i] = {name(nest.stores[s][1])}" for s in stage.stores
+            f"{pad}a{nest.stores[s][0]}{where} = {name(nest.stores[s][1])}" for s in stage.stores
         )
     return "\n".join(lines) + "\n"
+
+
+def _order_text(nest: LoopNest, stage: Stage) -> str:
+    order = nest.nodes[stage.nodes[0]].order
+    assert order is not None  # lower gives each reduction its own
+    cascade = f", a cascade of {order.levels} levels" if order.levels > 1 else ""
+    return f"{order.accumulators} x {order.lanes} lanes{cascade}"

@@ -2,20 +2,46 @@
 
 No sizes, no addresses, no numbers: two groups with equal forms share one compiled kernel. A form is what the plan hands to
 codegen, and, with the machine's features, the key under which a kernel is cached.
+
+A form is a loop nest over axes, the innermost last. Without a reduced axis it says what is done to one element, and the
+elements are done in any order. With one, the elements along it are a *row*: a :class:`Reduction` makes one value of each
+row, and every value lives at a level, that of an element or that of a row (:attr:`KernelForm.levels`). Rows are done in any
+order, each from its first statement to its last.
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal as OneOf
 
 import torch
 
 from torchy.ir.trace import Mode
 
 
+class Axis(enum.Enum):
+    """What may be done along an axis of a loop nest."""
+
+    PARALLEL = "parallel"  # in any order: all dimensions that are not reduced
+    REDUCED = "reduced"  # in the orders of the reductions
+
+    __hash__ = object.__hash__
+
+
+class Level(enum.IntEnum):
+    """Where a value lives."""
+
+    ALL = 0  # it is the same everywhere
+    ROW = 1  # one for each row
+    ELEMENT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One memory operand: an address, and for modes UNIT, REPEAT and STRIDED a stride in each dimension."""
+    """One memory operand: an address, and for modes UNIT, REPEAT, STRIDED and ROW a stride in each dimension."""
 
     dtype: torch.dtype
     mode: Mode
@@ -55,7 +81,12 @@ class Literal:
         return hash(repr(self.value))
 
 
-Value = Load | Result | RuntimeNumber | Literal
+@dataclass(frozen=True, slots=True)
+class RowLength:
+    """How many elements a row has."""
+
+
+Value = Load | Result | RuntimeNumber | Literal | RowLength
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +113,66 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """In which order the elements of a row are combined: where that shows, it is part of what an op computes.
+
+    ``accumulators`` vectors of ``lanes`` elements each are a *block*.
+
+    Parameters
+    ----------
+    lanes, accumulators
+        Element i of a block is combined into lane ``i % lanes`` of accumulator ``i // lanes``. A row of fewer elements than
+        ``lanes`` has one lane, if it starts from zeros.
+    levels
+        Of the cascade: after every 2^p blocks what has been gathered moves up a level, after every 2^2p two; p is the
+        greater of 4 and ceil(log2(blocks)) // levels.
+    start
+        Accumulators begin as zeros, or hold the first block.
+    rest
+        Vectors that fill no block go to the first accumulator, or last, with the tail.
+    join
+        Accumulators are combined in sequence, or in pairs.
+    tail
+        Elements that fill no vector are combined first, from zero, and the lanes onto them; or last, onto the lanes.
+    """
+
+    lanes: int
+    accumulators: int
+    levels: int = 1
+    start: OneOf["zeros", "first"] = "zeros"
+    rest: OneOf["accumulator", "last"] = "accumulator"
+    join: OneOf["sequence", "pairs"] = "sequence"
+    tail: OneOf["first", "last"] = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """One value for each row, made of a value of each of its elements.
+
+    Parameters
+    ----------
+    operator
+        ``sum``, ``max`` or ``min``.
+    argument
+        A value that lives at elements.
+    dtype
+        Of the accumulators and of the result: the argument is converted to it first.
+    order
+        In which order.
+    """
+
+    operator: str
+    argument: Value
+    dtype: torch.dtype
+    order: Order
+
+
+def arguments_of(statement: Statement | Reduction) -> tuple[Value, ...]:
+    """Return the values that a statement takes."""
+    return (statement.argument,) if isinstance(statement, Reduction) else statement.arguments
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Write a value to an access."""
 
@@ -89,20 +180,58 @@ class Store:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class KernelForm:
     """The shape-free form of a fused group.
 
-    All loads of an access happen, element by element, before its store. Accesses that overlap in memory are the same
-    access: the plan sees to it.
+    All loads of an access happen, element by element (row by row, for what a row has one of), before its store. Accesses
+    that overlap in memory are the same access: the plan sees to it.
+
+    Parameters
+    ----------
+    axes
+        The innermost last.
     """
 
     accesses: tuple[Access, ...]
     number_kinds: tuple[type, ...]
-    statements: tuple[Statement, ...]
+    statements: tuple[Statement | Reduction, ...]
     stores: tuple[Store, ...]
+    axes: tuple[Axis, ...] = (Axis.PARALLEL,)
+
+    @property
+    def has_rows(self) -> bool:
+        """True if its innermost axis is reduced."""
+        return self.axes[-1] is Axis.REDUCED
 
     @property
     def flat(self) -> bool:
-        """True if one index walks all of it: every access is LINEAR or SCALAR."""
-        return all(access.mode in (Mode.LINEAR, Mode.SCALAR) for access in self.accesses)
+        """True if one index walks all of it: every access is LINEAR or SCALAR, and no axis is reduced."""
+        return not self.has_rows and all(
+            access.mode in (Mode.LINEAR, Mode.SCALAR) for access in self.accesses
+        )
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The level of each statement's result."""
+        found: list[Level] = []
+        for statement in self.statements:
+            if isinstance(statement, Reduction):
+                found.append(Level.ROW)
+            else:
+                found.append(
+                    max(
+                        (self._level(value, found) for value in statement.arguments),
+                        default=Level.ALL,
+                    )
+                )
+        return tuple(found)
+
+    def level(self, value: Value) -> Level:
+        """Return the level at which a value lives."""
+        return self._level(value, self.levels)
+
+    def _level(self, value: Value, results: Sequence[Level]) -> Level:
+        if isinstance(value, Load):
+            return Level.ROW if self.accesses[value.access].mode is Mode.ROW else Level.ELEMENT
+        return results[value.statement] if isinstance(value, Result) else Level.ALL

@@ -9,7 +9,16 @@ from types import MappingProxyType
 import torch
 
 from torchy.ir.dtypes import short_name
-from torchy.ir.kernel import KernelForm, Literal, Load, Result, RuntimeNumber, Value
+from torchy.ir.kernel import (
+    KernelForm,
+    Literal,
+    Load,
+    Reduction,
+    Result,
+    RowLength,
+    RuntimeNumber,
+    Value,
+)
 from torchy.ir.trace import Argument, Constant, Layout, Number, Op, Operand, Source, Trace, View
 
 Layouts = Sequence[Layout | None]
@@ -131,12 +140,18 @@ def form_text(form: KernelForm, accesses: Sequence[int] | None = None) -> str:
                 return f"n{index}"
             case Literal(literal):
                 return repr(literal)
+            case RowLength():
+                return "length"
 
     lines = [
         f"{access_name(index)}: {short_name(access.dtype)} {access.mode.value}"
         for index, access in enumerate(form.accesses)
     ]
     for index, statement in enumerate(form.statements):
+        if isinstance(statement, Reduction):
+            reduced = f"{statement.operator} of row({value_text(statement.argument)})"
+            lines.append(f"t{index}: {short_name(statement.dtype)} = {reduced}")
+            continue
         arguments = ", ".join(map(value_text, statement.arguments))
         computed = (
             f" in {short_name(statement.compute)}" if statement.compute != statement.dtype else ""

@@ -27,6 +27,7 @@ class Mode(enum.Enum):
     UNIT = "unit"  # neighbours in the inner dimension are neighbours in memory
     REPEAT = "repeat"  # does not move in the inner dimension (broadcast along it)
     STRIDED = "strided"  # any other step in the inner dimension
+    ROW = "row"  # in kernels only: one element for each row, see ir/kernel.py
 
     __hash__ = object.__hash__  # a member equals itself only; Enum's own would hash its name, in Python
 

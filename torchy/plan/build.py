@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchy.ir.ops.spec import Numerics
-from torchy.ir.trace import Trace
+from torchy.ir.trace import Layout, Trace
 from torchy.plan.form import fused_group
-from torchy.plan.fuse import Fuser
+from torchy.plan.fuse import Fuser, Group
 from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
-from torchy.plan.roles import Classifier, Classify, WhyInexact
+from torchy.plan.roles import Classifier, Classify, OrderOf, Role, RowFormula, WhyInexact
 from torchy.plan.touch import touch_of
 
 
@@ -21,6 +23,8 @@ def build_plan(
     dead_inputs: frozenset[int] = frozenset(),
     skip_dead: bool = True,
     why_inexact: WhyInexact | None = None,
+    order_of: OrderOf | None = None,
+    layouts: Sequence[Layout] = (),
     role_of: Classify | None = None,
 ) -> Plan:
     """Return the plan of a trace for what is live at its end.
@@ -39,10 +43,12 @@ def build_plan(
         False: what nothing in the trace reads is computed, though the program has dropped it.
     why_inexact
         Tells why a kernel would not have eager's bits; without it, every formula is believed.
+    order_of, layouts
+        See :class:`torchy.plan.roles.Classifier`.
     role_of
         Gives the role of each op, instead of the op table.
     """
-    role_of = role_of or Classifier(numerics, why_inexact).role
+    role_of = role_of or Classifier(numerics, why_inexact, order_of, layouts).role
     roles = [role_of(op, trace) for op in trace.ops]
     touches = [touch_of(trace, op, role) for op, role in zip(trace.ops, roles, strict=True)]
     live = live_in_effect(trace, touches, live, dead_inputs)
@@ -52,12 +58,17 @@ def build_plan(
     fusion = fuser.run()
     steps: tuple[Step, ...] = tuple(
         Call(group.ops[0])
-        if group.layout is None
+        if group.layout is None or _is_lone(group, roles)
         else fused_group(trace, roles, group.ops, group.modes, fuser.stored(group))
         for group in fusion.groups
     )
     allocate, release = schedule_memory(trace, steps, live, dead_inputs)
     return Plan(steps, tuple(sorted(dead)), allocate, release, fusion.why_apart)
+
+
+def _is_lone(group: Group, roles: Sequence[Role]) -> bool:
+    """Tell whether a group is a reduction by itself: torch's own is as fast."""
+    return len(group.ops) == 1 and isinstance(roles[group.ops[0]].formula, RowFormula)
 
 
 def plan_of_calls(trace: Trace) -> Plan:

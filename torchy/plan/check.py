@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from torchy.ir.kernel import Load, Result, RuntimeNumber
+from torchy.ir.check_form import check_form
+from torchy.ir.kernel import Load, RuntimeNumber, arguments_of
 from torchy.ir.trace import Trace
 from torchy.plan.memory import touched
 from torchy.plan.plan import Call, FusedGroup, Plan, ops_of
@@ -52,7 +53,7 @@ def _groups_in_order(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterato
         if isinstance(step, FusedGroup):
             if list(step.ops) != sorted(step.ops):
                 yield f"group {step.ops} is not in order"
-            if len(step.form.statements) != len(step.ops):
+            if len(step.form.statements) < len(step.ops):
                 yield f"group {step.ops} has {len(step.form.statements)} statements"
 
 
@@ -61,6 +62,7 @@ def _forms_fit(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]
         if not isinstance(step, FusedGroup):
             continue
         form = step.form
+        yield from (f"group {step.ops}: {problem}" for problem in check_form(form))
         if [access.dtype for access in form.accesses] != [
             trace.views[view].dtype for view in step.accesses
         ]:
@@ -68,14 +70,12 @@ def _forms_fit(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]
         if [trace.number_kinds[number] for number in step.numbers] != list(form.number_kinds):
             yield f"group {step.ops}: numbers and their kinds differ"
         loads, numbers = [], []
-        for index, statement in enumerate(form.statements):
-            for value in statement.arguments:
+        for statement in form.statements:
+            for value in arguments_of(statement):
                 if isinstance(value, Load):
                     loads.append(value.access)
                 elif isinstance(value, RuntimeNumber):
                     numbers.append(value.index)
-                elif isinstance(value, Result) and value.statement >= index:
-                    yield f"group {step.ops}: statement {index} uses a later one"
         used = list(dict.fromkeys([*loads, *(store.access for store in form.stores)]))
         if used != list(range(len(form.accesses))) or len(step.accesses) != len(form.accesses):
             yield f"group {step.ops}: accesses are used in the order {used}"

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 
 from torchy.ir.kernel import (
     Access,
+    Axis,
     KernelForm,
     Literal,
     Load,
+    Reduction,
     Result,
+    RowLength,
     RuntimeNumber,
     Statement,
     Store,
@@ -20,7 +23,7 @@ from torchy.ir.kernel import (
 )
 from torchy.ir.trace import Constant, Mode, Number, Operand, Trace
 from torchy.plan.plan import FusedGroup
-from torchy.plan.roles import Role, is_literal
+from torchy.plan.roles import Role, RowFormula, is_literal
 
 
 def fused_group(
@@ -46,15 +49,18 @@ def fused_group(
         writer.write(roles[index])
     for view in stored:
         writer.store(view)
-    space = trace.ops[ops[0]].results[0]
-    assert space is not None  # roles.classify gives no formula otherwise
+    reductions = [formula for op in ops if isinstance(formula := roles[op].formula, RowFormula)]
+    space = reductions[0].operand if reductions else roles[ops[0]].space
+    reduced = reductions[0].dimensions if reductions else ()
     form = KernelForm(
         tuple(Access(trace.views[view].dtype, modes[view]) for view in writer.accesses),
         tuple(trace.number_kinds[number] for number in writer.numbers),
         tuple(writer.statements),
         tuple(writer.stores),
+        (Axis.PARALLEL, Axis.REDUCED) if reductions else (Axis.PARALLEL,),
     )
-    return FusedGroup(tuple(ops), form, tuple(writer.accesses), tuple(writer.numbers), space)
+    accesses, numbers = tuple(writer.accesses), tuple(writer.numbers)
+    return FusedGroup(tuple(ops), form, accesses, numbers, space, reduced)
 
 
 class _Writer:
@@ -63,16 +69,30 @@ class _Writer:
         self._values: dict[int, Value] = {}  # by view: its value so far
         self.accesses: dict[int, int] = {}  # by view, numbered by first use
         self.numbers: dict[int, int] = {}
-        self.statements: list[Statement] = []
+        self.statements: list[Statement | Reduction] = []
         self.stores: list[Store] = []
 
     def write(self, role: Role) -> None:
         formula = role.formula
         assert formula is not None  # only fusable ops join a group
+        if isinstance(formula, RowFormula):
+            self._reduce(formula, role.writes[0])
+            return
         arguments = tuple(map(self._value, formula.arguments))
         (result,) = role.writes
         self._values[result] = Result(len(self.statements))
         self.statements.append(Statement(formula.op, arguments, formula.compute, formula.dtype))
+
+    def _reduce(self, formula: RowFormula, result: int) -> None:
+        known = self._values.get(formula.operand)
+        argument = Load(self._access(formula.operand)) if known is None else known
+        self._values[result] = Result(len(self.statements))
+        dtype = formula.dtype
+        self.statements.append(Reduction(formula.operator, argument, dtype, formula.order))
+        if formula.finish:
+            arguments = (self._values[result], RowLength())
+            self._values[result] = Result(len(self.statements))
+            self.statements.append(Statement(formula.finish, arguments, dtype, dtype))
 
     def store(self, view: int) -> None:
         self.stores.append(Store(self._access(view), self._values[view]))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torchy.ir.listing import short_op
 from torchy.ir.trace import Mode, Op, Trace
 from torchy.plan.hazards import LastUses, StepGraph, Wait
-from torchy.plan.roles import Role
+from torchy.plan.roles import Role, RowFormula
 from torchy.plan.spaces import Spaces
 from torchy.plan.touch import Touch
 
@@ -26,6 +26,7 @@ DIFFERENT_SIZES = "different sizes"
 DIFFERENT_LAYOUT = "same sizes, but another layout in memory"
 OVERLAPPING = "overlapping views"
 OTHER_WALK = "one view, walked in two ways"
+OTHER_ROWS = "other dimensions are reduced"
 FULL = "group is full"
 IN_BETWEEN = "needs a step that itself needs the group"
 HOLDS_MEMORY = "joined, they would hold memory longer than eager"
@@ -39,6 +40,10 @@ class Group:
 
     step: int
     layout: int | None = None  # class of the views that it walks; None for a call
+    reduced: tuple[int, ...] = ()  # the dimensions that make up a row, once it has one
+    rows: set[int] = field(
+        default_factory=set
+    )  # classes of the views that have one element for each row
     ops: list[int] = field(default_factory=list)
     views: dict[int, int] = field(default_factory=dict)  # by buffer: the view touched, or SEVERAL
     touches: dict[int, int] = field(default_factory=dict)  # by buffer: how many ops touch it
@@ -83,7 +88,7 @@ class Fuser:
         self._touches = touches
         self._live = live
         self._needed = [op for op in trace.ops if op.index not in dead]
-        self._spaces = Spaces(trace)
+        self._spaces = Spaces(trace, roles)
         self._graph = StepGraph()
         self._uses = LastUses()
         self._groups: list[Group] = []
@@ -125,8 +130,7 @@ class Fuser:
         return self._roles[op.index].formula is not None
 
     def _layout(self, op: Op) -> int:
-        assert op.results[0] is not None  # roles.classify gives no formula otherwise
-        return self._spaces.layout[op.results[0]]
+        return self._spaces.layout[self._roles[op.index].space]
 
     def _survey(self) -> None:
         """Note for each buffer who touches it, and whether it must be stored whatever joins."""
@@ -158,7 +162,8 @@ class Fuser:
         wait, can_join = self._graph.wait(needs), self._graph.can_join
         for group in reversed(self._open.get(self._layout(op), [])[-CANDIDATES:]):
             if can_join(wait, group.step):
-                why_not = self._why_not(group, op, touch, wait)
+                why_not = self._walks_otherwise(group, op, touch)
+                why_not = why_not or self._why_not(group, op, touch, wait)
             else:  # most often
                 why_not = IN_BETWEEN
             if why_not:
@@ -171,6 +176,42 @@ class Fuser:
                 best, most = group, shared
         return best
 
+    def _walks_otherwise(self, group: Group, op: Op, touch: Touch) -> str:
+        """Return why a group cannot walk memory as an op does, empty if it can."""
+        formula = self._roles[op.index].formula
+        if isinstance(formula, RowFormula) and group.reduced not in ((), formula.dimensions):
+            return OTHER_ROWS
+        of_rows = self._is_of_rows(group, op)
+        if of_rows and not {mode for _, mode in touch.walks} <= {Mode.LINEAR, Mode.SCALAR}:
+            return DIFFERENT_LAYOUT
+        for view, mode in self._walks(group, op, touch):
+            if group.modes.get(view, mode) is not mode:
+                return OTHER_WALK
+        return ""
+
+    def _is_of_rows(self, group: Group, op: Op) -> bool:
+        """Tell whether an op works on what a group has one of for each row."""
+        layout = self._layout(op)
+        return layout in group.rows and layout != group.layout
+
+    def _walks(self, group: Group, op: Op, touch: Touch) -> list[tuple[int, Mode]]:
+        """Return the views that an op touches with the way in which the group would walk them."""
+        if self._is_of_rows(group, op):
+            return [(v, Mode.ROW if mode is Mode.LINEAR else mode) for v, mode in touch.walks]
+        views = self._trace.views
+        rank = views[self._roles[op.index].space].rank
+        walks = []
+        for view, mode in touch.walks:
+            # along a row it is the same: what the group has one of, if all dimensions are there
+            if (
+                mode is Mode.REPEAT
+                and views[view].rank == rank
+                and group.modes.get(view) is Mode.ROW
+            ):
+                mode = Mode.ROW
+            walks.append((view, mode))
+        return walks
+
     def _why_not(self, group: Group, op: Op, touch: Touch, wait: Wait) -> str:
         """Return why else an op cannot join a group of its own layout, empty if it can."""
         for view, buffer in touch.reads:
@@ -179,9 +220,6 @@ class Fuser:
         for view, buffer in touch.writes:
             if group.views.get(buffer, view) != view:
                 return OVERLAPPING
-        for view, mode in touch.walks:
-            if group.modes.get(view, mode) is not mode:
-                return OTHER_WALK
         if len(group.ops) >= MAX_OPS or self._accesses(group, touch) > MAX_ACCESSES:
             return FULL
         if self._holds_memory(group, op, touch, wait):
@@ -217,6 +255,7 @@ class Fuser:
         if (
             group.first_dead is not None
             and group.first_dead < op.index
+            and not self._is_of_rows(group, op)  # so little that it does not count
             and any(self._is_fresh(op, buffer) for buffer in touch.buffers & self._escapes)
         ):
             return True
@@ -224,7 +263,7 @@ class Fuser:
             return False
         held = sum(
             self._is_temporary(self._trace.buffer_of(view))
-            and group.modes[view] not in (Mode.SCALAR, Mode.REPEAT)
+            and group.modes[view] not in (Mode.SCALAR, Mode.REPEAT, Mode.ROW)
             and self._last_touch[self._trace.buffer_of(view)] < op.index
             for view in group.loads
         )
@@ -241,6 +280,7 @@ class Fuser:
         group.ops.append(op.index)
         if group.layout is None:
             return  # nothing joins a call
+        walks = dict(self._walks(group, op, touch))
         for view, buffer in touch.reads:
             if group.views.setdefault(buffer, view) != view:
                 group.views[buffer] = SEVERAL
@@ -250,7 +290,8 @@ class Fuser:
             if group.views.setdefault(buffer, view) != view:
                 group.views[buffer] = SEVERAL
             group.written[buffer] = view
-            if buffer in self._escapes and buffer not in self._live and self._is_fresh(op, buffer):
+            dies = buffer in self._escapes and buffer not in self._live
+            if dies and self._is_fresh(op, buffer) and walks[view] is not Mode.ROW:
                 last = self._last_touch[buffer]
                 group.first_dead = last if group.first_dead is None else min(last, group.first_dead)
         for buffer in touch.buffers:
@@ -260,7 +301,14 @@ class Fuser:
                     group.exposed.add(buffer)
                 else:
                     group.exposed.discard(buffer)
-        group.modes.update(touch.walks)
+        formula = self._roles[op.index].formula
+        if isinstance(formula, RowFormula):
+            group.reduced = formula.dimensions
+            rows = self._spaces.layout[touch.writes[0][0]]
+            if rows not in group.rows:
+                group.rows.add(rows)
+                self._open.setdefault(rows, []).append(group)
+        group.modes.update(walks)
 
     def _why_apart(self, earlier: Group, later: Group) -> str:
         """Return why two neighbouring steps are not one."""
@@ -274,8 +322,6 @@ class Fuser:
                 return self._refused[op_index, earlier.step]
         if earlier.layout == later.layout:
             return IN_BETWEEN
-        one, other = (self._trace.ops[group.ops[0]].results[0] for group in (earlier, later))
-        assert one is not None
-        assert other is not None
+        one, other = (self._roles[group.ops[0]].space for group in (earlier, later))
         same_sizes = self._spaces.sizes[one] == self._spaces.sizes[other]
         return DIFFERENT_LAYOUT if same_sizes else DIFFERENT_SIZES

@@ -23,6 +23,8 @@ class FusedGroup:
         For each of the form's numbers its index in the recording's numbers.
     space
         The view whose sizes, in the memory order of its strides, are the iteration space.
+    reduced
+        The dimensions of the space that make up a row, if the form has rows.
     """
 
     ops: tuple[int, ...]
@@ -30,6 +32,7 @@ class FusedGroup:
     accesses: tuple[int, ...]
     numbers: tuple[int, ...]
     space: int
+    reduced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

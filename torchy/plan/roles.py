@@ -12,10 +12,13 @@ import torch
 
 from torchy.ir import ops as op_table
 from torchy.ir.dtypes import IN_KERNELS
+from torchy.ir.kernel import Order
 from torchy.ir.ops.spec import Numerics
-from torchy.ir.trace import Constant, Mode, Number, Op, Operand, Trace
+from torchy.ir.trace import Constant, Layout, Mode, Number, Op, Operand, Trace
 
 Arguments = tuple[Operand | Number | Constant, ...]
+
+SHORTEST_ROW = 16  # elements: below, what is done once for a row costs more than its elements bring
 
 LITERALS = (bool, int, float, str, type(None))
 
@@ -27,6 +30,27 @@ class Formula(NamedTuple):
     arguments: Arguments
     compute: torch.dtype
     dtype: torch.dtype
+
+
+class RowFormula(NamedTuple):
+    """A fusable op that makes one value of each row: see ``ir.kernel.Reduction``.
+
+    Parameters
+    ----------
+    operand
+        The view that it reduces.
+    dimensions
+        Those of the operand that make up a row.
+    finish
+        What is done to the result and the length of a row, if anything is.
+    """
+
+    operator: str
+    operand: int
+    dimensions: tuple[int, ...]
+    dtype: torch.dtype
+    order: Order
+    finish: str
 
 
 class Role(NamedTuple):
@@ -42,7 +66,7 @@ class Role(NamedTuple):
     overwrites
         Those of ``writes`` that it fills to the last element and does not read.
     formula
-        What it does to one element; None if it cannot be fused.
+        What it does to one element, or to one row; None if it cannot be fused.
     why_not
         Why it cannot be fused, in words; empty if it can.
     """
@@ -50,8 +74,13 @@ class Role(NamedTuple):
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     overwrites: tuple[int, ...]
-    formula: Formula | None
+    formula: Formula | RowFormula | None
     why_not: str = ""
+
+    @property
+    def space(self) -> int:
+        """The view whose elements a fusable op walks."""
+        return self.formula.operand if isinstance(self.formula, RowFormula) else self.writes[0]
 
 
 Classify = Callable[[Op, Trace], Role]
@@ -61,7 +90,14 @@ WhyInexact = Callable[
     [op_table.OpSpec, op_table.Rule | None, torch.dtype, Mapping[str, object], frozenset[str]], str
 ]
 
+# (operator, dtype) -> the order in which eager reduces rows; None: not known
+OrderOf = Callable[[str, torch.dtype], Order | None]
+
 IS_CALL = "is a call"
+NO_ORDER = "is a call: the order in which eager reduces this dtype is not known"
+NO_ROWS = "is a call: what it reduces does not lie together in memory"
+ONE_ROW = "is a call: of a single row, eager reduces parts on several threads"
+SHORT_ROWS = "is a call: rows are short"
 SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
@@ -78,11 +114,24 @@ class Classifier:
         "exact" or "fast".
     why_inexact
         Asked in exact mode; without it, every formula is believed.
+    order_of
+        Gives the orders of reductions; without it, they are calls.
+    layouts
+        By view, those of one recording: where rows lie otherwise in a later one, the kernel refuses. Without them,
+        reductions are calls.
     """
 
-    def __init__(self, numerics: Numerics = "exact", why_inexact: WhyInexact | None = None) -> None:
+    def __init__(
+        self,
+        numerics: Numerics = "exact",
+        why_inexact: WhyInexact | None = None,
+        order_of: OrderOf | None = None,
+        layouts: Sequence[Layout] = (),
+    ) -> None:
         self._numerics = numerics
         self._why_inexact = why_inexact
+        self._order_of = order_of
+        self._layouts = layouts
         self._known: dict[tuple[object, ...], tuple[torch.dtype, str]] = {}
 
     def role(self, op: Op, trace: Trace) -> Role:
@@ -91,6 +140,9 @@ class Classifier:
         if spec is None:
             return call_role(op)
         if spec.kind != "pointwise":
+            reduction = op_table.row_reduction(op, trace)
+            if reduction is not None and self._layouts and self._order_of is not None:
+                return self._row_role(op, trace, reduction)
             return call_role(op, _hidden_writes(op, spec))
         arguments = op_table.statement_arguments(spec, op)
         if arguments is None:
@@ -101,6 +153,18 @@ class Classifier:
             known = self._known[signature] = self._ask(op, trace, spec, arguments)
         compute, why_not = known
         return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+
+    def _row_role(self, op: Op, trace: Trace, reduction: op_table.RowReduction) -> Role:
+        spec, operand, dimensions = reduction
+        (result,) = op.writes
+        dtype = trace.views[result].dtype
+        order = self._order_of(spec.operator, dtype) if self._order_of is not None else None
+        why_not = _why_no_rows(self._layouts[operand.view], dimensions)
+        if order is None or why_not:
+            return call_role(op)._replace(why_not=why_not or NO_ORDER)
+        view = operand.view
+        formula = RowFormula(spec.operator, view, dimensions, dtype, order, spec.finish)
+        return Role((view,), (result,), (result,), formula)
 
     def _ask(
         self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments
@@ -152,6 +216,24 @@ def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]
         else:  # as it is written: 1, 1.0 and True are equal
             parts += (Constant, type(item.value), repr(item.value))
     return tuple(parts)
+
+
+def _why_no_rows(layout: Layout, dimensions: tuple[int, ...]) -> str:
+    """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can."""
+    dense, length = 1, 1
+    found = sorted(
+        (stride, d)
+        for d, (stride, size) in enumerate(zip(layout.strides, layout.sizes, strict=True))
+        if size != 1
+    )
+    for stride, d in found:
+        if stride != dense or layout.sizes[d] == 0 or (d in dimensions and dense != length):
+            return NO_ROWS
+        dense *= layout.sizes[d]
+        length *= layout.sizes[d] if d in dimensions else 1
+    if length == dense:
+        return ONE_ROW
+    return SHORT_ROWS if length < SHORTEST_ROW else ""
 
 
 def _moves(argument: Operand | Number | Constant) -> bool:

@@ -1,18 +1,21 @@
 """Which views are known to have equal sizes, and which equal sizes and strides.
 
 A trace knows no sizes, but it knows where they are equal: an operand with ``same_sizes`` has its op's
-sizes, and a LINEAR one its op's strides too.
+sizes, and a LINEAR one its op's strides too; so have the results of reductions of the same rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchy.ir.trace import Mode, Trace
+from torchy.plan.roles import Role, RowFormula
 
 
 class Spaces:
     """Classes of views: ``sizes[view]`` and ``layout[view]`` name the class that a view is in."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, roles: Sequence[Role]) -> None:
         sizes = list(range(len(trace.views)))
         layout = list(range(len(trace.views)))
         for op in trace.ops:
@@ -26,6 +29,13 @@ class Spaces:
                     _join(sizes, operand.view, result)
                 if linear and dense:
                     _join(layout, operand.view, result)
+        results: dict[tuple[object, ...], int] = {}
+        for role in roles:
+            if isinstance(role.formula, RowFormula):
+                rows, (result,) = role.formula, role.writes
+                key = _find(layout, rows.operand), rows.dimensions, trace.views[result].rank
+                for classes in (sizes, layout):
+                    _join(classes, results.setdefault(key, result), result)
         self.sizes = _classes(sizes)
         self.layout = _classes(layout)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torchy.ir.trace import Mode, Op, Operand, Trace
-from torchy.plan.roles import Role
+from torchy.plan.roles import Role, RowFormula
 
 
 class Touch(NamedTuple):
@@ -42,6 +42,8 @@ def touch_of(trace: Trace, op: Op, role: Role) -> Touch:
 def _walks(op: Op, role: Role) -> list[tuple[int, Mode]]:
     if role.formula is None:
         return []
+    if isinstance(role.formula, RowFormula):
+        return [(view, Mode.ROW) for view in role.writes] + [(role.formula.operand, Mode.LINEAR)]
     assert op.result_mode is not None
     result = [(view, op.result_mode) for view in role.writes]
     for item in role.formula.arguments:

@@ -103,10 +103,19 @@ class SessionPlace(enum.IntEnum):
     RESTS = -2  # less the number: where it may as well sleep
 
 
+class Refusal(enum.IntEnum):
+    """Why a kernel is not launched for the layouts that have come; less than 0 among the times of a flush."""
+
+    FITS = 0
+    LAYOUT = 1
+    ONE_ROW = 2
+    LONG = 3
+
+
 MODES = tuple(Mode)  # by the walker's numbers
 SAME_SIZES = 8  # a bit beside them
 ENUMERATIONS = (
-    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, ScriptId, SessionPlace
+    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, Refusal, ScriptId, SessionPlace
 )  # fmt: skip
 
 

@@ -54,6 +54,8 @@ class Record(NamedTuple):
         Where it stands in its program.
     visits
         How many flushes have ended at this place, this one included.
+    refusals
+        How often kernels were not launched a few times in a row.
     program, size
         Address and words of the program by which it is interpreted.
     path
@@ -68,6 +70,7 @@ class Record(NamedTuple):
     serial: int
     at: int
     visits: int
+    refusals: int
     program: int
     size: int
     path: list[int]
@@ -371,7 +374,8 @@ class Walker:
         if told is None:
             return None
         record = Record._make(told)
-        return record._replace(path=memoryview(told[6]).cast("q").tolist())
+        path: Any = record.path  # as words
+        return record._replace(path=memoryview(path).cast("q").tolist())
 
     def counters(self, session: Handle) -> Counters:
         """Return a session's counters."""

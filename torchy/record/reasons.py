@@ -1,8 +1,8 @@
-"""Why the walker flushes, in the report's words."""
+"""Why the walker flushes, and why it does not launch a kernel, in the report's words."""
 
 from __future__ import annotations
 
-from torchy.record.codes import Reason
+from torchy.record.codes import Reason, Refusal
 
 WORDS = {
     Reason.OPERAND: "{} runs now",
@@ -12,6 +12,11 @@ WORDS = {
     Reason.STATE: "process state changed",
     Reason.WRITE: "{} writes what a pending op reads",
     Reason.OTHER_THREAD: "{} on another thread",
+}
+REFUSALS = {
+    Refusal.LAYOUT: "this time rows do not lie together in memory",
+    Refusal.ONE_ROW: "this time there is a single row, which eager reduces in another order",
+    Refusal.LONG: "this time rows are longer than the kernel's scratch memory",
 }
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from torchy.ir.listing import Layouts, Numbers
 from torchy.ir.trace import Source, Trace
@@ -15,6 +16,7 @@ from torchy.report.records import (
     EventRecord,
     KernelRecord,
     Levels,
+    Refused,
     Report,
     Seconds,
     Tier,
@@ -91,6 +93,7 @@ class ReportBuilder:
         layouts: Layouts | Callable[[], Layouts] = (),
         numbers: Numbers | Callable[[], Numbers] = (),
         step_seconds: Seconds | Callable[[], Seconds] = (),
+        refused: Refused | Callable[[], Refused] = MappingProxyType({}),
         held_bytes: int = 0,
     ) -> None:
         """Note a flush.
@@ -111,6 +114,8 @@ class ReportBuilder:
             The recording's numbers, or a function that gives them.
         step_seconds
             For each step what it took, where that was measured, or a function that gives them.
+        refused
+            For steps whose kernel was not launched: why, or a function that gives that.
         held_bytes
             What the record's own data take: the oldest records go once all take too much.
         """
@@ -128,6 +133,7 @@ class ReportBuilder:
                 layouts,
                 numbers,
                 step_seconds,
+                refused,
             )
             self._count(1, len(trace.ops), seconds, bytes_saved, tier, plan)
             self._uses.update(id for id in kernels if id is not None)

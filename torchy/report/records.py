@@ -19,6 +19,7 @@ from torchy.plan.plan import FusedGroup, Plan
 
 Tier = Literal["interpreted", "compiled"]
 Seconds = Sequence[float | None]
+Refused = Mapping[int, str]
 Item = TypeVar("Item")
 
 
@@ -115,15 +116,18 @@ class GroupRecord(Record):
         None where the step was not timed by itself.
     why_apart
         Why it was not joined with the step before, in words; None if there is nothing to say.
+    refused
+        Why its kernel was not launched this time, in words: torch ran its ops one by one. None if it was.
     """
 
-    shown = "id kind ops kernel seconds why_apart"
+    shown = "id kind ops kernel seconds why_apart refused"
     id: int
     kind: Literal["fused", "call"]
     ops: tuple[int, ...]
     kernel: str | None
     seconds: float | None
     why_apart: str | None
+    refused: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +148,7 @@ class TraceRecord(Record):
         What the flush took.
     bytes_saved
         Memory that eager would have allocated for the intermediates that were never stored.
-    trace, plan, kernels, layouts, numbers, step_seconds
+    trace, plan, kernels, layouts, numbers, step_seconds, refused
         What it is rendered from: see :meth:`ReportBuilder.trace`.
     file_names
         How to call files in the listing: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
@@ -163,6 +167,7 @@ class TraceRecord(Record):
     layouts: Layouts | Callable[[], Layouts] = field(repr=False, default=())
     numbers: Numbers | Callable[[], Numbers] = field(repr=False, default=())
     step_seconds: Seconds | Callable[[], Seconds] = field(repr=False, default=())
+    refused: Refused | Callable[[], Refused] = field(repr=False, default_factory=dict)
     file_names: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @cached_property
@@ -205,6 +210,7 @@ class TraceRecord(Record):
         if self.plan is None:
             return ()
         seconds = self.step_seconds() if callable(self.step_seconds) else self.step_seconds
+        refused = self.refused() if callable(self.refused) else self.refused
         return tuple(
             GroupRecord(
                 id=index,
@@ -213,6 +219,7 @@ class TraceRecord(Record):
                 kernel=_at(self.kernels, index) if isinstance(step, FusedGroup) else None,
                 seconds=_at(seconds, index),
                 why_apart=self.plan.why_apart.get(index),
+                refused=refused.get(index),
             )
             for index, step in enumerate(self.plan.steps)
         )
@@ -221,6 +228,7 @@ class TraceRecord(Record):
     def listing(self) -> str:
         """The trace as text: headline, inputs and views where they first occur, ops with lines."""
         notes = {op.index: f"group {op.group}" for op in self.ops if op.group is not None}
+        notes |= {op: f"called: {g.refused}" for g in self.groups if g.refused for op in g.ops}
         notes |= {op.index: "dead" for op in self.ops if op.dead}
         text = listing(self.trace, self._layouts, self._numbers, self.file_names, notes)
         return f"{self.headline}\n{textwrap.indent(text, '  ')}"

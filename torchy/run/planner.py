@@ -18,6 +18,8 @@ from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Kernels, Tell, prepare
 from torchy.settings import Compile
 
+MOST_REFUSALS = 3  # then rows are not planned for any more
+
 # by the last node of the trace, flags, numerics, whether dead ops are left out, and how many kernels have failed
 Plans = LeastRecentlyUsed[tuple[int, bytes, Numerics, bool, int], Compiled]
 
@@ -48,6 +50,8 @@ class Planner:
         numerics: Numerics,
         skip_dead: bool,
         tell: Tell,
+        layouts: Callable[[], Sequence[Layout]] = tuple,
+        refusals: int = 0,
     ) -> Compiled:
         """Return the plan of a trace for what is live at its end.
 
@@ -61,12 +65,17 @@ class Planner:
             See :class:`torchy.Settings`.
         tell
             Told that planning has failed: the ops run one by one then.
+        layouts
+            Gives the layout of each view of the trace, in one recording: how rows lie decides whether kernels reduce them.
+        refusals
+            How often kernels were given up where the trace ends, since they refused: each time it is planned anew, for how
+            rows lie then.
         """
         backend = self.kernels.backend
         # what turned out not to compile changes what is fused
         key = (node, flags, numerics, skip_dead, self.kernels.failed)
         entry = self._plans.get(key)
-        if entry is None:
+        if entry is None or entry.refusals < refusals:
             live, dead_inputs = slots.live(flags), slots.dead_inputs(flags)
             try:
                 plan = build_plan(
@@ -76,6 +85,8 @@ class Planner:
                     dead_inputs=dead_inputs,
                     skip_dead=skip_dead,
                     why_inexact=backend.why_inexact,
+                    order_of=backend.order,
+                    layouts=layouts() if refusals < MOST_REFUSALS else (),
                 )
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):
@@ -84,7 +95,7 @@ class Planner:
                 what = f"{type(error).__name__}: {error}"
                 tell("planning failed", f"{what}: the ops run one by one")
             ids = self._kernel_ids(plan, numerics)
-            entry = Compiled(plan, live, trace, ids, backend)
+            entry = Compiled(plan, live, trace, ids, backend, refusals)
             self._plans.put(key, entry)
         return entry
 

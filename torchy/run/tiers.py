@@ -54,6 +54,8 @@ class Compiled:
         For each step the id of its kernel, compiled or not; None for a call.
     backend
         What compiles them.
+    refusals
+        How often kernels of the trace's plans had been given up when it was made, since they refused again and again.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Compiled:
         trace: Trace,
         kernel_ids: tuple[str | None, ...],
         backend: Backend,
+        refusals: int = 0,
     ) -> None:
+        self.refusals = refusals
         self.plan = plan
         self.live = live
         self.trace = trace

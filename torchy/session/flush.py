@@ -141,7 +141,16 @@ class Flushes:
         if known is not None:
             return Flush(walker, session.id, running.serial, known, recording, kept=True)
         node, flags = running.path[-1], running.flags
-        entry = planner.plan(trace, node, flags, numerics, settings.skip_dead, tell)
+        entry = planner.plan(
+            trace,
+            node,
+            flags,
+            numerics,
+            settings.skip_dead,
+            tell,
+            recording.layouts,
+            running.refusals,
+        )
         entry.visits = max(entry.visits + 1, running.visits)
         by_walker = running.script == ScriptId.INTERPRETED  # it has begun, too
         if by_walker:
@@ -204,7 +213,7 @@ class Flushes:
         if script.entry.visits <= 2 or _is_compiled_meanwhile(session, script):
             return False  # first sights, and compiling, are paid once
         ops = len(recording.trace.ops)
-        calls = len(script.program.ops()) - script.program.kernels
+        calls = script.program.calls
         moved, own = script.bytes_moved(recording), int(flush.seconds * 1e9) - called
         return bool(self._walker.library.torchy_weigh(session.id, ops, calls, moved, own))
 

@@ -11,7 +11,7 @@ from torchy.record.native import Counters, Repeat, Unplanned, Walker
 from torchy.record.places import Places
 from torchy.record.reasons import reason_in_words
 from torchy.run.planner import Planner
-from torchy.session.script import Script
+from torchy.session.script import Recording, Script
 from torchy.session.session import Session
 from torchy.settings import VARIANTS
 
@@ -90,7 +90,8 @@ class Log:
                 elif not isinstance(flush.origin, Unplanned):
                     self._scripts[flush.origin].tell_repeat(session.builder, flush)
                 elif _identity(flush.origin) in shown:
-                    self._plan_later(session, flush.origin).tell_repeat(session.builder, flush)
+                    script = self._plan_later(session, flush.origin, flush.words)
+                    script.tell_repeat(session.builder, flush)
                 else:
                     session.builder.skip(
                         count=1,
@@ -117,12 +118,14 @@ class Log:
         untold.add(repeats)
         return untold
 
-    def _plan_later(self, session: Session, flush: Unplanned) -> Script:
+    def _plan_later(self, session: Session, flush: Unplanned, words: bytes) -> Script:
         """Plan what the walker has interpreted, so that the report can show what it would have become."""
         numerics, _, skip_dead = VARIANTS[flush.variant]
         trace, tell = self._places.trace(flush.path), session.builder.event
         node = flush.path[-1]
-        entry = self._planner.plan(trace, node, flush.flags, numerics, skip_dead, tell)
+        entry = self._planner.plan(
+            trace, node, flush.flags, numerics, skip_dead, tell, Recording(trace, words).layouts
+        )
         return Script(
             entry,
             entry.interpretation(),

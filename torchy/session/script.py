@@ -10,7 +10,9 @@ from torchy.ir.trace import Layout, Source, Trace
 from torchy.ir.words import layouts
 from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
+from torchy.record.codes import Refusal
 from torchy.record.native import Repeat, Unplanned
+from torchy.record.reasons import REFUSALS
 from torchy.report import ReportBuilder
 from torchy.report.records import Tier
 from torchy.run.execute import bytes_moved, fused_views
@@ -22,18 +24,23 @@ from torchy.run.tiers import Compiled, Sizes
 class Recording:
     """The sizes, strides and numbers with which a trace was recorded this time; holds no tensor.
 
-    ``times`` are the nanoseconds that each step of its program took.
+    ``times`` are the nanoseconds that each step of its program took; less than 0: why a kernel refused.
     """
 
     trace: Trace
     words: bytes
-    number_words: bytes
+    number_words: bytes = b""
     times: bytes = b""
 
     @property
     def held_bytes(self) -> int:
         """What it holds itself."""
         return len(self.words) + len(self.number_words) + len(self.times)
+
+    @property
+    def refused(self) -> bool:
+        """Whether a kernel was not launched."""
+        return min(memoryview(self.times).cast("q"), default=0) < 0
 
     def layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each view of the trace."""
@@ -96,7 +103,7 @@ class Script:
             + len(recording.times)
             + (0 if sizes.words is last else len(sizes.words))
         )
-        saved = self._bytes_saved(recording) if self.compiled else 0
+        saved = 0 if recording.refused or not self.compiled else self._bytes_saved(recording)
         self._tell(builder, recording, seconds, saved, held)
 
     def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
@@ -130,6 +137,7 @@ class Script:
             layouts=recording.layouts,
             numbers=recording.numbers,
             step_seconds=functools.partial(self._step_seconds, recording.times, by_op),
+            refused=functools.partial(self._refused, recording.times) if recording.refused else {},
             held_bytes=held,
         )
 
@@ -152,11 +160,21 @@ class Script:
         step_of = {op: index for index, step in enumerate(steps) for op in ops_of(step)}
         seconds = [0.0] * len(steps)
         words = memoryview(times).cast("q")
-        ops = range(len(words)) if by_op else self.program.ops()
-        for op, nanoseconds in zip(ops, words, strict=False):
-            if op in step_of:  # else it was not known yet that nobody needs it
+        for op, nanoseconds in enumerate(words) if by_op else self.program.taken(words):
+            if (
+                op in step_of and nanoseconds > 0
+            ):  # else it was not known yet that nobody needs it, or a kernel refused
                 seconds[step_of[op]] += nanoseconds * 1e-9
         return tuple(seconds)
+
+    def _refused(self, times: bytes) -> dict[int, str]:
+        """Return why the kernels of some steps of the plan were not launched."""
+        step_of = {ops_of(step)[0]: index for index, step in enumerate(self.entry.plan.steps)}
+        return {
+            step_of[op]: REFUSALS[Refusal(-time)]
+            for op, time in self.program.taken(memoryview(times).cast("q"))
+            if time < 0
+        }
 
     def bytes_moved(self, recording: Recording) -> int:
         """Return the bytes that eager would have moved for the ops that are fused."""

@@ -75,6 +75,7 @@ class ShownGroup:
     count: int
     seconds: float | None
     why_apart: str | None
+    refused: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +296,7 @@ def _fold(
                     count=len(members),
                     seconds=sum(times[key] for key in members),
                     why_apart=group.why_apart,
+                    refused=group.refused,
                 )
             )
     return ops, tuple(groups)

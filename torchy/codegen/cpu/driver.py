@@ -16,6 +16,9 @@ where ``again`` is 1 if elements may be computed twice (no access is both loaded
 overlaps the one before, where the row is long enough. An access's traits are its element's bytes, plus MOVES (along a
 row), VARIES (over the space), DENSE (one index serves the space and it), LOADED and STORED.
 
+Where an axis is reduced, a row is all of it, and a kernel's code takes whole rows of any length: its job is ``vectors, A,
+N``.
+
 Where rows are short, what is not DENSE is gathered into buffers, many rows at a time, and ``gathered``, the same code
 for accesses that are all LINEAR, runs on those; 0 if all are DENSE anyway.
 """
@@ -32,14 +35,18 @@ MOST_OUTER: Final = 64
 MOVES, LOADED, STORED, VARIES, DENSE = 256, 512, 1024, 2048, 4096
 SHORT: Final = 32  # rows of fewer elements are gathered
 GATHERED: Final = 512  # elements at a time
-SYMBOL: Final = "torchy_drive"
+SYMBOL: Final = "torchy_drive"  # for kernels without a reduced axis
+ROWS: Final = "torchy_drive_rows"  # for kernels of rows
 
-_PARALLEL: Final = """
+_THREADS: Final = """
 declare void @GOMP_parallel(ptr, ptr, i32, i32)
 declare i32 @omp_get_thread_num()
 declare i32 @omp_get_num_threads()
+"""
 
-define internal void @worker(ptr %task) {
+# DRIVE, RUN and WORKER: for either kind of kernel
+_PARALLEL: Final = """
+define internal void @WORKER(ptr %task) {
   %job = load ptr, ptr %task
   %args.p = getelementptr ptr, ptr %task, i64 1
   %args = load ptr, ptr %args.p
@@ -47,11 +54,11 @@ define internal void @worker(ptr %task) {
   %all = call i32 @omp_get_num_threads()
   %me64 = zext i32 %me to i64
   %all64 = zext i32 %all to i64
-  call void @run(ptr %job, ptr %args, i64 %me64, i64 %all64)
+  call void @RUN(ptr %job, ptr %args, i64 %me64, i64 %all64)
   ret void
 }
 
-define void @torchy_drive(ptr %job, ptr %args, i32 %threads) {
+define void @DRIVE(ptr %job, ptr %args, i32 %threads) {
   %total = load i64, ptr %args
   %more = add i64 %total, GRAIN_LESS_ONE
   %grains = udiv i64 %more, GRAIN
@@ -61,7 +68,7 @@ define void @torchy_drive(ptr %job, ptr %args, i32 %threads) {
   %alone = icmp ult i64 %team, 2
   br i1 %alone, label %one, label %many
 one:
-  call void @run(ptr %job, ptr %args, i64 0, i64 1)
+  call void @RUN(ptr %job, ptr %args, i64 0, i64 1)
   ret void
 many:
   %task = alloca [2 x ptr]
@@ -69,14 +76,14 @@ many:
   %task.args = getelementptr ptr, ptr %task, i64 1
   store ptr %args, ptr %task.args
   %team32 = trunc i64 %team to i32
-  call void @GOMP_parallel(ptr @worker, ptr %task, i32 %team32, i32 0)
+  call void @GOMP_parallel(ptr @WORKER, ptr %task, i32 %team32, i32 0)
   ret void
 }
 """
 
 _SERIAL: Final = """
-define void @torchy_drive(ptr %job, ptr %args, i32 %threads) {
-  call void @run(ptr %job, ptr %args, i64 0, i64 1)
+define void @DRIVE(ptr %job, ptr %args, i32 %threads) {
+  call void @RUN(ptr %job, ptr %args, i64 0, i64 1)
   ret void
 }
 """
@@ -102,6 +109,58 @@ loop:
   %a.more = icmp ult i64 %a.next, %count
   br i1 %a.more, label %loop, label %exit
 exit:
+  ret void
+}
+
+; Move to the row of a number, from the first.
+define internal void @seek(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count, i64 %row) {
+entry:
+  br label %loop
+loop:
+  %d = phi i64 [%outer, %entry], [%next, %step]
+  %left = phi i64 [%row, %entry], [%rest, %step]
+  %done = icmp eq i64 %d, 0
+  br i1 %done, label %exit, label %step
+step:
+  %next = sub i64 %d, 1
+  %size.p = getelementptr i64, ptr %sizes, i64 %next
+  %size = load i64, ptr %size.p
+  %at = urem i64 %left, %size
+  %rest = udiv i64 %left, %size
+  %counter = getelementptr i64, ptr %counters, i64 %next
+  store i64 %at, ptr %counter
+  %word = mul i64 %next, %count
+  %stride = getelementptr i64, ptr %strides, i64 %word
+  call void @shift(ptr %base, ptr %base, i64 %at, ptr %stride, i64 %count)
+  br label %loop
+exit:
+  ret void
+}
+
+; Move to the row that follows; there is one.
+define internal void @next_row(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count) alwaysinline {
+entry:
+  br label %loop
+loop:
+  %d.0 = phi i64 [%outer, %entry], [%d, %carry]
+  %d = sub i64 %d.0, 1
+  %counter = getelementptr i64, ptr %counters, i64 %d
+  %size.p = getelementptr i64, ptr %sizes, i64 %d
+  %size = load i64, ptr %size.p
+  %word = mul i64 %d, %count
+  %stride = getelementptr i64, ptr %strides, i64 %word
+  %at = load i64, ptr %counter
+  %at.next = add i64 %at, 1
+  %inside = icmp ult i64 %at.next, %size
+  br i1 %inside, label %turn, label %carry
+carry:
+  store i64 0, ptr %counter
+  %back = sub i64 0, %at
+  call void @shift(ptr %base, ptr %base, i64 %back, ptr %stride, i64 %count)
+  br label %loop
+turn:
+  store i64 %at.next, ptr %counter
+  call void @shift(ptr %base, ptr %base, i64 1, ptr %stride, i64 %count)
   ret void
 }
 
@@ -155,27 +214,11 @@ begin:
   %row = udiv i64 %start, %inner
   %col = urem i64 %start, %inner
   call void @shift(ptr %base, ptr %address, i64 0, ptr %step, i64 %count)
-  br label %seek
-seek:
-  %seek.d = phi i64 [%outer, %begin], [%seek.next, %seek.step]
-  %seek.left = phi i64 [%row, %begin], [%seek.rest, %seek.step]
-  %seek.done = icmp eq i64 %seek.d, 0
-  br i1 %seek.done, label %rows, label %seek.step
-seek.step:
-  %seek.next = sub i64 %seek.d, 1
-  %seek.size.p = getelementptr i64, ptr %sizes, i64 %seek.next
-  %seek.size = load i64, ptr %seek.size.p
-  %seek.count = urem i64 %seek.left, %seek.size
-  %seek.rest = udiv i64 %seek.left, %seek.size
-  %seek.counter = getelementptr i64, ptr %counters, i64 %seek.next
-  store i64 %seek.count, ptr %seek.counter
-  %seek.word = mul i64 %seek.next, %count
-  %seek.stride = getelementptr i64, ptr %strides, i64 %seek.word
-  call void @shift(ptr %base, ptr %base, i64 %seek.count, ptr %seek.stride, i64 %count)
-  br label %seek
+  call void @seek(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count, i64 %row)
+  br label %rows
 rows:
-  %pos = phi i64 [%start, %seek], [%pos.next, %turn]
-  %from = phi i64 [%col, %seek], [0, %turn]
+  %pos = phi i64 [%start, %begin], [%pos.next, %advance]
+  %from = phi i64 [%col, %begin], [0, %advance]
   %room = sub i64 %inner, %from
   %left = sub i64 %end, %pos
   %short = icmp ult i64 %left, %room
@@ -186,25 +229,7 @@ rows:
   %more = icmp ult i64 %pos.next, %end
   br i1 %more, label %advance, label %done
 advance:
-  %d.0 = phi i64 [%outer, %rows], [%d, %carry]
-  %d = sub i64 %d.0, 1
-  %d.counter = getelementptr i64, ptr %counters, i64 %d
-  %d.size.p = getelementptr i64, ptr %sizes, i64 %d
-  %d.size = load i64, ptr %d.size.p
-  %d.word = mul i64 %d, %count
-  %d.stride = getelementptr i64, ptr %strides, i64 %d.word
-  %d.count.0 = load i64, ptr %d.counter
-  %d.count = add i64 %d.count.0, 1
-  %inside = icmp ult i64 %d.count, %d.size
-  br i1 %inside, label %turn, label %carry
-carry:
-  store i64 0, ptr %d.counter
-  %back = sub i64 0, %d.count.0
-  call void @shift(ptr %base, ptr %base, i64 %back, ptr %d.stride, i64 %count)
-  br label %advance
-turn:
-  store i64 %d.count, ptr %d.counter
-  call void @shift(ptr %base, ptr %base, i64 1, ptr %d.stride, i64 %count)
+  call void @next_row(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count)
   br label %rows
 done:
   ret void
@@ -308,6 +333,54 @@ exit:
 }
 """
 
+_RUN_ROWS: Final = """
+define internal void @run_rows(ptr %job, ptr %args, i64 %me, i64 %all) {
+entry:
+  %code = load ptr, ptr %job
+  %count.p = getelementptr i64, ptr %job, i64 1
+  %count = load i64, ptr %count.p
+  %n.count.p = getelementptr i64, ptr %job, i64 2
+  %n.count = load i64, ptr %n.count.p
+  %counters = alloca [MOST_OUTER x i64]
+  %base = alloca i64, i64 %count
+  %total = load i64, ptr %args
+  %inner.p = getelementptr i64, ptr %args, i64 1
+  %inner = load i64, ptr %inner.p
+  %outer.p = getelementptr i64, ptr %args, i64 2
+  %outer = load i64, ptr %outer.p
+  %address = getelementptr i64, ptr %args, i64 HEADER
+  %step = getelementptr i64, ptr %address, i64 %count
+  %numbers = getelementptr i64, ptr %step, i64 %count
+  %sizes = getelementptr i64, ptr %numbers, i64 %n.count
+  %strides = getelementptr i64, ptr %sizes, i64 %outer
+  %rows = udiv i64 %total, %inner
+  %share.0 = add i64 %rows, %all
+  %share.1 = sub i64 %share.0, 1
+  %share = udiv i64 %share.1, %all
+  %start = mul i64 %share, %me
+  %end.0 = add i64 %start, %share
+  %end.1 = icmp ult i64 %end.0, %rows
+  %end = select i1 %end.1, i64 %end.0, i64 %rows
+  %any = icmp ult i64 %start, %end
+  br i1 %any, label %begin, label %done
+begin:
+  call void @shift(ptr %base, ptr %address, i64 0, ptr %step, i64 %count)
+  call void @seek(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count, i64 %start)
+  br label %do
+do:
+  %pos = phi i64 [%start, %begin], [%pos.next, %advance]
+  call void %code(ptr %base, ptr %step, ptr %numbers, i64 %inner)
+  %pos.next = add i64 %pos, 1
+  %more = icmp ult i64 %pos.next, %end
+  br i1 %more, label %advance, label %done
+advance:
+  call void @next_row(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count)
+  br label %do
+done:
+  ret void
+}
+"""
+
 _COPY: Final = """
 define internal void @copyBITS(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n) {
 entry:
@@ -329,18 +402,21 @@ exit:
 """
 
 _STUB: Final = """
-declare void @torchy_drive(ptr, ptr, i32)
+declare void @{drive}(ptr, ptr, i32)
 @job = private constant [{words} x i64] [{values}]
 define void @kernel(ptr %args, i32 %threads) {{
-  call void @torchy_drive(ptr @job, ptr %args, i32 %threads)
+  call void @{drive}(ptr @job, ptr %args, i32 %threads)
   ret void
 }}
 """
 
 
 def driver(parallel: bool) -> str:
-    """Write the module that all kernels share; it exports ``torchy_drive(job, args, threads)``."""
-    text = _RUN + GATHER + (_PARALLEL if parallel else _SERIAL)
+    """Write the module that all kernels share; it exports :data:`SYMBOL` and :data:`ROWS`: ``(job, args, threads)``."""
+    text = _RUN + _RUN_ROWS + GATHER + (_THREADS if parallel else "")
+    for symbol, run, worker in ((SYMBOL, "run", "worker"), (ROWS, "run_rows", "worker_rows")):
+        drive = _PARALLEL if parallel else _SERIAL
+        text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
     text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 32, 64))
     for name, value in {
         "GRAIN_LESS_ONE": GRAIN - 1,
@@ -366,10 +442,17 @@ def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
     tail = (GATHERED if gathers else lanes) * sum(trait & 255 for trait in traits if trait & VARIES)
     again = not any(trait & LOADED and trait & STORED for trait in traits)
     words = [len(traits), numbers, lanes, max(tail, 1), int(again)]
-    values = [
-        "i64 ptrtoint (ptr @vectors to i64)",
-        *(f"i64 {word}" for word in words),
-        "i64 ptrtoint (ptr @gathered to i64)" if gathers else "i64 0",
-        *(f"i64 {trait}" for trait in traits),
-    ]
-    return _STUB.format(words=len(values), values=", ".join(values))
+    gathered = "ptrtoint (ptr @gathered to i64)" if gathers else "0"
+    return _stub(SYMBOL, *words, gathered, *traits)
+
+
+def row_stub(accesses: int, numbers: int) -> str:
+    """Write the job of a kernel of rows, and its entry."""
+    return _stub(ROWS, accesses, numbers)
+
+
+def _stub(drive: str, *words: int | str) -> str:
+    values = ["ptrtoint (ptr @vectors to i64)", *words]
+    return _STUB.format(
+        drive=drive, words=len(values), values=", ".join(f"i64 {value}" for value in values)
+    )

@@ -13,17 +13,17 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import torch
 
-from torchy.codegen.cpu import driver, threads
+from torchy.codegen.cpu import driver, orders, threads
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.launch import launch_words
-from torchy.codegen.cpu.llvm import write_module
 from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.cpu.module import Module, write_module
 from torchy.codegen.cpu.verdicts import Verdicts
-from torchy.codegen.cpu.verify import Verifier
+from torchy.codegen.cpu.verify import Run, Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
 from torchy.disk import Shelf
-from torchy.ir.kernel import KernelForm
+from torchy.ir.kernel import KernelForm, Order
 from torchy.ir.ops import Numerics, OpSpec, Rule
 from torchy.ir.trace import Mode
 from torchy.ir.words import ViewWords
@@ -35,6 +35,7 @@ _LETTERS: Final = {bool: "q", int: "q", float: "d"}
 
 PackedAccess = tuple[int, Sequence[int] | None]
 Packed = ctypes.Array[ctypes.c_int64]
+Row = tuple[int, list[int]]  # size of a dimension, and the stride of each access in bytes
 
 
 class Kernel:
@@ -48,8 +49,8 @@ class Kernel:
         Short hash of the form, the machine and the versions: equal in all processes on equal machines.
     nest
         The loop nest.
-    llvm_ir
-        The module's text.
+    module
+        Its code as text.
     compiler
         What compiled it, with the code that all kernels share.
     engine
@@ -60,17 +61,18 @@ class Kernel:
 
     __slots__ = (
         "_flat", "_inner_steps", "_itemsizes", "_linear", "_moves", "_words", "address", "compile_seconds", "compiler",
-        "engine", "form", "function", "id", "llvm_ir", "nest",
+        "engine", "form", "function", "id", "longest", "llvm_ir", "nest",
     )  # fmt: skip
 
     def __init__(
-        self, form: KernelForm, identity: str, nest: LoopNest, llvm_ir: str, compiler: Compiler, engine: Any,
+        self, form: KernelForm, identity: str, nest: LoopNest, module: Module, compiler: Compiler, engine: Any,
         seconds: float,
     ) -> None:  # fmt: skip
         self.form = form
         self.id = identity
         self.nest = nest
-        self.llvm_ir = llvm_ir
+        self.llvm_ir = module.text
+        self.longest = module.longest
         self.compiler = compiler
         self.engine = engine
         self.compile_seconds = seconds
@@ -79,9 +81,9 @@ class Kernel:
         modes = [access.mode for access in form.accesses]
         self._itemsizes = tuple(access.dtype.itemsize for access in form.accesses)
         self._linear = form.flat
-        self._moves = tuple(mode is not Mode.SCALAR for mode in modes)
+        self._moves = tuple(mode not in (Mode.SCALAR, Mode.ROW) for mode in modes)
         self._inner_steps = [
-            0 if mode in (Mode.SCALAR, Mode.REPEAT) else size
+            0 if mode in (Mode.SCALAR, Mode.REPEAT, Mode.ROW) else size
             for mode, size in zip(modes, self._itemsizes, strict=True)
         ]
         letters = "".join(_LETTERS[kind] for kind in form.number_kinds)
@@ -97,11 +99,20 @@ class Kernel:
             ASSEMBLY: lambda: self.compiler.assembly(self.llvm_ir),
         }
 
+    @property
+    def may_refuse(self) -> bool:
+        """Whether there are layouts that it cannot be launched for."""
+        return self.form.has_rows
+
     def launch_words(
-        self, space: ViewWords, accesses: Sequence[ViewWords], numbers: Sequence[int]
+        self,
+        space: ViewWords,
+        accesses: Sequence[ViewWords],
+        numbers: Sequence[int],
+        reduced: Sequence[int] = (),
     ) -> list[int]:
         """Return what the walker needs to launch it: see :mod:`torchy.codegen.cpu.launch`."""
-        return launch_words(self.form, space, accesses, numbers)
+        return launch_words(self.form, space, accesses, numbers, reduced, self.longest)
 
     def pack(
         self,
@@ -114,7 +125,7 @@ class Kernel:
         Parameters
         ----------
         sizes
-            Of the space, outermost dimension first.
+            Of the space, outermost dimension first; of a kernel of rows, the last is a row.
         accesses
             For each of the form's accesses: its address in bytes, offset included, and its strides in elements, in the
             order of ``sizes``; None for LINEAR and SCALAR.
@@ -132,29 +143,37 @@ class Kernel:
                 total, total, 0, *[access[0] for access in accesses], *self._inner_steps, *numbers
             )
             return self._words.from_buffer_copy(data)
-        inner, outer, steps, strides = self._coalesce(sizes, [s for _, s in accesses])
+        strides = [given for _, given in accesses]
+        if self.form.has_rows:
+            run = self._merge(sizes[-1:], [given and given[-1:] for given in strides])
+            rows = (run or [(1, self._inner_steps)]) + self._merge(sizes[:-1], strides, sizes[-1])
+        else:
+            rows = self._merge(sizes, strides)
+            if not rows or not self._fits(rows[0][1]):
+                rows.insert(0, (1, self._inner_steps))  # the inner dimension has one element
+        (inner, steps), outer = rows[0], rows[:0:-1]
         if len(outer) > MOST_OUTER:
             raise ValueError(f"{len(outer)} outer dimensions, at most {MOST_OUTER}")
         head = self._flat(
             math.prod(sizes), inner, len(outer), *[at for at, _ in accesses], *steps, *numbers
         )
-        words = [*outer, *(stride for dimension in strides for stride in dimension)]
+        words = [size for size, _ in outer]
+        words += [step for _, row in outer for step in row]
         data = head + struct.pack(f"={len(words)}q", *words)
         return (ctypes.c_int64 * (len(data) // 8)).from_buffer_copy(data)
 
-    def _coalesce(
-        self, sizes: Sequence[int], strides: Sequence[Sequence[int] | None]
-    ) -> tuple[int, list[int], list[int], list[list[int]]]:
-        """Merge dimensions where all accesses allow; return inner size, outer sizes, inner steps, outer strides."""
-        dense = 1
-        rows: list[
-            tuple[int, list[int]]
-        ] = []  # innermost first: size and byte stride of each access
-        for d in range(len(sizes) - 1, -1, -1):
-            size = sizes[d]
+    def _merge(
+        self, sizes: Sequence[int], strides: Sequence[Sequence[int] | None], dense: int = 1
+    ) -> list[Row]:
+        """Merge dimensions where all accesses allow it; innermost first. ``dense``: elements that lie within them."""
+        rows: list[Row] = []
+        for at in range(-1, -1 - len(sizes), -1):
+            size = sizes[at]
             if size != 1:
                 row = [
-                    (dense if moves else 0) * item if stride is None else stride[d] * item
+                    (dense if moves else 0) * item
+                    if stride is None
+                    else stride[len(sizes) + at] * item
                     for stride, item, moves in zip(
                         strides, self._itemsizes, self._moves, strict=True
                     )
@@ -166,12 +185,7 @@ class Kernel:
                 else:
                     rows.append((size, row))
             dense *= size
-        if not rows or not self._fits(
-            rows[0][1]
-        ):  # the inner dimension has one element, so it went away
-            rows.insert(0, (1, self._inner_steps))
-        outer = rows[:0:-1]
-        return rows[0][0], [size for size, _ in outer], rows[0][1], [row for _, row in outer]
+        return rows
 
     def _fits(self, steps: list[int]) -> bool:
         """Tell if the code, which takes the modes at their word, is right for these inner steps."""
@@ -205,9 +219,12 @@ class Compiler:
         self.machine = self._machine()  # holds much once it has compiled: all kernels share it
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
-        self.verifier = Verifier(self._run_unverified, Verdicts(shelf))
+        self.verifier = Verifier(self._compile_unverified, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
-        self.entry: int = self.driver.get_function_address(driver.SYMBOL)
+        self.entries: dict[str, int] = {
+            name: self.driver.get_function_address(name) for name in (driver.SYMBOL, driver.ROWS)
+        }
+        self._routines: dict[tuple[str, torch.dtype], Any] = {}  # engines
 
     def _machine(self) -> Any:
         target = llvm.Target.from_default_triple()
@@ -256,6 +273,10 @@ class Compiler:
         """Return what is known against a formula's having eager's bits: see :meth:`Verifier.why_inexact`."""
         return self.verifier.why_inexact(spec, rule, compute, literals, still)
 
+    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
+        """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
+        return self.verifier.order(operator, dtype)
+
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""
         return {LOOP_NEST: lambda: str(lower(form))}
@@ -279,21 +300,38 @@ class Compiler:
             self.verifier.check(form)
         return self._compile(nest, numerics, lowered)
 
-    def _run_unverified(
-        self, form: KernelForm, tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
-    ) -> None:
+    def _compile_unverified(self, form: KernelForm) -> Run:
         kernel = self._compile(lower(form), "fast")
-        operands = [(tensor.data_ptr(), None) for tensor in (*tensors, out)]
-        kernel.launch(kernel.pack([out.numel()], operands, numbers))
+
+        def run(
+            sizes: Sequence[int], tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
+        ) -> None:
+            strides = [(1, 0) if access.mode is Mode.ROW else None for access in form.accesses]
+            addresses = [tensor.data_ptr() for tensor in (*tensors, out)]
+            kernel.launch(kernel.pack(sizes, list(zip(addresses, strides, strict=True)), numbers))
+
+        return run
 
     def _compile(self, nest: LoopNest, numerics: Numerics, lowered: float = 0.0) -> Kernel:
         start = perf_counter() - lowered
         module = write_module(nest, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
-        engine = self._engine(module.text, {driver.SYMBOL: self.entry, **symbols})
+        for (operator, dtype), order in module.routines.items():
+            symbols[orders.symbol(operator, dtype)] = self._routine(operator, dtype, order)
+        drive = driver.ROWS if nest.form.has_rows else driver.SYMBOL
+        engine = self._engine(module.text, {drive: self.entries[drive], **symbols})
         identity = self.identity(nest.form, numerics)
         seconds = perf_counter() - start
-        return Kernel(nest.form, identity, nest, module.text, self, engine, seconds)
+        return Kernel(nest.form, identity, nest, module, self, engine, seconds)
+
+    def _routine(self, operator: str, dtype: torch.dtype, order: Order) -> int:
+        """Return the address of what reduces a row."""
+        engine = self._routines.get((operator, dtype))
+        if engine is None:
+            engine = self._engine(orders.routine(operator, dtype, order), {})
+            self._routines[operator, dtype] = engine
+        address: int = engine.get_function_address(orders.symbol(operator, dtype))
+        return address
 
     def assembly(self, llvm_ir: str) -> str:
         """Return a module's machine code as text."""

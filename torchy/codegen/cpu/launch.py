@@ -2,13 +2,15 @@
 
 ::
 
-    1 if the kernel is for linear accesses only
+    how the space is walked: 0 in any strides, 1 as one run, 2 row by row
+    elements of the longest row that the kernel takes; the dimensions that make up a row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
     n, numbers[n]
-    1 if the rest is filled in, n, sizes and strides of these views as they were last[n], arguments
+    what is filled in, n, sizes and strides of these views as they were last[n], arguments
 
 where the walker lays out the kernel's arguments (see `driver.py`): while sizes and strides stay, a launch only fills in
-addresses and numbers.
+addresses and numbers. What is filled in: 0 nothing, 1 the arguments, or less than 0: why these layouts are none that the
+kernel may be launched for (:class:`torchy.record.codes.Refusal`).
 """
 
 from __future__ import annotations
@@ -20,11 +22,24 @@ from torchy.ir.kernel import KernelForm
 from torchy.ir.words import ViewWords
 from torchy.record.codes import MODES
 
+_STRIDED, _LINEAR, _ROWS = range(3)  # how the space is walked, for the walker
+
 
 def launch_words(
-    form: KernelForm, space: ViewWords, accesses: Sequence[ViewWords], numbers: Sequence[int]
+    form: KernelForm,
+    space: ViewWords,
+    accesses: Sequence[ViewWords],
+    numbers: Sequence[int],
+    reduced: Sequence[int],
+    longest: int,
 ) -> list[int]:
-    """Return the kernel's part of a step; nothing is laid out yet. See :class:`torchy.codegen.backend.Kernel`."""
+    """Return the kernel's part of a step; nothing is laid out yet. See :class:`torchy.codegen.backend.Kernel`.
+
+    Parameters
+    ----------
+    longest
+        Elements of the longest row that it takes.
+    """
     modes = [MODES.index(access.mode) for access in form.accesses]
     places = [
         word
@@ -35,4 +50,6 @@ def launch_words(
     rows = 1 + max(space.rank, 1)  # one may be put before those of the space
     packed = HEADER + 2 * len(accesses) + len(numbers) + rows * (1 + len(accesses))
     room = (0, known, *[0] * (known + packed))
-    return [form.flat, 1 + len(accesses), *places, len(numbers), *numbers, *room]
+    walk = _ROWS if form.has_rows else _LINEAR if form.flat else _STRIDED
+    bits = sum(1 << dimension for dimension in reduced)
+    return [walk, longest, bits, 1 + len(accesses), *places, len(numbers), *numbers, *room]

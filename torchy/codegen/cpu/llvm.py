@@ -1,4 +1,4 @@
-"""Loop nest -> LLVM IR text.
+"""Loop nest -> LLVM IR text, where no axis is reduced (for rows, see :mod:`torchy.codegen.cpu.rows`).
 
 A kernel's own function is ``vectors``: the stages, on a number of elements that is a multiple of the lanes. What is around
 it (threads, outer dimensions, tails) is shared, see :mod:`torchy.codegen.cpu.driver`. Nothing here may change a bit: no
@@ -7,12 +7,12 @@ fast-math flag, no contraction but the formula's own ``fma``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
-from torchy.codegen.cpu import driver
 from torchy.codegen.cpu.math import VML_MODE, MathFunction, MathLibrary
 from torchy.codegen.cpu.primitives import TYPES, Emitter, constant
 from torchy.codegen.errors import CompileError
@@ -25,63 +25,14 @@ _UNBOUNDED: Final = (
 )  # elements in a block without scratch: vector functions take 32-bit lengths
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
-    """LLVM IR text, and the symbols outside it that it calls."""
-
-    text: str
-    math: tuple[MathFunction, ...]
-
-
-def write_module(nest: LoopNest, library: MathLibrary) -> Module:
-    """Write the LLVM module of a loop nest.
-
-    Raises
-    ------
-    CompileError
-        If a vector-math function is missing.
-    """
-    writer = _Writer(nest=nest, library=library)
-    vectors = writer.vectors()
-    stored = {access for access, _ in nest.stores}
-    loaded = {node.detail for node in nest.nodes if node.op == "load"}
-    traits = [
-        access.dtype.itemsize
-        + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
-        + (0 if access.mode is Mode.SCALAR else driver.VARIES)
-        + (driver.DENSE if access.mode is Mode.LINEAR else 0)
-        + (driver.LOADED if i in loaded else 0)
-        + (driver.STORED if i in stored else 0)
-        for i, access in enumerate(nest.form.accesses)
-    ]
-    gathers = not nest.form.flat
-    if gathers:
-        again = _Writer(nest=_all_linear(nest), library=library)
-        vectors += again.vectors("gathered")
-        writer.declarations |= again.declarations
-        writer.math.update(again.math)
-    stub = driver.stub(traits, len(nest.form.number_kinds), writer.lanes, gathers)
-    text = vectors + stub + "".join(sorted(writer.declarations))
-    return Module(text, tuple(writer.math.values()))
-
-
-def _all_linear(nest: LoopNest) -> LoopNest:
-    """Return the nest for accesses that were gathered: one index serves all."""
-    accesses = tuple(
-        access if access.mode is Mode.SCALAR else replace(access, mode=Mode.LINEAR)
-        for access in nest.form.accesses
-    )
-    return replace(nest, form=replace(nest.form, accesses=accesses))
-
-
 @dataclass(slots=True)
-class _Writer(Emitter):
+class Writer(Emitter):
     """Writes ``vectors``; one value name for each node and place where it is made."""
 
     nest: LoopNest = field(kw_only=True)
     library: MathLibrary = field(kw_only=True)
     math: dict[str, MathFunction] = field(default_factory=dict)
-    scalars: dict[int, str] = field(default_factory=dict)  # uniform nodes
+    scalars: dict[int, str] = field(default_factory=dict)  # what is no vector
     splats: dict[int, str] = field(
         default_factory=dict
     )  # what is the same for all elements, as vectors
@@ -104,20 +55,13 @@ class _Writer(Emitter):
     def vectors(self, name: str = "vectors") -> str:
         """Write the function; see the module's docstring."""
         nest = self.nest
-        calls = any(stage.call for stage in nest.stages)
+        calls = any(stage.kind == "call" for stage in nest.stages)
         self._write_directly()
         block = self._scratch() if calls else 0
-        for i, access in enumerate(nest.form.accesses):
-            self.lines.append(f"  %a{i}.p = getelementptr i64, ptr %at, i64 {i}")
-            self.lines.append(f"  %a{i} = load ptr, ptr %a{i}.p")
-            if access.mode is Mode.STRIDED:
-                self.lines.append(f"  %s{i}.p = getelementptr i64, ptr %step, i64 {i}")
-                self.lines.append(f"  %s{i} = load i64, ptr %s{i}.p")
+        self._open_accesses()
         for index in nest.uniform:
             self._uniform(index)
-        for index, node in enumerate(nest.nodes):
-            if node.op == "load" and not self._moves(int(node.detail)):  # type: ignore[arg-type]
-                self._splat(index, self._load_one(node, f"%a{node.detail}"))
+        self._load_still()
         if calls:
             self.lines += ["  br label %block", "block:"]
             self.lines.append("  %b = phi i64 [0, %entry], [%b.next, %latch]")
@@ -127,13 +71,9 @@ class _Writer(Emitter):
             self.lines.append("  %len32 = trunc i64 %len to i32")
         previous = "block" if calls else "entry"
         for position, stage in enumerate(nest.stages):
-            if stage.call:
-                previous = self._call_stage(position, stage, previous)
-            elif (
-                stage.nodes
-                or any(nest.stores[s][1] not in self.written for s in stage.stores)
-                or self._brought(position)
-            ):
+            if stage.kind == "call":
+                previous = self._call_stage(position, stage, previous, "%len")
+            elif self._does_anything(position, stage):
                 previous = self._loop(
                     position, stage, previous, "%len" if calls else "%n", "%b" if calls else ""
                 )
@@ -144,31 +84,69 @@ class _Writer(Emitter):
             self.lines.append("  br i1 %b.more, label %block, label %exit")
         else:
             self.lines.append("  br label %exit")
+        return self._function(name)
+
+    def _function(self, name: str) -> str:
         body = "\n".join(self.lines)
         return (
             f"define internal void @{name}(ptr %at, ptr %step, ptr %numbers, i64 %n) {{\nentry:\n"
             f"{body}\nexit:\n  ret void\n}}\n"
         )
 
+    def _open_accesses(self) -> None:
+        for i, access in enumerate(self.nest.form.accesses):
+            self.lines.append(f"  %a{i}.p = getelementptr i64, ptr %at, i64 {i}")
+            self.lines.append(f"  %a{i} = load ptr, ptr %a{i}.p")
+            if access.mode is Mode.STRIDED:
+                self.lines.append(f"  %s{i}.p = getelementptr i64, ptr %step, i64 {i}")
+                self.lines.append(f"  %s{i} = load i64, ptr %s{i}.p")
+
+    def _load_still(self) -> None:
+        """Load what does not move along the inner dimension."""
+        for index, node in enumerate(self.nest.nodes):
+            if node.op == "load" and not self._moves(int(node.detail)):  # type: ignore[arg-type]
+                self.scalars[index] = self._load_one(node, f"%a{node.detail}")
+                self._splat(index, self.scalars[index])
+
+    def _does_anything(self, position: int, stage: Stage) -> bool:
+        stores = [self.nest.stores[s][1] for s in stage.stores]
+        return bool(
+            stage.nodes
+            or any(node not in self.written for node in stores)
+            or self._brought(position)
+        )
+
     def _moves(self, access: int) -> bool:
-        return self.nest.form.accesses[access].mode not in (Mode.SCALAR, Mode.REPEAT)
+        return self.nest.form.accesses[access].mode not in (Mode.SCALAR, Mode.REPEAT, Mode.ROW)
 
     def _scratch(self) -> int:
         """Give scratch memory to values that cross stages; return the elements in a block."""
+        created = self._assign_slots()
+        total = sum(size for _, size in created)
+        block = _UNBOUNDED if not total else max(256, min(4096, _BLOCK_BYTES // total // 64 * 64))
+        for slot, size in created:
+            self.lines.append(f"  {slot} = alloca [{block * size} x i8], align 64")
+        return block
+
+    def _assign_slots(self) -> list[tuple[str, int]]:
+        """Name the scratch memory of each value that crosses stages; return names, and bytes of an element."""
         nodes = self.nest.nodes
         made: dict[int, int] = {}
         last: dict[int, int] = {}
-        uniform = set(self.nest.uniform)
+        same = {*self.nest.uniform, *self.nest.rows}  # for all elements of a block
         loop = 0  # the last one before a stage
         for position, stage in enumerate(self.nest.stages):
-            loop = loop if stage.call else position
+            loop = position if stage.kind == "loop" else loop
+            if stage.kind == "row":
+                continue
             used = [i for index in stage.nodes for i in nodes[index].inputs]
             used += [self.nest.stores[s][1] for s in stage.stores]
             for index in stage.nodes:
-                made[index] = position
+                if index not in same:
+                    made[index] = position
             for i in used:
                 last[i] = max(last.get(i, 0), position)
-                if stage.call and (i in uniform or nodes[i].op == "load"):
+                if self._reads_block(stage) and (i in same or nodes[i].op == "load"):
                     made.setdefault(i, loop)  # brought to scratch by it
         crossing = [
             i
@@ -193,11 +171,11 @@ class _Writer(Emitter):
                 created.append((slot, size))
             self.slots[index] = slot
             busy.append((last.get(index, made[index]), size, slot))
-        total = sum(size for _, size in created)
-        block = _UNBOUNDED if not total else max(256, min(4096, _BLOCK_BYTES // total // 64 * 64))
-        for slot, size in created:
-            self.lines.append(f"  {slot} = alloca [{block * size} x i8], align 64")
-        return block
+        return created
+
+    def _reads_block(self, stage: Stage) -> bool:
+        """Tell whether a stage takes its operands from memory, a block at a time."""
+        return stage.kind == "call"
 
     def _memory(self, index: int) -> int | None:
         """Return the access whose memory a vector function can read, for a load from neighbouring elements."""
@@ -226,6 +204,7 @@ class _Writer(Emitter):
             copied = any(nodes[k].op == "load" and nodes[k].detail == access for _, k in stores)
             if (
                 self._is_call(index)
+                and self._may_write(index)
                 and nodes[index].dtype is dtype
                 and mode in (Mode.LINEAR, Mode.UNIT)
                 and not users
@@ -235,6 +214,10 @@ class _Writer(Emitter):
             ):
                 self.written[index] = access
 
+    def _may_write(self, index: int) -> bool:
+        """Tell whether a call may write to an access's own memory."""
+        return True
+
     def _operand(self, index: int) -> str:
         """Return the memory that a vector function reads or writes for a node: scratch, or an access's own."""
         access = self.written.get(index)
@@ -243,10 +226,11 @@ class _Writer(Emitter):
         if access is None:
             return self.slots[index]
         dtype = self.nest.form.accesses[access].dtype
-        return self.emit(f"getelementptr {TYPES[dtype]}, ptr %a{access}, i64 %b")
+        begin = "0" if self.nest.form.has_rows else "%b"
+        return self.emit(f"getelementptr {TYPES[dtype]}, ptr %a{access}, i64 {begin}")
 
     def _is_call(self, index: int) -> bool:
-        return self.nest.nodes[index].op == "call"
+        return self.nest.nodes[index].op == "call" and index not in self.nest.rows
 
     def _uniform(self, index: int) -> None:
         node = self.nest.nodes[index]
@@ -293,6 +277,15 @@ class _Writer(Emitter):
         )
         local = f"%i{position}"
         at = self.emit(f"add i64 {block}, {local}") if block else local
+        self._body(position, stage, local, at)
+        self.lines.append(f"  %i{position}.next = add i64 {local}, {self.lanes}")
+        self.lines.append(f"  %i{position}.more = icmp ult i64 %i{position}.next, {length}")
+        self.lines.append(f"  br i1 %i{position}.more, label %{label}, label %{after}")
+        self.lines.append(f"{after}:")
+        return after
+
+    def _body(self, position: int, stage: Stage, local: str, at: str) -> None:
+        """Write what an arithmetic stage does to one vector, ``local`` elements into its block, ``at`` into its row."""
         values: dict[int, str] = {}
 
         def value(index: int) -> str:
@@ -318,52 +311,57 @@ class _Writer(Emitter):
         stored = [(access, value(node)) for access, node in stores if node not in self.written]
         for access, text in stored:
             self._store(access, text, at)
-        self.lines.append(f"  %i{position}.next = add i64 {local}, {self.lanes}")
-        self.lines.append(f"  %i{position}.more = icmp ult i64 %i{position}.next, {length}")
-        self.lines.append(f"  br i1 %i{position}.more, label %{label}, label %{after}")
-        self.lines.append(f"{after}:")
-        return after
 
     def _brought(self, position: int) -> list[int]:
-        """Loads and uniform values that the calls right after this stage want in scratch memory."""
-        found = []
+        """What is in no register of a loop, but wanted in scratch memory by the stages right after this one."""
+        found: list[int] = []
         for stage in self.nest.stages[position + 1 :]:
-            if not stage.call:
+            if not self._reads_block(stage):
                 break
             for i in self.nest.nodes[stage.nodes[0]].inputs:
-                if (
-                    i in self.slots
-                    and (self.nest.nodes[i].op == "load" or i in self.splats)
-                    and i not in found
-                ):
+                brought = self.nest.nodes[i].op == "load" or i in self.splats
+                if i in self.slots and brought and i not in found:
                     found.append(i)
         return found
 
-    def _call_stage(self, position: int, stage: Stage, previous: str) -> str:
-        index = stage.nodes[0]
-        node = self.nest.nodes[index]
+    def _function_of(self, node: Node) -> MathFunction:
         function = self.library.find(str(node.detail), node.dtype)
         if function is None:
             raise CompileError(
                 f"torch exports no vector function for {node.detail} on {node.dtype}"
             )
         self.math[function.symbol] = function
-        inputs = [self._operand(i) for i in node.inputs]
-        out = self._operand(index)
-        if function.library == "vml":
-            pointers = ", ".join(f"ptr {slot}" for slot in (*inputs, out))
-            self.declarations.add(
-                f"declare void @{function.symbol}(i32, {', '.join(['ptr'] * (function.arity + 1))}, i64)\n"
-            )
-            self.lines.append(
-                f"  call void @{function.symbol}(i32 %len32, {pointers}, i64 {VML_MODE})"
-            )
-            return previous
-        kind = TYPES[node.dtype]
-        vector = f"<{function.lanes} x {kind}>"
+        return function
+
+    def _call_vml(
+        self, node: Node, function: MathFunction, length: str, slots: Sequence[str]
+    ) -> None:
+        self.declarations.add(
+            f"declare void @{function.symbol}(i32, {', '.join(['ptr'] * (function.arity + 1))}, i64)\n"
+        )
+        pointers = ", ".join(f"ptr {slot}" for slot in slots)
+        self.lines.append(
+            f"  call void @{function.symbol}(i32 {length}, {pointers}, i64 {VML_MODE})"
+        )
+
+    def _declare(self, node: Node, function: MathFunction) -> None:
+        vector = f"<{function.lanes} x {TYPES[node.dtype]}>"
         self.declarations.add(
             f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n"
         )
+
+    def _call_stage(self, position: int, stage: Stage, previous: str, length: str) -> str:
+        index = stage.nodes[0]
+        node = self.nest.nodes[index]
+        function = self._function_of(node)
+        inputs = [self._operand(i) for i in node.inputs]
+        out = self._operand(index)
+        if function.library == "vml":
+            self._call_vml(node, function, "%len32", (*inputs, out))
+            return previous
+        self._declare(node, function)
+        kind = TYPES[node.dtype]
+        vector = f"<{function.lanes} x {kind}>"
         label, after, i = f"call{position}", f"called{position}", f"%c{position}"
         self.lines += [f"  br label %{label}", f"{label}:"]
         self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{label}]")
@@ -375,7 +373,7 @@ class _Writer(Emitter):
         pointer = self.emit(f"getelementptr {kind}, ptr {out}, i64 {i}")
         self.lines.append(f"  store {vector} {result}, ptr {pointer}, align 1")
         self.lines.append(f"  {i}.next = add i64 {i}, {function.lanes}")
-        self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, %len")
+        self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, {length}")
         self.lines.append(f"  br i1 {i}.more, label %{label}, label %{after}")
         self.lines.append(f"{after}:")
         return after

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
 
 from torchy.codegen.cpu.exactness import inexact, no_formula
+from torchy.codegen.cpu.orders import ORDERS
 from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
 from torchy.codegen.errors import CompileError
@@ -36,8 +37,16 @@ _RANDOM: Final = 240
 SEEN: Final = "it has been seen to differ on this machine"
 PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
+# of rows: all remainders of vectors and blocks, all levels of a cascade
+_LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
+_ROWS: Final = 3
+EAGER_ROWS: Final[Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]]] = {
+    "sum": _own.sum, "max": _own.amax, "min": _own.amin,
+}  # fmt: skip
 
-Run = Callable[[ir.KernelForm, list[torch.Tensor], list[Any], torch.Tensor], None]
+# sizes of the space, operands, numbers, result
+Run = Callable[[Sequence[int], list[torch.Tensor], list[Any], torch.Tensor], None]
+Compile = Callable[[ir.KernelForm], Run]
 
 
 def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
@@ -197,19 +206,23 @@ def _choosing(spec: OpSpec, literals: Mapping[str, object]) -> dict[str, object]
     }
 
 
+def _reduction_key(operator: str, dtype: torch.dtype) -> Key:
+    return f"{operator} of rows", dtype, ""
+
+
 @dataclass(slots=True)
 class Verifier:
     """What has been seen on this machine. One for each compiler; any thread may ask.
 
     Parameters
     ----------
-    run
-        Compiles a form, and runs it on tensors and numbers into an output.
+    compile
+        Compiles a form without asking whether it is exact; returns what runs it.
     verdicts
         What is known already.
     """
 
-    run: Run
+    compile: Compile
     verdicts: Verdicts = field(default_factory=Verdicts)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -247,6 +260,11 @@ class Verifier:
             If one of them does not agree with eager; :meth:`why_inexact` says so from now on.
         """
         for statement in form.statements:
+            if isinstance(statement, ir.Reduction):
+                if verdict := self.verify_reduction(statement.operator, statement.dtype):
+                    what = f"the {statement.operator} of rows of {statement.dtype}"
+                    raise CompileError(f"on this machine {what} differs from eager: {verdict}")
+                continue
             spec = spec_of(statement.op)
             if spec is None:
                 raise CompileError(f"no op named {statement.op!r} in the op table")
@@ -269,15 +287,56 @@ class Verifier:
     def verify(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
         """Try an op once; return where it differs from eager, empty if nowhere."""
         key = self._key(spec, compute, literals)
+        return self._verdict(key, lambda: self._try(spec, compute, _choosing(spec, literals)))
+
+    def order(self, operator: str, dtype: torch.dtype) -> ir.Order | None:
+        """Return the order in which eager reduces rows, None if none is known; costs nothing, as :meth:`why_inexact`."""
+        order = ORDERS.get((operator, dtype))
+        return None if self.verdicts.differs(_reduction_key(operator, dtype)) else order
+
+    def verify_reduction(self, operator: str, dtype: torch.dtype) -> str:
+        """Try the reduction of rows once; return where it differs from eager, empty if nowhere."""
+        key = _reduction_key(operator, dtype)
+        return self._verdict(key, lambda: self.attempt_reduction(operator, dtype))
+
+    def _verdict(self, key: Key, attempt: Callable[[], str]) -> str:
         with self.lock:
             if (verdict := self.verdicts.get(key)) is None:
                 try:
                     with torch.device("cpu"), one_thread():
-                        verdict = self._try(spec, compute, _choosing(spec, literals))
+                        verdict = attempt()
                 except (CompileError, RuntimeError, TypeError, ValueError) as error:
                     verdict = f"{type(error).__name__}: {error}"  # not tried is not trusted
                 self.verdicts.put(key, verdict)
             return verdict
+
+    def attempt_reduction(self, operator: str, dtype: torch.dtype) -> str:
+        """Reduce rows of many lengths both ways; return where that differs, empty if nowhere."""
+        order = ORDERS[operator, dtype]
+        form = ir.KernelForm(
+            (ir.Access(dtype, Mode.LINEAR), ir.Access(dtype, Mode.ROW)),
+            (),
+            (ir.Reduction(operator, ir.Load(0), dtype, order),),
+            (ir.Store(1, ir.Result(0)),),
+            (ir.Axis.PARALLEL, ir.Axis.REDUCED),
+        )
+        run, eager = self.compile(form), EAGER_ROWS[operator]
+        generator = torch.Generator().manual_seed(1)
+        most = _ROWS * max(_LENGTHS)
+        powers = _own.pow(10.0, _own.randint(-9, 9, (most,), generator=generator))
+        numbers = _own.mul(_own.randn(most, generator=generator, dtype=dtype), powers).to(dtype)
+        zeros = _own.mul(_own.sub(_own.randint(2, (most,), generator=generator), 0.5), 0.0).to(
+            dtype
+        )
+        for data in (numbers, zeros, _own.where(_own.gt(powers, 1e8), float("nan"), numbers)):
+            for length in _LENGTHS:
+                rows = data[: _ROWS * length].view(_ROWS, length)
+                wanted = eager(rows, -1)
+                out = _own.empty_like(wanted)
+                run((_ROWS, length), [rows], [], out)
+                if not same_bits(wanted, out):
+                    return f"rows of {length} elements give {wanted.tolist()}, the kernel {out.tolist()}"
+        return ""
 
     @staticmethod
     def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
@@ -300,7 +359,8 @@ class Verifier:
         tensors = [tensor[:shortest] for tensor in tensors]
         scalars = list(itertools.islice(itertools.cycle(_SCALARS[kind]), len(trial.scalars)))
         out = _own.empty(shortest, dtype=trial.statement.dtype)
-        self.run(trial.form(tuple(type(s) for s in scalars)), tensors, scalars, out)
+        run = self.compile(trial.form(tuple(type(s) for s in scalars)))
+        run((shortest,), tensors, scalars, out)
         whole = trial.eager(tensors, scalars)
         if not same_bits(whole, out):
             return self._where(trial, tensors, whole, out)

@@ -1,5 +1,6 @@
 """The op table: what Torchy knows of each op, as data, and how an op of a trace is looked up in it."""
 
+from torchy.ir.ops.reductions import RowReduction, row_reduction
 from torchy.ir.ops.resolve import (
     SPECS,
     compute_dtype,
@@ -16,11 +17,13 @@ __all__ = [
     "Indices",
     "Numerics",
     "OpSpec",
+    "RowReduction",
     "Rule",
     "compute_dtype",
     "literal_arguments",
     "lookup",
     "named_arguments",
+    "row_reduction",
     "spec_of",
     "statement_arguments",
 ]

@@ -419,6 +419,7 @@ PyObject* running(const Arguments& given) {
     copy.serial = trace.serial;
     copy.at = trace.at;
     copy.visits = trace.path.back()->flushes;
+    copy.refusals = trace.path.back()->refusals;
     copy.program = reinterpret_cast<int64_t>(trace.own.data());
     copy.size = static_cast<int64_t>(trace.own.size());
     for (const Node* node : trace.path) copy.path.push_back(node->id);

@@ -14,6 +14,7 @@ std::string codes_as_text() {
       "\nSessionMode" TORCHY_SESSION_MODE(TORCHY_TELL)    //
       "\nSlotFlag" TORCHY_SLOT_FLAG(TORCHY_TELL)          //
       "\nMode" TORCHY_MODE(TORCHY_TELL)                   //
+      "\nRefusal" TORCHY_REFUSAL(TORCHY_TELL)             //
       "\nScriptId" TORCHY_SCRIPT_ID(TORCHY_TELL)          //
       "\nSessionPlace" TORCHY_SESSION_PLACE(TORCHY_TELL)  //
       "\nCounters" TORCHY_COUNTERS(TORCHY_TELL_FIELD)     //

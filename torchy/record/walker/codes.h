@@ -43,9 +43,15 @@
 #define TORCHY_SLOT_FLAG(CODE) \
   CODE(Created, 1) CODE(Written, 2) CODE(Live, 4) CODE(Heavy, 8)
 
-// How an operand lies in memory, against the space of its op. SameSizes: a bit beside the others.
+// How an operand lies in memory, against the space of its op. Row, in kernels only: one element for
+// each row. SameSizes: a bit beside the others.
 #define TORCHY_MODE(CODE) \
-  CODE(Linear, 0) CODE(Scalar, 1) CODE(Unit, 2) CODE(Repeat, 3) CODE(Strided, 4) CODE(SameSizes, 8)
+  CODE(Linear, 0) CODE(Scalar, 1) CODE(Unit, 2) CODE(Repeat, 3) CODE(Strided, 4) CODE(Row, 5) \
+  CODE(SameSizes, 8)
+
+// Why a kernel is not launched for the layouts that have come: its ops are called then.
+#define TORCHY_REFUSAL(CODE) \
+  CODE(Fits, 0) CODE(Layout, 1) CODE(OneRow, 2) CODE(Long, 3)
 
 // Which script runs a flush, where it is none that Python has given.
 #define TORCHY_SCRIPT_ID(CODE) \
@@ -63,7 +69,7 @@
 
 // A flush that is running: numbers, then arrays.
 #define TORCHY_RECORD(FIELD) \
-  FIELD(script) FIELD(serial) FIELD(at) FIELD(visits) FIELD(program) FIELD(size)
+  FIELD(script) FIELD(serial) FIELD(at) FIELD(visits) FIELD(refusals) FIELD(program) FIELD(size)
 #define TORCHY_RECORD_ARRAYS(FIELD) \
   FIELD(path) FIELD(words) FIELD(numbers) FIELD(times) FIELD(flags)
 
@@ -83,6 +89,7 @@ enum class LayoutRule : int { TORCHY_LAYOUT_RULE(TORCHY_CODE) };
 enum class SessionMode : int { TORCHY_SESSION_MODE(TORCHY_CODE) };
 enum SlotFlag : uint8_t { TORCHY_SLOT_FLAG(TORCHY_CODE) };
 enum Mode : uint8_t { TORCHY_MODE(TORCHY_CODE) };
+enum class Refusal : int64_t { TORCHY_REFUSAL(TORCHY_CODE) };
 enum ScriptId : int64_t { TORCHY_SCRIPT_ID(TORCHY_CODE) };
 enum SessionPlace : int64_t { TORCHY_SESSION_PLACE(TORCHY_CODE) };
 

@@ -1,5 +1,6 @@
 #include "execute.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "caller.h"
@@ -28,6 +29,20 @@ std::shared_ptr<Script> find_script(const Session& session, Trace& trace, Reason
   return nullptr;
 }
 
+// Whether kernels have refused a few times in a row: then Python is to see the next flush here, and
+// to plan for layouts as they come now.
+void mind_refusals(const Trace& trace, Script& script) {
+  constexpr int kMost = 3;
+  script.refusals = trace.refused ? script.refusals + 1 : 0;
+  if (script.refusals < kMost) return;
+  const Lock lock(shared_mutex);
+  Node& node = *trace.path.back();
+  const auto same = [&](const auto& known) { return known.get() == &script; };
+  node.scripts.erase(std::remove_if(node.scripts.begin(), node.scripts.end(), same),
+                     node.scripts.end());
+  ++node.refusals;
+}
+
 // Bytes that the fused ops of a trace read and write if they run one by one.
 int64_t bytes_moved(const Trace& trace, const Script& script) {
   int64_t bytes = 0;
@@ -46,8 +61,9 @@ bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& 
   Flushed flushed;
   flushed.script = script;
   flushed.nanoseconds = nanoseconds;
-  for (int64_t slot : script->unstored)
-    flushed.saved += static_cast<int64_t>(trace.slots[static_cast<size_t>(slot)].bytes);
+  if (!trace.refused)  // else who knows
+    for (int64_t slot : script->unstored)
+      flushed.saved += static_cast<int64_t>(trace.slots[static_cast<size_t>(slot)].bytes);
   if (!script->words || *script->words != trace.words) {
     script->bytes_moved = bytes_moved(trace, *script);
     script->words = std::make_shared<const std::vector<int64_t>>(trace.words);
@@ -83,15 +99,25 @@ Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     if (now > until) return Progress::kPause;
     Cursor cursor{program + trace.at};
     const int64_t words = cursor.next(), op = cursor.next(), kernel = cursor.next();
-    for (int64_t slot : cursor.list()) allocate(trace, slot);
-    const auto to_release = cursor.list();
+    const auto to_allocate = cursor.list(), to_release = cursor.list();
+    const int64_t otherwise = kernel ? cursor.next() : 0;
+    if (kernel) {
+      const Refusal refusal = prepare(trace, cursor);
+      if (refusal != Refusal::kFits) {  // its ops are called: the steps that follow
+        trace.times.push_back(-static_cast<int64_t>(refusal));
+        trace.refused = true;
+        trace.at += words;
+        continue;
+      }
+    }
+    for (int64_t slot : to_allocate) allocate(trace, slot);
     if (!kernel) {
       call(trace, op);
     } else {
       launch(trace, cursor, kernel);
     }
     for (int64_t slot : to_release) release(trace, slot);
-    trace.at += words;
+    trace.at += words + otherwise;
     const auto after = Clock::now();
     trace.times.push_back(std::chrono::nanoseconds(after - now).count());
     if (!kernel) {
@@ -131,6 +157,7 @@ Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason re
     const Lock lock(shared_mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
+  mind_refusals(*trace, *script);
   const int64_t epoch = registry().epoch;  // places may be forgotten once the flush is finished
   if (finish_flush(session, script->origin, trace.get()) < 0) return Repeated::kYes;
   const std::chrono::nanoseconds passed = std::chrono::steady_clock::now() - begin;

@@ -3,12 +3,17 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <bit>
 
 namespace torchy {
 
 namespace {
 
-// What a step says of one view that its kernel uses; see run/program.py. The first is the space.
+// How a kernel walks its space: row by row, as one run, or in any other order.
+enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2 };
+
+// What a step says of one view that its kernel uses; see codegen/cpu/launch.py. The first is the
+// space.
 struct ViewWords {
   int64_t at, rank, slot, itemsize, mode;
 
@@ -19,36 +24,64 @@ struct ViewWords {
     return {&trace.words[at] + 1 + rank, static_cast<size_t>(rank)};
   }
   // In the inner dimension, in bytes, as the code takes it to be.
-  int64_t inner_step() const { return mode == kScalar || mode == kRepeat ? 0 : itemsize; }
+  int64_t inner_step() const {
+    return mode == kScalar || mode == kRepeat || mode == kRow ? 0 : itemsize;
+  }
+};
+
+// A kernel's part of a step.
+struct Launch {
+  explicit Launch(Cursor cursor)
+      : walk(static_cast<Walk>(cursor.next())),
+        longest(cursor.next()),
+        reduced(static_cast<uint64_t>(cursor.next())) {
+    const auto words = cursor.list(sizeof(ViewWords) / sizeof(int64_t));
+    numbers = cursor.list();
+    views = {reinterpret_cast<const ViewWords*>(words.data()),
+             words.size() * sizeof(int64_t) / sizeof(ViewWords)};
+    filled = const_cast<int64_t*>(cursor.at);  // a program serves one flush at a time
+  }
+  int64_t known_size() const { return filled[1]; }
+  int64_t* known() const { return filled + 2; }
+  int64_t* packed() const { return filled + 2 + known_size(); }
+
+  Walk walk;
+  int64_t longest;                 // row that it takes; elements
+  uint64_t reduced;                // dimensions of the space that make up a row, as bits
+  c10::ArrayRef<ViewWords> views;  // the space, then each access
+  c10::IntArrayRef numbers;
+  int64_t* filled;  // what is laid out: 0: nothing, 1: the arguments; less than 0: why none are
 };
 
 class Packer {
  public:
   static constexpr size_t kHeader = 3;  // words before the addresses
 
-  // `views`: the space, then each access.
-  Packer(const Trace& trace, const ViewWords* views, size_t accesses, size_t numbers)
+  Packer(const Trace& trace, const Launch& launch)
       : trace_(trace),
-        space_(views[0]),
-        accesses_(views + 1),
-        count_(accesses),
-        numbers_(numbers) {}
+        launch_(launch),
+        space_(launch.views[0]),
+        accesses_(launch.views.data() + 1),
+        count_(launch.views.size() - 1) {}
 
   // Lays the arguments out; addresses and numbers are left open.
-  void pack(bool linear, int64_t* out) const {
+  Refusal pack(int64_t* out) const {
     const auto sizes = space_.sizes(trace_);
     const int64_t total = c10::multiply_integers(sizes);
-    if (linear) {
+    if (launch_.walk == Walk::kLinear) {
       write(out, total, total, {}, nullptr);
-      return;
+      return Refusal::kFits;
     }
-    Rows rows = coalesce();
+    const auto order = inner_first();
+    if (launch_.walk == Walk::kRows) return pack_rows(order, total, out);
+    Rows rows = coalesce(order, 1);
     if (rows.empty() || !fits(rows[0])) {  // the inner dimension has one element, so it went away
       Row inner{1, {}};
       for (size_t a = 0; a < count_; ++a) inner.steps.push_back(accesses_[a].inner_step());
       rows.insert(rows.begin(), std::move(inner));
     }
     write(out, total, rows[0].size, c10::ArrayRef<Row>(rows).slice(1), rows[0].steps.data());
+    return Refusal::kFits;
   }
 
  private:
@@ -58,18 +91,26 @@ class Packer {
   };
   using Rows = c10::SmallVector<Row, 4>;
 
-  // The dimensions of more than one element, innermost in memory first, merged where all accesses
-  // allow it.
-  Rows coalesce() const {
+  using Order = c10::SmallVector<size_t, 8>;
+
+  // The dimensions of more than one element, innermost in memory first.
+  Order inner_first() const {
     const auto sizes = space_.sizes(trace_), strides = space_.strides(trace_);
-    c10::SmallVector<size_t, 8> order;
+    Order order;
     for (size_t d = 0; d < sizes.size(); ++d)
       if (sizes[d] != 1) order.push_back(d);
     std::stable_sort(order.begin(), order.end(),
                      [&](size_t a, size_t b) { return strides[a] > strides[b]; });
     std::reverse(order.begin(), order.end());
+    return order;
+  }
+
+  bool is_reduced(size_t dimension) const { return launch_.reduced >> dimension & 1; }
+
+  // Dimensions, merged where all accesses allow it; `dense`: how many elements lie within them.
+  Rows coalesce(c10::ArrayRef<size_t> order, int64_t dense) const {
+    const auto sizes = space_.sizes(trace_);
     Rows rows;
-    int64_t dense = 1;
     for (size_t d : order) {
       Row row{sizes[d], {}};
       for (size_t a = 0; a < count_; ++a) row.steps.push_back(step(accesses_[a], d, dense));
@@ -83,14 +124,41 @@ class Packer {
     return rows;
   }
 
+  // A row is all of the reduced dimensions, which must be the innermost of a space without gaps.
+  Refusal pack_rows(c10::ArrayRef<size_t> order, int64_t total, int64_t* out) const {
+    const auto strides = space_.strides(trace_), sizes = space_.sizes(trace_);
+    int64_t dense = 1;
+    for (size_t d : order) {
+      if (strides[d] != dense) return Refusal::kLayout;
+      dense *= sizes[d];
+    }
+    size_t inner = 0;
+    while (inner < order.size() && is_reduced(order[inner])) ++inner;
+    for (size_t i = inner; i < order.size(); ++i)
+      if (is_reduced(order[i])) return Refusal::kLayout;
+    const Rows row = coalesce(order.slice(0, inner), 1);
+    if (total == 0 || row.size() != 1 || !fits(row[0])) return Refusal::kLayout;
+    if (row[0].size == total) return Refusal::kOneRow;
+    if (row[0].size > launch_.longest) return Refusal::kLong;
+    const Rows outer = coalesce(order.slice(inner), row[0].size);
+    write(out, total, row[0].size, outer, row[0].steps.data());
+    return Refusal::kFits;
+  }
+
   int64_t step(const ViewWords& access, size_t dimension, int64_t dense) const {
     if (access.mode == kScalar) return 0;
     if (access.mode == kLinear) return dense * access.itemsize;
     const auto space = space_.sizes(trace_), sizes = access.sizes(trace_);
     const size_t missing = space.size() - sizes.size();
-    if (dimension < missing) return 0;
-    const size_t own = dimension - missing;
-    if (sizes[own] == 1 && space[dimension] != 1) return 0;
+    size_t own = dimension - missing;
+    if (access.mode == kRow) {
+      if (is_reduced(dimension)) return 0;
+      // the reduced dimensions are there, of one element each, or they are not
+      const uint64_t outer = launch_.reduced & ((uint64_t{1} << dimension) - 1);
+      own = missing == 0 ? dimension : dimension - static_cast<size_t>(std::popcount(outer));
+    } else if (dimension < missing || (sizes[own] == 1 && space[dimension] != 1)) {
+      return 0;
+    }
     return access.strides(trace_)[own] * access.itemsize;
   }
 
@@ -115,50 +183,50 @@ class Packer {
     *out++ = static_cast<int64_t>(outer.size());
     out += count_;  // addresses
     for (size_t a = 0; a < count_; ++a) *out++ = steps ? steps[a] : accesses_[a].inner_step();
-    out += numbers_;
+    out += launch_.numbers.size();
     for (size_t i = outer.size(); i-- > 0;) *out++ = outer[i].size;
     for (size_t i = outer.size(); i-- > 0;)
       out = std::copy(outer[i].steps.begin(), outer[i].steps.end(), out);
   }
 
   const Trace& trace_;
+  const Launch& launch_;
   const ViewWords& space_;
   const ViewWords* accesses_;
-  size_t count_, numbers_;
+  size_t count_;
 };
 
 }  // namespace
 
-void launch(const Trace& trace, Cursor cursor, int64_t kernel) {
-  constexpr int64_t kSmall = 1 << 15;  // ATen's own grain size
-  const bool linear = cursor.next() != 0;
-  const auto words = cursor.list(sizeof(ViewWords) / sizeof(int64_t));
-  const auto numbers = cursor.list();
-  const auto* views = reinterpret_cast<const ViewWords*>(words.data());
-  const size_t accesses = words.size() * sizeof(int64_t) / sizeof(ViewWords) - 1;
-  auto* filled = const_cast<int64_t*>(cursor.at);  // a program serves one flush at a time
-  const int64_t known_size = filled[1];
-  int64_t* known = filled + 2;
-  int64_t* packed = known + known_size;
-  bool same = *filled != 0;
-  const int64_t* at = known;
-  for (size_t i = 0; same && i <= accesses; ++i) {
-    const int64_t* layout = &trace.words[views[i].at] + 1;
-    same = std::equal(layout, layout + 2 * views[i].rank, at);
-    at += 2 * views[i].rank;
+Refusal prepare(const Trace& trace, Cursor cursor) {
+  const Launch launch(cursor);
+  bool same = *launch.filled != 0;
+  const int64_t* at = launch.known();
+  for (const ViewWords& view : launch.views) {
+    if (!same) break;
+    const int64_t* layout = &trace.words[view.at] + 1;
+    same = std::equal(layout, layout + 2 * view.rank, at);
+    at += 2 * view.rank;
   }
   if (!same) {
-    int64_t* to = known;
-    for (size_t i = 0; i <= accesses; ++i)
-      to = std::copy_n(&trace.words[views[i].at] + 1, 2 * views[i].rank, to);
-    Packer(trace, views, accesses, numbers.size()).pack(linear, packed);
-    *filled = 1;
+    int64_t* to = launch.known();
+    for (const ViewWords& view : launch.views)
+      to = std::copy_n(&trace.words[view.at] + 1, 2 * view.rank, to);
+    const auto refusal = Packer(trace, launch).pack(launch.packed());
+    *launch.filled = refusal == Refusal::kFits ? 1 : -static_cast<int64_t>(refusal);
   }
+  return static_cast<Refusal>(std::max<int64_t>(-*launch.filled, 0));
+}
+
+void launch(const Trace& trace, Cursor cursor, int64_t kernel) {
+  constexpr int64_t kSmall = 1 << 15;  // ATen's own grain size
+  const Launch launch(cursor);
+  int64_t* packed = launch.packed();
   int64_t* address = packed + Packer::kHeader;
-  for (size_t i = 1; i <= accesses; ++i)
-    *address++ = trace.addresses[views[i].slot] + trace.words[views[i].at] * views[i].itemsize;
-  int64_t* number = address + accesses;  // behind the steps
-  for (int64_t index : numbers) *number++ = trace.numbers[index];
+  for (const ViewWords& view : launch.views.slice(1))
+    *address++ = trace.addresses[view.slot] + trace.words[view.at] * view.itemsize;
+  int64_t* number = address + launch.views.size() - 1;  // behind the steps
+  for (int64_t index : launch.numbers) *number++ = trace.numbers[index];
   reinterpret_cast<void (*)(int64_t*, int32_t)>(kernel)(
       packed, packed[0] >= kSmall ? at::get_num_threads() : 1);
 }

@@ -2,6 +2,7 @@
 // they lie, and codegen/cpu/kernel.py, whose `pack` this agrees with.
 #pragma once
 
+#include "codes.h"
 #include "trace.h"
 
 namespace torchy {
@@ -17,8 +18,12 @@ struct Cursor {
   }
 };
 
-// Launches a kernel. Its arguments stay laid out in the program; while no layout changes, a launch
-// only fills in addresses and numbers.
+// Lays out a kernel's arguments for the layouts of this recording, without addresses and numbers,
+// or tells why they are none that it may be launched for. They stay laid out in the program: while
+// no layout changes, this only looks whether one has.
+Refusal prepare(const Trace& trace, Cursor cursor);
+
+// Launches a kernel that has been prepared.
 void launch(const Trace& trace, Cursor cursor, int64_t kernel);
 
 }  // namespace torchy

@@ -47,6 +47,7 @@ void Trace::clear() {
   program = nullptr;
   seen = false;
   times.clear();
+  refused = false;
   inputs_.clear();
 }
 

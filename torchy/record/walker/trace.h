@@ -135,7 +135,8 @@ struct Trace {
   int64_t serial = 0;                  // of the flush, in its session
   const int64_t* program = nullptr;    // that has been begun
   bool seen = false;                   // Python has begun to run it
-  std::vector<int64_t> times;          // nanoseconds, by step of the program
+  std::vector<int64_t> times;          // nanoseconds, by step; less than 0: why a kernel refused
+  bool refused = false;                // a kernel has
   int64_t calls = 0, called = 0;       // of torch's ops: how many, and nanoseconds that they took
 
   // Empty again, with the room that it has: as long as the last one was, most traces are again.

@@ -157,6 +157,7 @@ struct Script {
   int64_t ops = 0;                // of the trace
   std::vector<int64_t> unstored;  // slots that never get memory
   std::vector<int64_t> moved;     // views that the fused ops read or write, one by one
+  int refusals = 0;               // flushes in a row in which a kernel was not launched
   bool busy = false;              // a program's arguments serve one flush at a time
   std::shared_ptr<const std::vector<int64_t>> words;  // of the last flush
   int64_t bytes_moved = 0;                            // with those
@@ -216,7 +217,8 @@ struct Expectation {
 
 struct Node {
   int64_t id = 0;
-  std::atomic<int64_t> flushes = 0;  // that ended here
+  std::atomic<int64_t> flushes = 0;   // that ended here
+  std::atomic<int64_t> refusals = 0;  // how often kernels have refused a few times in a row
   // Nanoseconds that these took, interpreted, for what a plan could spare.
   std::atomic<int64_t> spent = 0;
   Step* step = nullptr;  // none at a root

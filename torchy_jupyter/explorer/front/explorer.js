@@ -263,6 +263,7 @@ class Explorer {
       const all = this.trace.ops.filter((each) => each.group === group.id).reduce((sum, each) => sum + each.count, 0) / group.count;
       const what = group.kind === "call" ? "a call: torch runs this op itself" : `fused with ${plural(all - (op ? 1 : 0), op ? "other op" : "op")} in ${group.kernel ? `kernel ${short(group.kernel)}` : `group ${group.id}`}`;
       parts.push(what + times(group.count), duration(group.seconds));
+      if (group.refused) parts.push(`called op by op: ${group.refused}`);
       if (group.why_apart) parts.push(`not joined with the step before: ${group.why_apart}`);
     }
     if (!parts.length) {

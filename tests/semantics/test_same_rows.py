@@ -1,0 +1,285 @@
+"""Rule 1, where rows are reduced in a kernel: eager's bits, whatever lengths, layouts and values come, at the same lines."""
+
+import pytest
+import torch
+from sameness import program, quiet, wait_for_kernels
+
+LENGTHS = (16, 17, 31, 40, 100, 513, 3000)
+
+
+def softmax(x):
+    e = (x - x.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+def log_softmax(x):
+    y = x - x.amax(-1, keepdim=True)
+    return y - y.exp().sum(-1, keepdim=True).log()
+
+
+def layer_norm(x):
+    d = x - x.mean(-1, keepdim=True)
+    return d / torch.sqrt((d * d).mean(-1, keepdim=True) + 1e-5) * x[0] + 0.5
+
+
+def rms_norm(x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def scaled(x):
+    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    return (x - low) / (high - low), low, high
+
+
+def lengths(x):
+    return (x * x).sum(-1).sqrt() + x.amax(-1)
+
+
+def of_rows_only(x):
+    s = (x + 1).sum(-1, keepdim=True)
+    s.mul_(2).sub_(s.exp().tanh())
+    return s, s.clone() + x.abs().mean(-1, keepdim=True)
+
+
+def in_place(x):
+    y = x * 2
+    m = y.amax(-1, keepdim=True)
+    y.sub_(m)
+    m += y.sum(-1, keepdim=True)
+    y.div_(m)
+    return y, m
+
+
+def truths(x):
+    return (x > x.mean(-1, keepdim=True)), (x == x.amax(-1, keepdim=True)).logical_not()
+
+
+def other_rows(x):
+    y = x * x
+    return (
+        y.sum(0),
+        y.sum(-1),
+        y - y.amax(0, keepdim=True),
+        y.sum(-1, keepdim=True) + y.sum(0, keepdim=True),
+    )
+
+
+def kept_apart(x):
+    """One sum is kept, one is dropped, one is looked at."""
+    y = x.exp() * 0.5
+    a, b = y.sum(-1), y.mean(-1, keepdim=True)
+    c = (y - b).abs().sum(-1)
+    del b
+    return c.tolist(), a
+
+
+FUNCTIONS = (
+    softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
+    kept_apart,
+)  # fmt: skip
+EACH = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+
+
+def matrices(dtype=torch.float32):
+    torch.manual_seed(3)
+    return [torch.randn(5, n, dtype=dtype) * 3 for n in LENGTHS]
+
+
+@program(given=matrices, recorded=True)
+@EACH
+def test_rows_of_any_length(matrices, function):
+    return [function(x) for x in matrices]
+
+
+@program(given=lambda: matrices(torch.float64), recorded=True)
+@EACH
+def test_rows_of_doubles(matrices, function):
+    return [function(x) for x in matrices]
+
+
+def special():
+    torch.manual_seed(4)
+    values = torch.tensor(
+        [0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3e38, -3e38, 1.0]
+    )
+    return [values[torch.randint(n, (64, 45))] for n in (2, 4, 5, 9)]
+
+
+@program(given=special)
+@EACH
+def test_zeros_infinities_and_missing_values(special, function):
+    return [function(x) for x in special]
+
+
+def layouts():
+    torch.manual_seed(5)
+    x = torch.randn(6, 4, 32)
+    return [
+        x,
+        x.transpose(0, 2).contiguous().transpose(0, 2),
+        x.transpose(0, 1).contiguous().transpose(0, 1),
+        torch.stack([x, x], -1)[..., 0],
+        x[:, :, ::2],
+        x[:, :1].expand(6, 4, 32),
+        x[..., :1],
+        x[:1, :1],
+        x[:0],
+        x.flatten(),
+        x[0].mT,
+        x,
+    ]
+
+
+@program(given=layouts, times=4)
+@EACH
+def test_layouts_that_change_at_the_same_lines(layouts, function):
+    return [function(x) for x in layouts]
+
+
+@program(given=layouts)
+def test_several_dimensions_make_up_a_row(layouts):
+    found = []
+    for x in layouts:
+        if x.dim() == 3:
+            y = x * 2
+            found.append(
+                (
+                    y.sum((1, 2)),
+                    y - y.amax((-1, -2), keepdim=True),
+                    y.mean((0, 2)),
+                    y.sum((0, 1, 2)),
+                )
+            )
+    return found
+
+
+@program(given=lambda: [torch.randn(3, n) for n in (20_000, 40_000, 70_000)], times=4)
+@EACH
+def test_rows_that_are_too_long_for_scratch_memory(rows, function):
+    return [function(x) for x in rows]
+
+
+@program(given=lambda: [torch.randn(300, 700), torch.randn(2, 90_000), torch.randn(1, 90_000)])
+@EACH
+def test_rows_on_several_threads(matrices, function):
+    return [function(x) for x in matrices]
+
+
+@program(given=lambda: torch.randn(40, 40))
+def test_what_a_square_matrix_has_one_of_for_each_row_is_not_what_it_has_for_each_column(x):
+    y = x * 3
+    s = y.sum(-1)
+    return y - s, y - y.sum(-1, keepdim=True), y - y.sum(0), y / s[:, None], y.amax(1) + y.amax(0)
+
+
+@program(given=lambda: torch.randn(8, 64).requires_grad_())
+def test_gradients_through_rows(x):
+    loss = (softmax(x) * layer_norm(x)).sum(-1).mean()
+    loss.backward()
+    return loss, x.grad
+
+
+def groups_of(x, function, **settings):
+    """Return the fused and called groups of a flush."""
+    import torchy
+
+    with torchy.lazy(**settings) as session:
+        kept = function(x)
+        torchy.flush()
+    del kept
+    return session.report.traces[-1].groups
+
+
+@pytest.mark.parametrize(
+    ("function", "ops"), [(softmax, 5), (layer_norm, 9), (rms_norm, 5), (scaled, 5), (in_place, 6)]
+)
+def test_rows_and_what_is_around_them_are_one_kernel(function, ops):
+    fused = groups_of(torch.randn(9, 64), function, compile="always")
+    assert [(group.kind, len(group.ops)) for group in fused] == [("fused", ops)]
+
+
+def test_a_reduction_by_itself_is_a_call():
+    (group,) = groups_of(torch.randn(9, 64), lambda x: x.sum(-1), compile="always")
+    assert group.kind == "call"
+
+
+def squares(x):
+    return (x * x).sum(-1)
+
+
+FITS, TRANSPOSED = torch.randn(40, 64), torch.randn(64, 40).mT
+LAYOUT = "this time rows do not lie together in memory"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (TRANSPOSED, LAYOUT),
+        (FITS[:, :1].clone(), LAYOUT),
+        (FITS[:1], "this time there is a single row, which eager reduces in another order"),
+        (torch.randn(2, 70_000), "this time rows are longer than the kernel's scratch memory"),
+    ],
+)
+def test_where_rows_lie_otherwise_the_ops_are_called_and_the_report_says_so(other, why):
+    seen = []
+    for x in (FITS, FITS, FITS, other, FITS, other, other, other):
+        groups = groups_of(x, squares, compile="always")
+        seen.append([(group.kind, group.refused) for group in groups])
+    refused = [("fused", why)]
+    assert seen == [[("fused", None)]] * 3 + [refused, [("fused", None)]] + [refused] * 3
+    groups = groups_of(other, squares, compile="always")  # then it is planned for how they lie now
+    if len(other) > 2:
+        assert [(group.kind, group.refused) for group in groups] == [
+            ("fused", None),
+            ("call", None),
+        ]
+
+
+def test_layouts_that_keep_changing_are_planned_without_rows():
+    for _ in range(5):
+        for x in [FITS] * 4 + [TRANSPOSED] * 4:
+            groups = groups_of(x, squares, compile="always")
+    assert not any(group.refused for group in groups)
+    assert [group.kind for group in groups_of(FITS, squares, compile="always")] == ["fused", "call"]
+
+
+def test_rows_that_are_always_too_long_are_not_planned_for():
+    x = torch.randn(2, 70_000)
+    for _ in range(20):
+        groups = groups_of(x, squares, compile="always")
+    assert [(group.kind, group.refused) for group in groups] == [("fused", None), ("call", None)]
+
+
+def test_a_kernel_refuses_where_the_walker_repeats_a_flush_by_itself():
+    import torchy
+
+    with quiet():
+        wanted = [squares(x) for x in (FITS, TRANSPOSED)]
+    with torchy.lazy(compile="always") as session:
+        for x in [FITS] * 6 + [TRANSPOSED] * 6 + [FITS] * 6:
+            found = squares(x)
+            torchy.flush()
+            assert torch.equal(found, wanted[x is TRANSPOSED])
+            wait_for_kernels()
+    assert session.counters["repeated"] > 0
+    assert LAYOUT in [group.refused for trace in session.report.traces for group in trace.groups]
+
+
+@pytest.mark.parametrize("function", [softmax, layer_norm, in_place, kept_apart])
+def test_any_kernel_may_refuse(function):
+    import torchy
+    from torchy.codegen.cpu.kernel import Kernel
+
+    def refusing(kernel, *arguments, **named):
+        walk, _, *rest = launch_words(kernel, *arguments, **named)
+        return [walk, 0, *rest]
+
+    launch_words = Kernel.launch_words
+    Kernel.launch_words = refusing
+    x = torch.randn(9, 64)
+    with quiet():
+        wanted = function(x)
+    for _ in range(3):
+        with torchy.lazy(compile="always"):
+            found = function(x)
+        assert str(found) == str(wanted)

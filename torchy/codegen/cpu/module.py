@@ -1,0 +1,78 @@
+"""Loop nest -> the whole LLVM module of a kernel: its own code, and its job for the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torchy.codegen.cpu import driver
+from torchy.codegen.cpu.llvm import Writer
+from torchy.codegen.cpu.math import MathFunction, MathLibrary
+from torchy.codegen.cpu.rows import Routines, RowWriter
+from torchy.codegen.loops import LoopNest
+from torchy.ir.trace import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """LLVM IR text, and what outside it that it calls.
+
+    Parameters
+    ----------
+    math, routines
+        Vector-math functions, and what reduces a row.
+    longest
+        Elements of the longest row that it can be given; 0: it has no rows.
+    """
+
+    text: str
+    math: tuple[MathFunction, ...]
+    routines: Routines
+    longest: int = 0
+
+
+def write_module(nest: LoopNest, library: MathLibrary) -> Module:
+    """Write the LLVM module of a loop nest.
+
+    Raises
+    ------
+    CompileError
+        If a vector-math function, or a routine for the order of a reduction, is missing.
+    """
+    form = nest.form
+    if form.has_rows:
+        rows = RowWriter(nest=nest, library=library)
+        text = rows.vectors()
+        text += driver.row_stub(len(form.accesses), len(form.number_kinds))
+        text += "".join(sorted(rows.declarations))
+        return Module(text, tuple(rows.math.values()), rows.routines, rows.longest)
+    writer = Writer(nest=nest, library=library)
+    vectors = writer.vectors()
+    stored = {access for access, _ in nest.stores}
+    loaded = {node.detail for node in nest.nodes if node.op == "load"}
+    traits = [
+        access.dtype.itemsize
+        + (0 if access.mode in (Mode.SCALAR, Mode.REPEAT) else driver.MOVES)
+        + (0 if access.mode is Mode.SCALAR else driver.VARIES)
+        + (driver.DENSE if access.mode is Mode.LINEAR else 0)
+        + (driver.LOADED if i in loaded else 0)
+        + (driver.STORED if i in stored else 0)
+        for i, access in enumerate(form.accesses)
+    ]
+    gathers = not form.flat
+    if gathers:
+        again = Writer(nest=_all_linear(nest), library=library)
+        vectors += again.vectors("gathered")
+        writer.declarations |= again.declarations
+        writer.math.update(again.math)
+    stub = driver.stub(traits, len(form.number_kinds), writer.lanes, gathers)
+    text = vectors + stub + "".join(sorted(writer.declarations))
+    return Module(text, tuple(writer.math.values()), {})
+
+
+def _all_linear(nest: LoopNest) -> LoopNest:
+    """Return the nest for accesses that were gathered: one index serves all."""
+    accesses = tuple(
+        access if access.mode is Mode.SCALAR else replace(access, mode=Mode.LINEAR)
+        for access in nest.form.accesses
+    )
+    return replace(nest, form=replace(nest.form, accesses=accesses))

@@ -1,0 +1,273 @@
+"""In which order eager's kernels reduce a row on the CPU: the table, and a routine for each line of it.
+
+A routine takes the address of a row's elements, side by side, and how many there are. The orders are read from
+``ATen/native/cpu/SumKernel.cpp`` (``cascade_sum``) and ``Reduce.h`` (``binary_kernel_reduce_vec``); whether they hold is
+tried on the machine, see :mod:`torchy.codegen.cpu.verify`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import torch
+
+from torchy.codegen.cpu.primitives import TYPES
+from torchy.ir.dtypes import short_name
+from torchy.ir.kernel import Order
+
+
+def _sum(lanes: int) -> Order:
+    return Order(lanes, 4, levels=4)
+
+
+def _extreme(lanes: int) -> Order:
+    return Order(lanes, 4, levels=1, start="first", rest="last", join="pairs", tail="last")
+
+
+# Neither kernel is made for AVX-512: a vector has 32 bytes on every machine.
+ORDERS: Final[Mapping[tuple[str, torch.dtype], Order]] = {
+    ("sum", torch.float32): _sum(8),
+    ("sum", torch.float64): _sum(4),
+    ("max", torch.float32): _extreme(8),
+    ("max", torch.float64): _extreme(4),
+    ("min", torch.float32): _extreme(8),
+    ("min", torch.float64): _extreme(4),
+}
+
+_IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
+_LEAST_POWER: Final = 4  # of the cascade: see Order
+_NAN: Final = "0x7FF8000000000000"
+
+
+def symbol(operator: str, dtype: torch.dtype) -> str:
+    """Return the name of the routine that reduces a row by an operator."""
+    return f"torchy_{operator}_{short_name(dtype)}"
+
+
+def routine(operator: str, dtype: torch.dtype, order: Order) -> str:
+    """Write the routine ``element symbol(ptr row, i64 n)``."""
+    writer = _Routine(operator, TYPES[dtype])
+    write = writer.cascade if order.start == "zeros" else writer.blocks
+    return write(symbol(operator, dtype), order)
+
+
+class _Routine:
+    """Writes the code of one routine; an operator's vector and scalar form may differ."""
+
+    def __init__(self, operator: str, element: str) -> None:
+        self.operator = operator
+        self.element = element
+        self.lines: list[str] = []
+        self.counter = 0
+
+    def _emit(self, text: str) -> str:
+        self.counter += 1
+        self.lines.append(f"  %v{self.counter} = {text}")
+        return f"%v{self.counter}"
+
+    def _write(self, *lines: str) -> None:
+        self.lines.extend(lines)
+
+    def _combine(self, kind: str, a: str, b: str) -> str:
+        """Join two values: ATen's vector form gives the second of two zeros, its scalar form the first."""
+        if self.operator == "sum":
+            return self._emit(f"fadd {kind} {a}, {b}")
+        vector = kind != self.element
+        truth = kind.replace(self.element, "i1")
+        better, worse = ("ogt", "olt") if self.operator == "max" else ("olt", "ogt")
+        first = self._emit(f"fcmp {better if vector else worse} {kind} {a}, {b}")
+        chosen = (a, b) if vector else (b, a)
+        best = self._emit(f"select {truth} {first}, {kind} {chosen[0]}, {kind} {chosen[1]}")
+        missing = self._emit(f"fcmp uno {kind} {a}, {b}")
+        nan = f"splat ({self.element} {_NAN})" if vector else _NAN
+        return self._emit(f"select {truth} {missing}, {kind} {nan}, {kind} {best}")
+
+    def _load(self, kind: str, base: str, at: str) -> str:
+        pointer = self._emit(f"getelementptr {self.element}, ptr {base}, i64 {at}")
+        return self._emit(f"load {kind}, ptr {pointer}, align 1")
+
+    def _loop(
+        self,
+        name: str,
+        begin: tuple[str, str],
+        end: str,
+        kind: str,
+        values: list[str],
+        body: Callable[[str, list[str]], list[str]],
+    ) -> list[str]:
+        """Write a loop that may be empty; return what the values are after it.
+
+        Parameters
+        ----------
+        begin
+            The first index, and the label that comes before the loop.
+        values, body
+            What is carried from turn to turn, all of this kind, and what it becomes in one.
+        """
+        first, before = begin
+        carried = [f"%{name}.c{k}" for k in range(len(values))]
+        self._write(f"  br label %{name}", f"{name}:")
+        self._write(f"  %{name}.i = phi i64 [{first}, %{before}], [%{name}.next, %{name}.do]")
+        mark = len(self.lines)
+        self._write(f"  %{name}.more = icmp ult i64 %{name}.i, {end}")
+        self._write(f"  br i1 %{name}.more, label %{name}.do, label %{name}.end", f"{name}.do:")
+        after = body(f"%{name}.i", carried)
+        self.lines[mark:mark] = [
+            f"  {c} = phi {kind} [{given}, %{before}], [{new}, %{name}.do]"
+            for c, given, new in zip(carried, values, after, strict=True)
+        ]
+        self._write(f"  %{name}.next = add i64 %{name}.i, 1", f"  br label %{name}", f"{name}.end:")
+        return carried
+
+    def _function(self, kind: str, name: str, internal: bool = False) -> str:
+        body = "\n".join(self.lines)
+        self.lines = []
+        linkage = "internal " if internal else ""
+        return f"define {linkage}{kind} @{name}(ptr %x, i64 %n) {{\nentry:\n{body}\n}}\n"
+
+    # --- sums, in a cascade
+
+    def cascade(self, name: str, order: Order) -> str:
+        """Write ``cascade_sum`` of a row: fewer elements than lanes are summed in the same order, with one lane."""
+        kind = f"<{order.lanes} x {self.element}>"
+        text = self._accumulate(f"{name}.vectors", kind, order.lanes, order)
+        text += self._accumulate(f"{name}.single", self.element, 1, order)
+        self._write(
+            f"  %few = icmp ult i64 %n, {order.lanes}", "  br i1 %few, label %short, label %long"
+        )
+        self._write("short:")
+        short = self._emit(f"call {self.element} @{name}.single(ptr %x, i64 %n)")
+        self._write(f"  ret {self.element} {short}", "long:")
+        vectors = self._emit(f"udiv i64 %n, {order.lanes}")
+        sums = self._emit(f"call {kind} @{name}.vectors(ptr %x, i64 {vectors})")
+        done = self._emit(f"mul i64 {vectors}, {order.lanes}")
+        (total,) = self._loop(
+            "tail", (done, "long"), "%n", self.element, ["0.0"],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
+        )  # fmt: skip
+        for lane in range(order.lanes):
+            one = self._emit(f"extractelement {kind} {sums}, i64 {lane}")
+            total = self._combine(self.element, total, one)
+        self._write(f"  ret {self.element} {total}")
+        return text + self._function(self.element, name)
+
+    def _accumulate(self, name: str, kind: str, lanes: int, order: Order) -> str:
+        """Write the sum of n vectors: K accumulators in turn, whose sums move up a level from time to time."""
+        count, levels = order.accumulators, order.levels
+        for level in range(1, levels):
+            for k in range(count):
+                self._write(f"  %l{level}.{k} = alloca {kind}, align 64")
+        zero = "zeroinitializer" if lanes > 1 else "0.0"
+        blocks = self._emit(f"udiv i64 %n, {count}")
+
+        def block(i: str, sums: list[str]) -> list[str]:
+            first = self._emit(f"mul i64 {i}, {count * lanes}")
+            base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {first}")
+            loaded = [self._load(kind, base, str(k * lanes)) for k in range(count)]
+            return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
+
+        # of so few blocks nothing moves up: all levels but the first stay zero, and adding them changes no sum
+        self._write(f"  %flat = icmp ult i64 {blocks}, {1 << _LEAST_POWER}")
+        self._write("  br i1 %flat, label %low, label %high", "low:")
+        low = self._loop("short", ("0", "low"), blocks, kind, [zero] * count, block)
+        self._write("  br label %joined", "high:")
+        for level in range(1, levels):
+            for k in range(count):
+                self._write(f"  store {kind} {zero}, ptr %l{level}.{k}, align 64")
+        # a sum moves up after every 2^power blocks
+        less = self._emit(f"sub i64 {blocks}, 1")
+        zeros = self._emit(f"call i64 @llvm.ctlz.i64(i64 {less}, i1 false)")
+        log = self._emit(f"sub i64 64, {zeros}")
+        share = self._emit(f"udiv i64 {log}, {levels}")
+        small = self._emit(f"icmp ult i64 {share}, {_LEAST_POWER}")
+        power = self._emit(f"select i1 {small}, i64 {_LEAST_POWER}, i64 {share}")
+        step = self._emit(f"shl i64 1, {power}")
+        mask = self._emit(f"sub i64 {step}, 1")
+        self._write("  br label %climb", "climb:")
+        self._write("  %at = phi i64 [0, %high], [%up.to, %up.end]")
+        self._write(f"  %up.to = add i64 %at, {step}")
+        self._write(f"  %whole = icmp ule i64 %up.to, {blocks}")
+        self._write("  br i1 %whole, label %sum, label %rest", "sum:")
+        sums = self._loop("turn", ("%at", "sum"), "%up.to", kind, [zero] * count, block)
+        for level in range(1, levels):
+            for k in range(count):
+                below = sums[k]
+                if level > 1:
+                    below = self._emit(f"load {kind}, ptr %l{level - 1}.{k}, align 64")
+                    self._write(f"  store {kind} {zero}, ptr %l{level - 1}.{k}, align 64")
+                held = self._emit(f"load {kind}, ptr %l{level}.{k}, align 64")
+                raised = self._combine(kind, held, below)
+                self._write(f"  store {kind} {raised}, ptr %l{level}.{k}, align 64")
+            shift = self._emit(f"mul i64 {power}, {level}")
+            bits = self._emit(f"shl i64 {mask}, {shift}")
+            set_ = self._emit(f"and i64 %up.to, {bits}")
+            stays = self._emit(f"icmp ne i64 {set_}, 0")
+            after = f"up{level}" if level < levels - 1 else "up.end"
+            self._write(f"  br i1 {stays}, label %up.end, label %{after}", f"{after}:")
+        self._write("  br label %climb", "rest:")
+        sums = self._loop("left", ("%at", "rest"), blocks, kind, [zero] * count, block)
+        for level in range(1, levels):
+            sums = [
+                self._combine(kind, c, self._emit(f"load {kind}, ptr %l{level}.{k}, align 64"))
+                for k, c in enumerate(sums)
+            ]
+        self._write("  br label %joined", "joined:")
+        sums = [
+            self._emit(f"phi {kind} [{a}, %short.end], [{b}, %left.end]")
+            for a, b in zip(low, sums, strict=True)
+        ]
+        done = self._emit(f"mul i64 {blocks}, {count}")
+
+        def one(i: str, sums: list[str]) -> list[str]:
+            first = self._emit(f"mul i64 {i}, {lanes}")
+            return [self._combine(kind, sums[0], self._load(kind, "%x", first))]
+
+        (total,) = self._loop("one", (done, "joined"), "%n", kind, [sums[0]], one)
+        for k in range(1, count):
+            total = self._combine(kind, total, sums[k])
+        self._write(f"  ret {kind} {total}")
+        declared = "declare i64 @llvm.ctlz.i64(i64, i1)\n" if lanes > 1 else ""
+        return declared + self._function(kind, name, internal=True)
+
+    # --- extremes, in blocks
+
+    def blocks(self, name: str, order: Order) -> str:
+        """Write ``vectorized_reduction`` of a row: whole blocks of K vectors, then what is left one by one."""
+        lanes, count = order.lanes, order.accumulators
+        kind = f"<{lanes} x {self.element}>"
+        size = lanes * count
+        double = struct.unpack(">Q", struct.pack(">d", _IDENTITY[self.operator]))[0]
+        identity = f"0x{double:016X}"
+
+        def vectors(at: str) -> list[str]:
+            base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
+            return [self._load(kind, base, str(k * lanes)) for k in range(count)]
+
+        def turn(i: str, sums: list[str]) -> list[str]:
+            loaded = vectors(self._emit(f"mul i64 {i}, {size}"))
+            return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
+
+        blocks = self._emit(f"udiv i64 %n, {size}")
+        self._write(f"  %any = icmp ne i64 {blocks}, 0", "  br i1 %any, label %first, label %rest")
+        self._write("first:")
+        best = self._loop("turn", ("1", "first"), blocks, kind, vectors("0"), turn)
+        while len(best) > 1:
+            best = [self._combine(kind, a, b) for a, b in zip(best[::2], best[1::2], strict=True)]
+        of_lanes = [
+            self._emit(f"extractelement {kind} {best[0]}, i64 {lane}") for lane in range(lanes)
+        ]
+        whole = of_lanes[0]
+        for lane in of_lanes[1:]:
+            whole = self._combine(self.element, whole, lane)
+        whole = self._combine(self.element, identity, whole)
+        self._write("  br label %rest", "rest:")
+        self._write(f"  %so.far = phi {self.element} [{identity}, %entry], [{whole}, %turn.end]")
+        done = self._emit(f"mul i64 {blocks}, {size}")
+        (total,) = self._loop(
+            "tail", (done, "rest"), "%n", self.element, ["%so.far"],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
+        )  # fmt: skip
+        self._write(f"  ret {self.element} {total}")
+        return self._function(self.element, name)
