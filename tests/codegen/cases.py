@@ -9,7 +9,7 @@ from torchy.codegen.cpu.exactness import inexact
 from torchy.ir.dtypes import kind_of
 from torchy.ir.ops import SPECS
 
-DTYPES = (torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int32, torch.int64, torch.bool)
 LITERALS = {
     "div_mode": [{"rounding_mode": mode} for mode in (None, "trunc", "floor")],
     "pow": [{"exponent": value} for value in (2, 3, 0.5, -0.5, -1, -2, 1, 0, 2.0, 3.0)],

@@ -17,7 +17,7 @@ from typing import Any
 import numpy
 import torch
 
-from torchy.ir.dtypes import OF_NUMBERS, kind_of
+from torchy.ir.dtypes import OF_NUMBERS, computed_in, kind_of
 from torchy.ir.kernel import (
     KernelForm,
     Literal,
@@ -74,7 +74,10 @@ class Value:
 
 
 def nearest(number: Any, dtype: torch.dtype) -> Any:
-    """Round to nearest, ties to even; what is exact (integers, fractions) is rounded once."""
+    """Round to nearest, ties to even; what is exact (integers, fractions) is rounded once, to 16 bits by way of 32."""
+    if dtype is torch.bfloat16 and number == number:
+        single = torch.tensor(float(nearest(number, torch.float32)), dtype=torch.float32)
+        return numpy.float32(single.bfloat16().item())
     if isinstance(number, (bool, int, Fraction)):
         exact = Fraction(number)
         try:
@@ -87,7 +90,7 @@ def nearest(number: Any, dtype: torch.dtype) -> Any:
         if struct.unpack("<q", struct.pack("<d", double))[0] % 2 == 0:
             double = math.nextafter(double, math.inf if exact > Fraction(double) else -math.inf)
         return ROUNDS[dtype](double)
-    return ROUNDS[dtype](number)
+    return ROUNDS[computed_in(dtype)](number)
 
 
 def elements(
@@ -230,7 +233,7 @@ class _Formula:
     def __init__(self, statement: Statement, given: Sequence[Value | None]) -> None:
         spec = spec_of(statement.op)
         assert spec is not None
-        self.compute = statement.compute
+        self.compute = computed_in(statement.compute)
         self.dtype = statement.dtype
         literals = {
             name: argument.value
@@ -243,11 +246,17 @@ class _Formula:
         named = zip(spec.parameters, statement.arguments, given, strict=True)
         self.names: dict[str, Value] = {}
         self.numbers: dict[str, Value] = {}  # those that Python has handed in, as what they are
-        for name, argument, value in named:
+        for name, argument, given_value in named:
+            value = given_value
             if value is not None:
-                self.names[name] = value.to(torch.bool if name in spec.masks else self.compute)
+                if name in spec.masks:
+                    self.names[name] = value.to(torch.bool)
+                    continue
+                if name not in spec.unrounded:
+                    value = value.to(statement.compute)
+                self.names[name] = value.to(self.compute)
                 if isinstance(argument, RuntimeNumber):
-                    self.numbers[name] = value
+                    self.numbers[name] = given_value
 
     def value(self) -> Value:
         return self.visit(self.tree).to(self.dtype)

@@ -38,10 +38,12 @@ TELLS = frozenset("eq ne lt le gt ge isnan isinf isposinf isneginf signbit logic
 
 def column(tensor):
     """The elements as numbers: of floats numpy's, so that none is rounded or converted."""
-    return list(tensor.numpy())
+    return list((tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy())
 
 
 def tensor_of(numbers, dtype):
+    if dtype is torch.bfloat16:
+        return tensor_of(numbers, torch.float32).bfloat16()
     return torch.from_numpy(numpy.array(numbers, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
 
 

@@ -33,7 +33,7 @@ def test_names_are_short():
 
 def test_kinds_are_those_of_what_kernels_know():
     kinds = {dtypes.short_name(dtype): dtypes.kind_of(dtype) for dtype in dtypes.IN_KERNELS}
-    assert kinds == {"f32": "f", "f64": "f", "i32": "i", "i64": "i", "bool": "b"}
+    assert kinds == {"bf16": "f", "f32": "f", "f64": "f", "i32": "i", "i64": "i", "bool": "b"}
     assert dtypes.kind_of(torch.complex64) == "-"
 
 

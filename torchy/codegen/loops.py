@@ -9,7 +9,9 @@ stage makes one value of it, and a *row* stage computes what each row has one of
 from __future__ import annotations
 
 import ast
+import ctypes
 import math
+import struct
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -17,7 +19,7 @@ import torch
 
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.dtypes import OF_NUMBERS, kind_of, short_name
+from torchy.ir.dtypes import OF_NUMBERS, computed_in, kind_of, short_name
 from torchy.ir.ops import OpSpec, spec_of
 from torchy.ir.trace import Mode
 
@@ -143,10 +145,21 @@ class _Builder:
         if kind == "b":
             return self.add("const", dtype, detail=bool(value))
         if kind == "f":
-            return self.add("const", dtype, detail=float(value))
+            short = dtype is not computed_in(dtype)
+            return self.add("const", dtype, detail=rounded(float(value)) if short else float(value))
         if isinstance(value, float) and not value.is_integer():
             raise CompileError(f"{value!r} is not an integer, but the op computes in {dtype}")
         return self.add("const", dtype, detail=int(value))
+
+
+def rounded(number: float) -> float:
+    """Round to bfloat16: to float32 first, as ATen does; ties to even."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", ctypes.c_float(number).value))
+    if number != number:
+        return number
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    (found,) = struct.unpack("<f", struct.pack("<I", bits))
+    return float(found)
 
 
 def lower(form: ir.KernelForm) -> LoopNest:
@@ -196,13 +209,15 @@ def lower(form: ir.KernelForm) -> LoopNest:
             raise CompileError(
                 f"{statement.op} has no formula for {statement.compute} and {literals or 'no literals'}"
             )
-        used = rule.names()
-        names = {
-            name: value_of(argument, torch.bool if name in spec.masks else statement.compute)
-            for name, argument in zip(spec.parameters, statement.arguments, strict=True)
-            if name in used
-        }
-        value = _Formula(builder, names, statement.compute, spec).visit(rule.tree)
+        used, working = rule.names(), computed_in(statement.compute)
+        names = {}
+        for name, argument in zip(spec.parameters, statement.arguments, strict=True):
+            if name in spec.masks and name in used:
+                names[name] = value_of(argument, torch.bool)
+            elif name in used:
+                given = working if name in spec.unrounded else statement.compute
+                names[name] = builder.cast(value_of(argument, given), working)
+        value = _Formula(builder, names, working, spec).visit(rule.tree)
         results.append(builder.cast(value, statement.dtype))
 
     stores = []

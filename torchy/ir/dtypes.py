@@ -16,7 +16,7 @@ _TABLE: Final[tuple[tuple[str, str, Kind], ...]] = (
     ("float16", "f16", "-"), ("float32", "f32", "f"), ("float64", "f64", "f"),
     ("complex32", "c32", "-"), ("complex64", "c64", "-"), ("complex128", "c128", "-"), ("bool", "bool", "b"),
     *((name, name, "-") for name in ("qint8", "quint8", "qint32")),
-    ("bfloat16", "bf16", "-"),
+    ("bfloat16", "bf16", "f"),
     *((name, name, "-") for name in ("quint4x2", "quint2x4", "bits1x8", "bits2x4", "bits4x2", "bits8", "bits16")),
     *((name, name, "-") for name in ("float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz")),
     *((f"uint{bits}", f"u{bits}", "-") for bits in (16, 32, 64)),
@@ -30,6 +30,8 @@ _SHORT: Final = {dtype: short for dtype, (_, short, _) in zip(BY_CODE, _TABLE, s
 _KINDS: Final = {dtype: kind for dtype, (_, _, kind) in zip(BY_CODE, _TABLE, strict=True)}
 
 IN_KERNELS: Final = frozenset(dtype for dtype, kind in _KINDS.items() if kind != "-")
+# Of 16 bits: what ATen's kernels compute in; they round once, to what is stored.
+_COMPUTED_IN: Final = {torch.bfloat16: torch.float32}
 # of Python's numbers, as they are handed to a kernel
 OF_NUMBERS: Final[Mapping[type, torch.dtype]] = {
     bool: torch.bool,
@@ -44,6 +46,11 @@ _WORDS: Final = {
 def kind_of(dtype: torch.dtype) -> Kind:
     """Return ``f``, ``i`` or ``b`` for the dtypes that kernels know, and a dash for all others."""
     return _KINDS.get(dtype, "-")
+
+
+def computed_in(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which kernels compute what has this one."""
+    return _COMPUTED_IN.get(dtype, dtype)
 
 
 def short_name(dtype: torch.dtype) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from torchy.ir import ops as op_table
-from torchy.ir.dtypes import IN_KERNELS
+from torchy.ir.dtypes import IN_KERNELS, computed_in
 from torchy.ir.kernel import Order
 from torchy.ir.ops.spec import Numerics
 from torchy.ir.trace import Constant, Layout, Mode, Number, Op, Operand, Trace
@@ -102,6 +102,7 @@ SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
 NOT_IDENTICAL = "is not bit-identical when fused"
+MIXED = "mixes 16 bits with more"
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
@@ -187,6 +188,11 @@ class Classifier:
             return compute, NO_KERNEL_DTYPE
         if rule is None:
             return compute, NO_FORMULA
+        # a single element of another dtype may come unrounded, and may not
+        if computed_in(compute) is not compute and spec.promotion != "result":
+            floats = {dtype for dtype in operands if dtype.is_floating_point}
+            if floats - {compute}:
+                return compute, MIXED
         if numerics == "fast" or self._why_inexact is None:
             return compute, ""
         given = zip(spec.parameters, arguments, strict=True)

@@ -313,10 +313,14 @@ pick:
   %dst.step = select i1 %out, i64 %by, i64 %size
   %src = select i1 %out, ptr %buffer, ptr %here
   %src.step = select i1 %out, i64 %size, i64 %by
-  switch i64 %size, label %one [i64 4, label %four
+  switch i64 %size, label %one [i64 2, label %two
+                                i64 4, label %four
                                 i64 8, label %eight]
 one:
   call void @copy8(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
+  br label %next
+two:
+  call void @copy16(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
   br label %next
 four:
   call void @copy32(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
@@ -417,7 +421,7 @@ def driver(parallel: bool) -> str:
     for symbol, run, worker in ((SYMBOL, "run", "worker"), (ROWS, "run_rows", "worker_rows")):
         drive = _PARALLEL if parallel else _SERIAL
         text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
-    text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 32, 64))
+    text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
     for name, value in {
         "GRAIN_LESS_ONE": GRAIN - 1,
         "GRAIN": GRAIN,

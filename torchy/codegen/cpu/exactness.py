@@ -11,7 +11,8 @@ from typing import Final
 
 import torch
 
-from torchy.ir.dtypes import kind_of
+from torchy.codegen.loops import MATH
+from torchy.ir.dtypes import computed_in, kind_of
 from torchy.ir.ops.spec import OpSpec, Rule
 
 POSITION: Final = "eager's result depends on the element's position (vector body or scalar tail)"
@@ -19,7 +20,9 @@ ZEROS: Final = (
     "of zeros with different signs, eager's vector body and scalar tail pick different ones"
 )
 NAN_POSITION: Final = "eager's vector body and scalar tail treat NaN differently"
+NAN_SIGN: Final = "of 16 bits, eager's vector body and scalar tail give a NaN different signs"
 STILL: Final = "an operand does not move along the inner dimension, where eager rounds by position"
+HALF_MATH: Final = "of 16 bits, eager calls other functions in its vector body than in its tail"
 _NO_VECTOR: Final = "no vector form of eager's function is known"
 _SIGNALLING: Final = "eager calls the C library, for which a signalling NaN is no missing value"
 _SCALAR_LIBM: Final = "eager calls the C library, one element at a time"
@@ -73,6 +76,14 @@ _INEXACT: Final[Mapping[str, Inexact]] = {
 # do not, eager's compiler takes a product out of the loop, and rounds it there, but not in all parts of the loop.
 _MOVING: Final = {"add": "other", "sub": "other", "rsub": "self", "tanh_backward": "output"}
 
+# In 16 bits also these: parts of the loop round in between, and parts do not.
+_HALVES: Final[Mapping[str, Inexact]] = {
+    **dict.fromkeys("add sub rsub".split(), Inexact(POSITION, literals={})),
+    **dict.fromkeys(("pow", "div_mode"), Inexact(POSITION)),
+    **dict.fromkeys("rsqrt native_dropout_backward".split(), Inexact(POSITION)),
+    **dict.fromkeys("signbit copysign".split(), Inexact(NAN_SIGN)),
+}
+
 # Of the pointwise ops that have no formula: why.
 _NO_FORMULA: Final = {
     **dict.fromkeys("logaddexp logaddexp2 celu".split(), POSITION),
@@ -104,6 +115,12 @@ def inexact(
         The parameters whose elements do not differ along the inner dimension.
     """
     kind = kind_of(compute)
+    if computed_in(compute) is not compute:
+        if not MATH.isdisjoint(rule.names()):
+            return HALF_MATH
+        halves = _HALVES.get(spec.name)
+        if halves is not None and halves.holds(rule, kind):
+            return halves.why
     known = _INEXACT.get(spec.name)
     if known is not None and known.holds(rule, kind):
         return known.why

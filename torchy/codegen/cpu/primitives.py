@@ -19,6 +19,7 @@ from torchy.ir.dtypes import kind_of
 # in registers; in memory a bool is a byte
 TYPES: Final = {
     torch.float32: "float", torch.float64: "double", torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
+    torch.bfloat16: "i16",  # its bits: nothing is computed in it
 }  # fmt: skip
 _BINARY: Final = {
     "f": {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"},
@@ -46,6 +47,9 @@ def constant(node: Node) -> str:
         wrapped = (int(value) + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)  # type: ignore[arg-type]
         return str(wrapped)
     number = float(value)  # type: ignore[arg-type]
+    if node.dtype is torch.bfloat16:
+        (bits,) = struct.unpack("<I", struct.pack("<f", number))
+        return str(bits >> 16)
     if node.dtype is torch.float32:
         number = ctypes.c_float(number).value
     return f"0x{struct.unpack('>Q', struct.pack('>d', number))[0]:016X}"
@@ -138,6 +142,12 @@ class Emitter:
         )
 
     def _cast(self, value: str, given: torch.dtype, wanted: torch.dtype, vector: bool) -> str:
+        if given is torch.bfloat16:
+            value, given = self._widen(value, vector), torch.float32
+        if wanted is torch.bfloat16:
+            return self._round(self._cast(value, given, torch.float32, vector), vector)
+        if given is wanted:
+            return value
         source, target = self.type(given, vector), self.type(wanted, vector)
         kinds = kind_of(given) + kind_of(wanted)
         if wanted is torch.bool:
@@ -156,6 +166,36 @@ class Emitter:
             "ff": "fpext" if wider else "fptrunc",
         }[kinds]
         return self.emit(f"{operation} {source} {value} to {target}")
+
+    def _widen(self, value: str, vector: bool) -> str:
+        """Convert a bfloat16 to float32."""
+        short, word, wide = (self._of(kind, vector) for kind in ("i16", "i32", "float"))
+        bits = self.emit(f"zext {short} {value} to {word}")
+        high = self.emit(f"shl {word} {bits}, {self._splatted('i32 16', vector)}")
+        return self.emit(f"bitcast {word} {high} to {wide}")
+
+    def _round(self, value: str, vector: bool) -> str:
+        """Convert a float32 to bfloat16, ties to even; in integers, since instructions for it lose denormals."""
+        short, word, wide = (self._of(kind, vector) for kind in ("i16", "i32", "float"))
+        sixteen = self._splatted("i32 16", vector)
+        bits = self.emit(f"bitcast {wide} {value} to {word}")
+        high = self.emit(f"lshr {word} {bits}, {sixteen}")
+        odd = self.emit(f"and {word} {high}, {self._splatted('i32 1', vector)}")
+        half = self.emit(f"add {word} {odd}, {self._splatted('i32 32767', vector)}")
+        sum_ = self.emit(f"add {word} {bits}, {half}")
+        found = self.emit(f"lshr {word} {sum_}, {sixteen}")
+        missing = self.emit(f"fcmp uno {wide} {value}, {value}")
+        nan = self._splatted("i32 65535", vector)  # as in eager's vector body
+        found = self.emit(
+            f"select {self._of('i1', vector)} {missing}, {word} {nan}, {word} {found}"
+        )
+        return self.emit(f"trunc {word} {found} to {short}")
+
+    def _of(self, kind: str, vector: bool) -> str:
+        return f"<{self.lanes} x {kind}>" if vector else kind
+
+    def _splatted(self, constant: str, vector: bool) -> str:
+        return f"splat ({constant})" if vector else constant.partition(" ")[2]
 
     def _literal_zero(self, dtype: torch.dtype) -> str:
         return "0.0" if kind_of(dtype) == "f" else "0"

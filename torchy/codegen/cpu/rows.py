@@ -239,4 +239,11 @@ class RowWriter(Writer):
         return f"{vector} align 1 {value}"
 
 
-_SUFFIX: Final = {"float": "f32", "double": "f64", "i8": "i8", "i32": "i32", "i64": "i64"}
+_SUFFIX: Final = {
+    "float": "f32",
+    "double": "f64",
+    "i8": "i8",
+    "i16": "i16",
+    "i32": "i32",
+    "i64": "i64",
+}

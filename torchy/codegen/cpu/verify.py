@@ -192,6 +192,8 @@ def _trials_of(
                 result = fake.eager(example, list(_SCALARS[kind_of(compute)][: len(scalars)])).dtype
             except (RuntimeError, IndexError):
                 continue  # eager knows no such combination
+            if source not in operands and result.is_floating_point and result is not compute:
+                continue  # nothing in it has the dtype computed in
         statement = ir.Statement(spec.name, tuple(arguments), compute, result)
         yield Trial(name, statement, tuple(tensors), tuple(scalars), operands, literals)
 

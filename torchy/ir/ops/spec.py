@@ -137,6 +137,8 @@ class OpSpec:
         Arguments written to without the schema saying so.
     indices
         What may raise for data that can be looked at while it is recorded.
+    unrounded
+        Parameters that are not rounded to 16 bits where the others have so many: what is computed in takes them as they are.
     minds_precision
         Its kernel asks how precise products of float32 must be, so its bits depend on what is set for that.
     """
@@ -155,6 +157,7 @@ class OpSpec:
     raises_on_data: str = ""
     hidden_writes: tuple[str, ...] = ()
     indices: Indices | None = None
+    unrounded: frozenset[str] = frozenset()
     minds_precision: bool = False
     overloads: frozenset[str] = frozenset()
 
@@ -188,6 +191,7 @@ def pointwise(
     *formulas: str | Rule,
     promotion: Promotion = "common",
     ignored: str = "",
+    unrounded: str = "",
     raises_on_data: str = "",
 ) -> OpSpec:
     """Write one line of the table: see the top of this file, and :class:`OpSpec`."""
@@ -209,5 +213,6 @@ def pointwise(
         literals=frozenset(sets["?"] | sets["&"]),
         promotion=promotion,
         ignored=frozenset(ignored.split()),
+        unrounded=frozenset(unrounded.split()),
         raises_on_data=raises_on_data,
     )
