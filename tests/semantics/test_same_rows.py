@@ -4,7 +4,7 @@ import pytest
 import torch
 from sameness import program, quiet, wait_for_kernels
 
-LENGTHS = (16, 17, 31, 40, 100, 513, 3000)
+LENGTHS = (2, 3, 5, 7, 8, 9, 16, 17, 31, 40, 100, 513, 3000)
 
 
 def softmax(x):
@@ -73,9 +73,24 @@ def kept_apart(x):
     return c.tolist(), a
 
 
+def with_single_elements(x):
+    half, m = torch.tensor(0.5), x.amax(-1, keepdim=True)
+    return (
+        x.sum(-1) * half,
+        torch.where(m > 0, m, 0.0),
+        x / (x.sum(-1, keepdim=True) * half),
+        m.exp().log() + half,
+    )
+
+
+def of_single_elements(x):
+    s = (x * x).sum()
+    return s.sum(-1), (s + 1).mean(-1, keepdim=True), s.amax(0), x - s.amin(0)
+
+
 FUNCTIONS = (
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
-    kept_apart,
+    kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip
 EACH = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 
@@ -196,6 +211,39 @@ def groups_of(x, function, **settings):
 def test_rows_and_what_is_around_them_are_one_kernel(function, ops):
     fused = groups_of(torch.randn(9, 64), function, compile="always")
     assert [(group.kind, len(group.ops)) for group in fused] == [("fused", ops)]
+
+
+def test_one_row_first_and_then_many_is_one_kernel():
+    x = torch.randn(9, 64)
+    kinds = [
+        [g.kind for g in groups_of(t, squares, compile="always")] for t in (x[:1], x[:0], x, x)
+    ]
+    assert kinds[-1] == ["fused"]
+
+
+def test_rows_with_elements_that_stand_alone_are_one_kernel():
+    (group,) = groups_of(
+        torch.randn(9, 64), lambda x: x.sum(-1) * torch.tensor(0.5), compile="always"
+    )
+    assert (group.kind, len(group.ops)) == ("fused", 2)
+
+
+def test_scratch_memory_is_not_on_the_stack():
+    import threading
+
+    import torchy
+
+    x, found = torch.randn(4, 30_000), []
+
+    def work():
+        with torchy.lazy(compile="always"):
+            found.append(softmax(x))
+
+    threading.stack_size(64 * 1024)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], softmax(x))
 
 
 def test_a_reduction_by_itself_is_a_call():

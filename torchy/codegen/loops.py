@@ -340,7 +340,8 @@ def _staged(
         same = uniform.issuperset(node.inputs)
         of_row = uniform.union(rows).issuperset(node.inputs) and (form.has_rows or not same)
         if node.op == "load":
-            of_row = modes[int(node.detail)] is Mode.ROW  # type: ignore[arg-type]
+            mode = modes[int(node.detail)]  # type: ignore[arg-type]
+            of_row = form.has_rows and mode in (Mode.ROW, Mode.SCALAR)
         if node.op == "reduce" or of_row:
             rows.add(index)
         level[index] = max(

@@ -15,6 +15,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 from typing import Literal as OneOf
 
 import torch
@@ -233,5 +234,8 @@ class KernelForm:
 
     def _level(self, value: Value, results: Sequence[Level]) -> Level:
         if isinstance(value, Load):
-            return Level.ROW if self.accesses[value.access].mode is Mode.ROW else Level.ELEMENT
+            return _LEVELS.get(self.accesses[value.access].mode, Level.ELEMENT)
         return results[value.statement] if isinstance(value, Result) else Level.ALL
+
+
+_LEVELS: Final = {Mode.SCALAR: Level.ALL, Mode.ROW: Level.ROW}  # of what is loaded; else elements

@@ -25,6 +25,7 @@ def build_plan(
     why_inexact: WhyInexact | None = None,
     order_of: OrderOf | None = None,
     layouts: Sequence[Layout] = (),
+    doubt: bool = False,
     role_of: Classify | None = None,
 ) -> Plan:
     """Return the plan of a trace for what is live at its end.
@@ -43,12 +44,12 @@ def build_plan(
         False: what nothing in the trace reads is computed, though the program has dropped it.
     why_inexact
         Tells why a kernel would not have eager's bits; without it, every formula is believed.
-    order_of, layouts
+    order_of, layouts, doubt
         See :class:`torchy.plan.roles.Classifier`.
     role_of
         Gives the role of each op, instead of the op table.
     """
-    role_of = role_of or Classifier(numerics, why_inexact, order_of, layouts).role
+    role_of = role_of or Classifier(numerics, why_inexact, order_of, layouts, doubt).role
     roles = [role_of(op, trace) for op in trace.ops]
     touches = [touch_of(trace, op, role) for op, role in zip(trace.ops, roles, strict=True)]
     live = live_in_effect(trace, touches, live, dead_inputs)

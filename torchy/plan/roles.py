@@ -18,8 +18,6 @@ from torchy.ir.trace import Constant, Layout, Mode, Number, Op, Operand, Trace
 
 Arguments = tuple[Operand | Number | Constant, ...]
 
-SHORTEST_ROW = 16  # elements: below, what is done once for a row costs more than its elements bring
-
 LITERALS = (bool, int, float, str, type(None))
 
 
@@ -97,7 +95,6 @@ IS_CALL = "is a call"
 NO_ORDER = "is a call: the order in which eager reduces this dtype is not known"
 NO_ROWS = "is a call: what it reduces does not lie together in memory"
 ONE_ROW = "is a call: of a single row, eager reduces parts on several threads"
-SHORT_ROWS = "is a call: rows are short"
 SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
@@ -120,6 +117,8 @@ class Classifier:
     layouts
         By view, those of one recording: where rows lie otherwise in a later one, the kernel refuses. Without them,
         reductions are calls.
+    doubt
+        Kernels have refused: the sizes of this recording tell, too.
     """
 
     def __init__(
@@ -128,11 +127,13 @@ class Classifier:
         why_inexact: WhyInexact | None = None,
         order_of: OrderOf | None = None,
         layouts: Sequence[Layout] = (),
+        doubt: bool = False,
     ) -> None:
         self._numerics = numerics
         self._why_inexact = why_inexact
         self._order_of = order_of
         self._layouts = layouts
+        self._doubt = doubt
         self._known: dict[tuple[object, ...], tuple[torch.dtype, str]] = {}
 
     def role(self, op: Op, trace: Trace) -> Role:
@@ -160,7 +161,7 @@ class Classifier:
         (result,) = op.writes
         dtype = trace.views[result].dtype
         order = self._order_of(spec.operator, dtype) if self._order_of is not None else None
-        why_not = _why_no_rows(self._layouts[operand.view], dimensions)
+        why_not = _why_no_rows(self._layouts[operand.view], dimensions, self._doubt)
         if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
         view = operand.view
@@ -224,22 +225,26 @@ def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]
     return tuple(parts)
 
 
-def _why_no_rows(layout: Layout, dimensions: tuple[int, ...]) -> str:
-    """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can."""
-    dense, length = 1, 1
-    found = sorted(
-        (stride, d)
-        for d, (stride, size) in enumerate(zip(layout.strides, layout.sizes, strict=True))
-        if size != 1
-    )
-    for stride, d in found:
-        if stride != dense or layout.sizes[d] == 0 or (d in dimensions and dense != length):
-            return NO_ROWS
-        dense *= layout.sizes[d]
-        length *= layout.sizes[d] if d in dimensions else 1
-    if length == dense:
+def _why_no_rows(layout: Layout, dimensions: tuple[int, ...], doubt: bool) -> str:
+    """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can.
+
+    Sizes change more often than the order of dimensions: without doubt, only this tells.
+    """
+    if len(dimensions) == len(layout.sizes):
         return ONE_ROW
-    return SHORT_ROWS if length < SHORTEST_ROW else ""
+    steps = sorted(zip(layout.strides, range(len(layout.sizes)), strict=True))
+    dense, length = 1, 1
+    for stride, d in steps:
+        size = layout.sizes[d]
+        if size == 1:
+            continue
+        if stride != dense or (d in dimensions and dense != length):
+            return NO_ROWS if doubt or 0 not in layout.sizes else ""
+        dense *= size
+        length *= size if d in dimensions else 1
+    if not doubt:
+        return ""
+    return ONE_ROW if length == dense else NO_ROWS if length < 2 else ""
 
 
 def _moves(argument: Operand | Number | Constant) -> bool:

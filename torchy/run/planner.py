@@ -87,6 +87,7 @@ class Planner:
                     why_inexact=backend.why_inexact,
                     order_of=backend.order,
                     layouts=layouts() if refusals < MOST_REFUSALS else (),
+                    doubt=refusals > 0,
                 )
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):

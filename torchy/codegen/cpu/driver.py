@@ -16,8 +16,8 @@ where ``again`` is 1 if elements may be computed twice (no access is both loaded
 overlaps the one before, where the row is long enough. An access's traits are its element's bytes, plus MOVES (along a
 row), VARIES (over the space), DENSE (one index serves the space and it), LOADED and STORED.
 
-Where an axis is reduced, a row is all of it, and a kernel's code takes whole rows of any length: its job is ``vectors, A,
-N``.
+Where an axis is reduced, a row is all of it, and a kernel's code takes blocks of whole rows, and scratch memory for them
+(see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element, arrays of 8 bytes a row``.
 
 Where rows are short, what is not DENSE is gathered into buffers, many rows at a time, and ``gathered``, the same code
 for accesses that are all LINEAR, runs on those; 0 if all are DENSE anyway.
@@ -35,6 +35,10 @@ MOST_OUTER: Final = 64
 MOVES, LOADED, STORED, VARIES, DENSE = 256, 512, 1024, 2048, 4096
 SHORT: Final = 32  # rows of fewer elements are gathered
 GATHERED: Final = 512  # elements at a time
+BLOCK: Final = 2048  # elements of the rows that are done together
+ROOM: Final = (
+    64  # elements that a value in scratch has beyond its own, and a multiple of which it is long
+)
 SYMBOL: Final = "torchy_drive"  # for kernels without a reduced axis
 ROWS: Final = "torchy_drive_rows"  # for kernels of rows
 
@@ -338,6 +342,9 @@ exit:
 """
 
 _RUN_ROWS: Final = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+
 define internal void @run_rows(ptr %job, ptr %args, i64 %me, i64 %all) {
 entry:
   %code = load ptr, ptr %job
@@ -345,6 +352,10 @@ entry:
   %count = load i64, ptr %count.p
   %n.count.p = getelementptr i64, ptr %job, i64 2
   %n.count = load i64, ptr %n.count.p
+  %bytes.p = getelementptr i64, ptr %job, i64 3
+  %bytes = load i64, ptr %bytes.p
+  %arrays.p = getelementptr i64, ptr %job, i64 4
+  %arrays = load i64, ptr %arrays.p
   %counters = alloca [MOST_OUTER x i64]
   %base = alloca i64, i64 %count
   %total = load i64, ptr %args
@@ -357,6 +368,28 @@ entry:
   %numbers = getelementptr i64, ptr %step, i64 %count
   %sizes = getelementptr i64, ptr %numbers, i64 %n.count
   %strides = getelementptr i64, ptr %sizes, i64 %outer
+  ; the innermost of the outer dimensions: rows that are as far from each other
+  %nested = icmp ne i64 %outer, 0
+  %last.0 = sub i64 %outer, 1
+  %last = select i1 %nested, i64 %last.0, i64 0
+  %last.size.p = getelementptr i64, ptr %sizes, i64 %last
+  %last.word = mul i64 %last, %count
+  %last.stride = getelementptr i64, ptr %strides, i64 %last.word
+  %last.counter = getelementptr i64, ptr %counters, i64 %last
+  store i64 0, ptr %counters
+  ; rows in a block
+  %fit = udiv i64 BLOCK, %inner
+  %fit.none = icmp eq i64 %fit, 0
+  %block = select i1 %fit.none, i64 1, i64 %fit
+  %block.elements = mul i64 %block, %inner
+  %room.0 = add i64 %block.elements, ROOM_MORE
+  %room.1 = and i64 %room.0, ROOM_MASK
+  %room.2 = mul i64 %room.1, %bytes
+  %room.3 = add i64 %block, ROOM_MORE
+  %room.4 = and i64 %room.3, ROOM_MASK
+  %room.5 = mul i64 %room.4, 8
+  %room.6 = mul i64 %room.5, %arrays
+  %room = add i64 %room.2, %room.6
   %rows = udiv i64 %total, %inner
   %share.0 = add i64 %rows, %all
   %share.1 = sub i64 %share.0, 1
@@ -368,18 +401,35 @@ entry:
   %any = icmp ult i64 %start, %end
   br i1 %any, label %begin, label %done
 begin:
+  %scratch = call ptr @malloc(i64 %room)
   call void @shift(ptr %base, ptr %address, i64 0, ptr %step, i64 %count)
   call void @seek(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count, i64 %start)
   br label %do
 do:
   %pos = phi i64 [%start, %begin], [%pos.next, %advance]
-  call void %code(ptr %base, ptr %step, ptr %numbers, i64 %inner)
-  %pos.next = add i64 %pos, 1
+  %here = load i64, ptr %last.counter
+  %last.size.0 = load i64, ptr %last.size.p
+  %last.size = select i1 %nested, i64 %last.size.0, i64 1
+  %ahead = sub i64 %last.size, %here
+  %left = sub i64 %end, %pos
+  %ends = icmp ult i64 %left, %ahead
+  %most = select i1 %ends, i64 %left, i64 %ahead
+  %whole = icmp ult i64 %block, %most
+  %r = select i1 %whole, i64 %block, i64 %most
+  call void %code(ptr %base, ptr %step, ptr %numbers, i64 %inner, i64 %r, ptr %scratch, ptr %last.stride)
+  %pos.next = add i64 %pos, %r
   %more = icmp ult i64 %pos.next, %end
-  br i1 %more, label %advance, label %done
+  br i1 %more, label %advance, label %free
 advance:
+  %r.less = sub i64 %r, 1
+  %here.last = add i64 %here, %r.less
+  store i64 %here.last, ptr %last.counter
+  call void @shift(ptr %base, ptr %base, i64 %r.less, ptr %last.stride, i64 %count)
   call void @next_row(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count)
   br label %do
+free:
+  call void @free(ptr %scratch)
+  br label %done
 done:
   ret void
 }
@@ -427,6 +477,9 @@ def driver(parallel: bool) -> str:
         "GRAIN": GRAIN,
         "MOST_OUTER": MOST_OUTER,
         "HEADER": HEADER,
+        "BLOCK": BLOCK,
+        "ROOM_MORE": 2 * ROOM - 1,
+        "ROOM_MASK": -ROOM,
         "SHORT": SHORT,
         "GATHERED": GATHERED,
         "STORED_MOVES": STORED | MOVES,
@@ -450,9 +503,9 @@ def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
     return _stub(SYMBOL, *words, gathered, *traits)
 
 
-def row_stub(accesses: int, numbers: int) -> str:
+def row_stub(accesses: int, numbers: int, element_bytes: int, arrays: int) -> str:
     """Write the job of a kernel of rows, and its entry."""
-    return _stub(ROWS, accesses, numbers)
+    return _stub(ROWS, accesses, numbers, element_bytes, arrays)
 
 
 def _stub(drive: str, *words: int | str) -> str:

@@ -38,6 +38,7 @@ class Writer(Emitter):
     )  # what is the same for all elements, as vectors
     slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
     written: dict[int, int] = field(default_factory=dict)  # calls that write straight to an access
+    scratch_alignment: int = 8  # of each vector; bytes
 
     def __post_init__(self) -> None:
         widest = max((node.dtype.itemsize for node in self.nest.nodes), default=4)
@@ -105,8 +106,7 @@ class Writer(Emitter):
         """Load what does not move along the inner dimension."""
         for index, node in enumerate(self.nest.nodes):
             if node.op == "load" and not self._moves(int(node.detail)):  # type: ignore[arg-type]
-                self.scalars[index] = self._load_one(node, f"%a{node.detail}")
-                self._splat(index, self.scalars[index])
+                self._splat(index, self._load_one(node, f"%a{node.detail}"))
 
     def _does_anything(self, position: int, stage: Stage) -> bool:
         stores = [self.nest.stores[s][1] for s in stage.stores]
@@ -117,7 +117,7 @@ class Writer(Emitter):
         )
 
     def _moves(self, access: int) -> bool:
-        return self.nest.form.accesses[access].mode not in (Mode.SCALAR, Mode.REPEAT, Mode.ROW)
+        return self.nest.form.accesses[access].mode not in (Mode.SCALAR, Mode.REPEAT)
 
     def _scratch(self) -> int:
         """Give scratch memory to values that cross stages; return the elements in a block."""
@@ -226,8 +226,11 @@ class Writer(Emitter):
         if access is None:
             return self.slots[index]
         dtype = self.nest.form.accesses[access].dtype
-        begin = "0" if self.nest.form.has_rows else "%b"
-        return self.emit(f"getelementptr {TYPES[dtype]}, ptr %a{access}, i64 {begin}")
+        return self.emit(f"getelementptr {TYPES[dtype]}, ptr %a{access}, i64 %b")
+
+    def _pointer(self, access: int) -> str:
+        """Return where an access begins, for the loop that is being written."""
+        return f"%a{access}"
 
     def _is_call(self, index: int) -> bool:
         return self.nest.nodes[index].op == "call" and index not in self.nest.rows
@@ -359,10 +362,22 @@ class Writer(Emitter):
         if function.library == "vml":
             self._call_vml(node, function, "%len32", (*inputs, out))
             return previous
+        return self._call_vectors(f"call{position}", node, function, inputs, out, previous, length)
+
+    def _call_vectors(
+        self,
+        label: str,
+        node: Node,
+        function: MathFunction,
+        inputs: Sequence[str],
+        out: str,
+        previous: str,
+        length: str,
+    ) -> str:
+        """Write a loop that calls a function of vectors; what it reads and writes has room for whole ones."""
         self._declare(node, function)
         kind = TYPES[node.dtype]
-        vector = f"<{function.lanes} x {kind}>"
-        label, after, i = f"call{position}", f"called{position}", f"%c{position}"
+        vector, i = f"<{function.lanes} x {kind}>", f"%{label}.i"
         self.lines += [f"  br label %{label}", f"{label}:"]
         self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{label}]")
         arguments = []
@@ -374,9 +389,9 @@ class Writer(Emitter):
         self.lines.append(f"  store {vector} {result}, ptr {pointer}, align 1")
         self.lines.append(f"  {i}.next = add i64 {i}, {function.lanes}")
         self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, {length}")
-        self.lines.append(f"  br i1 {i}.more, label %{label}, label %{after}")
-        self.lines.append(f"{after}:")
-        return after
+        self.lines.append(f"  br i1 {i}.more, label %{label}, label %{label}.end")
+        self.lines.append(f"{label}.end:")
+        return f"{label}.end"
 
     # --- memory
 
@@ -390,7 +405,7 @@ class Writer(Emitter):
                 one = self.emit(f"load {kind}, ptr {pointer}, align 1")
                 value = self.emit(f"insertelement {vector} {value}, {kind} {one}, i64 {lane}")
         else:
-            pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+            pointer = self.emit(f"getelementptr {kind}, ptr {self._pointer(access)}, i64 {at}")
             value = self.emit(f"load <{self.lanes} x {kind}>, ptr {pointer}, align 1")
         return self._truth(value) if node.dtype is torch.bool else value
 
@@ -405,12 +420,12 @@ class Writer(Emitter):
                 one = self.emit(f"extractelement {vector} {value}, i64 {lane}")
                 self.lines.append(f"  store {kind} {one}, ptr {pointer}, align 1")
             return
-        pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+        pointer = self.emit(f"getelementptr {kind}, ptr {self._pointer(access)}, i64 {at}")
         self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 1")
 
     def _lane_pointers(self, access: int, at: str) -> list[str]:
         offset = self.emit(f"mul i64 {at}, %s{access}")
-        pointers = [self.emit(f"getelementptr i8, ptr %a{access}, i64 {offset}")]
+        pointers = [self.emit(f"getelementptr i8, ptr {self._pointer(access)}, i64 {offset}")]
         for _ in range(self.lanes - 1):
             pointers.append(self.emit(f"getelementptr i8, ptr {pointers[-1]}, i64 %s{access}"))
         return pointers
@@ -419,17 +434,27 @@ class Writer(Emitter):
         return self.emit(f"icmp ne <{self.lanes} x i8> {value}, zeroinitializer")
 
     def _load_scratch(self, index: int, local: str) -> str:
-        node = self.nest.nodes[index]
-        kind = self.memory_type(node.dtype)
-        pointer = self.emit(f"getelementptr {kind}, ptr {self.slots[index]}, i64 {local}")
-        value = self.emit(f"load <{self.lanes} x {kind}>, ptr {pointer}, align 8")
-        return self._truth(value) if node.dtype is torch.bool else value
+        return self._load_vector(index, self.slots[index], local)
 
     def _store_scratch(self, index: int, value: str, local: str) -> None:
-        node = self.nest.nodes[index]
-        kind = self.memory_type(node.dtype)
+        self._store_vector(index, value, self.slots[index], local)
+
+    def _load_vector(self, index: int, base: str, at: str) -> str:
+        dtype = self.nest.nodes[index].dtype
+        kind = self.memory_type(dtype)
+        pointer = self.emit(f"getelementptr {kind}, ptr {base}, i64 {at}")
+        value = self.emit(
+            f"load <{self.lanes} x {kind}>, ptr {pointer}, align {self.scratch_alignment}"
+        )
+        return self._truth(value) if dtype is torch.bool else value
+
+    def _store_vector(self, index: int, value: str, base: str, at: str) -> None:
+        dtype = self.nest.nodes[index].dtype
+        kind = self.memory_type(dtype)
         vector = f"<{self.lanes} x {kind}>"
-        if node.dtype is torch.bool:
+        if dtype is torch.bool:
             value = self.emit(f"zext <{self.lanes} x i1> {value} to {vector}")
-        pointer = self.emit(f"getelementptr {kind}, ptr {self.slots[index]}, i64 {local}")
-        self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 8")
+        pointer = self.emit(f"getelementptr {kind}, ptr {base}, i64 {at}")
+        self.lines.append(
+            f"  store {vector} {value}, ptr {pointer}, align {self.scratch_alignment}"
+        )

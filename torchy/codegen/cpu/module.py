@@ -42,7 +42,9 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     if form.has_rows:
         rows = RowWriter(nest=nest, library=library)
         text = rows.vectors()
-        text += driver.row_stub(len(form.accesses), len(form.number_kinds))
+        text += driver.row_stub(
+            len(form.accesses), len(form.number_kinds), rows.element_bytes, len(rows.arrays)
+        )
         text += "".join(sorted(rows.declarations))
         return Module(text, tuple(rows.math.values()), rows.routines, rows.longest)
     writer = Writer(nest=nest, library=library)

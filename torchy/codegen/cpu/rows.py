@@ -1,18 +1,24 @@
-"""Loop nest with a reduced axis -> LLVM IR text: a function that does one row, from its first stage to its last.
+"""Loop nest with a reduced axis -> LLVM IR text: a function that does a block of rows, stage by stage.
 
-Its signature is that of ``vectors`` (see :mod:`torchy.codegen.cpu.llvm`), for any number of elements: the last of
-them, fewer than a vector, are loaded and stored under a mask. What reduces a row is a routine of its order
-(:mod:`torchy.codegen.cpu.orders`), which takes the row from memory: an access's own, or scratch.
+Its signature is ``vectors(at, step, numbers, n, r, scratch, stride)``, for ``r`` rows of ``n`` elements, which lie
+``stride`` bytes apart, by access. What is of elements is done row by row, the last elements of each under a mask; where
+nothing in a stage tells rows apart, all are one run. What is of rows lies in arrays, and is done in vectors of rows. What
+reduces a row is a routine of its order (:mod:`torchy.codegen.cpu.orders`), which takes the row from memory: an access's
+own, or scratch.
+
+Scratch has first the values that cross stages, ``r * n`` elements each, then the arrays; all have room for a vector more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
 from torchy.codegen.cpu import orders
+from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
 from torchy.codegen.errors import CompileError
@@ -20,7 +26,7 @@ from torchy.codegen.loops import Node, Stage
 from torchy.ir.kernel import Order
 from torchy.ir.trace import Mode
 
-_SCRATCH_BYTES: Final = 1 << 17  # of one row: it lies on the stack, and in the second-level cache
+_SCRATCH_BYTES: Final = 1 << 18  # of one row: what a second-level cache holds
 _MOST: Final = 1 << 30  # elements in a row without scratch: vector functions take 32-bit lengths
 
 Routines = dict[tuple[str, torch.dtype], Order]
@@ -32,154 +38,371 @@ class RowWriter(Writer):
 
     Attributes
     ----------
+    element_bytes, arrays
+        Bytes of scratch for each element, and how many arrays it needs.
     longest
         Elements of the longest row that its scratch memory allows.
     routines
         What it calls to reduce a row.
     """
 
+    scratch_alignment: int = 1  # rows are of any length
+    element_bytes: int = 0
+    arrays: dict[int, str] = field(default_factory=dict)  # by node: of what is of rows
     longest: int = _MOST
     routines: Routines = field(default_factory=dict)
     _mask: str = ""  # while the last elements of a row are written down
+    _row: str = ""  # the number of the row, while something is done row by row
+    _pointers: dict[int, str] = field(default_factory=dict)  # of that row, by access
 
     def vectors(self, name: str = "vectors") -> str:
         """Write the function; see the module's docstring."""
         nest = self.nest
         self._write_directly()
-        self.lines.append(f"  %full = and i64 %n, {-self.lanes}")
-        self.lines.append("  %some = icmp ne i64 %full, 0")
-        self.lines.append("  %uneven = icmp ne i64 %full, %n")
-        self.lines.append("  %len32 = trunc i64 %n to i32")
-        self._tail_mask()
+        self.lines.append("  %total = mul i64 %n, %r")
+        self.lines.append("  %len32 = trunc i64 %total to i32")
+        for prefix, length in (("", "%n"), ("all.", "%total")):
+            self._measure(prefix, length)
         self._open_accesses()
+        for i, access in enumerate(nest.form.accesses):
+            if access.mode is not Mode.SCALAR:
+                self.lines.append(f"  %r{i}.p = getelementptr i64, ptr %stride, i64 {i}")
+                self.lines.append(f"  %r{i} = load i64, ptr %r{i}.p")
         self._scratch()
+        for index, node in enumerate(nest.nodes):
+            if self._is_scalar(index):
+                self._one(index, self._load_one(node, f"%a{node.detail}"))
         for index in nest.uniform:
             if nest.nodes[index].op == "length":
-                self.scalars[index] = "%n"
-                self._splat(index, "%n")
+                self._one(index, "%n")
             else:
                 self._uniform(index)
-        self._load_still()
-        previous = "entry"
+        previous = self._load_rows("entry")
         for position, stage in enumerate(nest.stages):
             if stage.kind == "row":
-                self._row_stage(stage)
+                previous = self._row_stage(position, stage, previous)
             elif stage.kind == "reduction":
-                self._reduce(stage.nodes[0])
+                previous = self._reduce(position, stage.nodes[0], previous)
             elif stage.kind == "call":
-                previous = self._call_stage(position, stage, previous, "%n")
+                previous = self._call_stage(position, stage, previous, "%total")
             elif self._does_anything(position, stage):
-                previous = self._row_loop(position, stage, previous)
+                previous = self._element_stage(position, stage, previous)
         self.lines.append("  br label %exit")
         return self._function(name)
 
-    def _tail_mask(self) -> None:
+    def _function(self, name: str) -> str:
+        text = Writer._function(self, name)
+        return text.replace("i64 %n) {", "i64 %n, i64 %r, ptr %scratch, ptr %stride) {", 1)
+
+    def _mode(self, node: Node) -> Mode:
+        return self.nest.form.accesses[int(node.detail)].mode  # type: ignore[arg-type]
+
+    def _is_scalar(self, index: int) -> bool:
+        node = self.nest.nodes[index]
+        return node.op == "load" and self._mode(node) is Mode.SCALAR
+
+    def _one(self, index: int, scalar: str) -> None:
+        self.scalars[index] = scalar
+        self._splat(index, scalar)
+
+    def _measure(self, prefix: str, length: str) -> None:
+        """Name the whole vectors of a run, whether there are any, whether something is left, and the mask for that."""
         lanes, kind = self.lanes, f"<{self.lanes} x i32>"
-        left = self.emit("sub i64 %n, %full")
+        self.lines.append(f"  %{prefix}full = and i64 {length}, {-lanes}")
+        self.lines.append(f"  %{prefix}some = icmp ne i64 %{prefix}full, 0")
+        self.lines.append(f"  %{prefix}uneven = icmp ne i64 %{prefix}full, {length}")
+        left = self.emit(f"sub i64 {length}, %{prefix}full")
         left32 = self.emit(f"trunc i64 {left} to i32")
         one = self.emit(f"insertelement {kind} poison, i32 {left32}, i64 0")
         same = self.emit(f"shufflevector {kind} {one}, {kind} poison, {kind} zeroinitializer")
         numbers = ", ".join(f"i32 {lane}" for lane in range(lanes))
-        self.lines.append(f"  %mask = icmp ult {kind} <{numbers}>, {same}")
+        self.lines.append(f"  %{prefix}mask = icmp ult {kind} <{numbers}>, {same}")
+
+    # --- scratch
 
     def _scratch(self) -> int:
-        """Give scratch memory, as long as the row, to values that cross stages."""
-        created = self._assign_slots()
-        lanes = self.lanes
-        more = self.emit(f"add i64 %full, {lanes}")
-        for slot, size in created:
-            bytes_ = self.emit(f"mul i64 {more}, {size}")
-            self.lines.append(f"  {slot} = alloca i8, i64 {bytes_}, align 64")
-        total = sum(size for _, size in created)
-        self.longest = _SCRATCH_BYTES // total - lanes if total else _MOST
+        """Give scratch memory to values that cross stages, and arrays to what is of rows."""
+        nodes = self.nest.nodes
+        begin = "0"
+        for name, count in (("elements", "%total"), ("rows", "%r")):
+            more = self.emit(f"add i64 {count}, {2 * ROOM - 1}")
+            self.lines.append(f"  %{name}.room = and i64 {more}, {-ROOM}")
+        for slot, size in self._assign_slots():
+            self.lines.append(f"  {slot} = getelementptr i8, ptr %scratch, i64 {begin}")
+            used = self.emit(f"mul i64 %elements.room, {size}")
+            begin = self.emit(f"add i64 {begin}, {used}")
+            self.element_bytes += size
+        of_calls = [
+            i for k in self.nest.rows if nodes[k].op == "call" for i in nodes[k].inputs
+        ]  # vector functions read arrays
+        of_rows = [i for i in self.nest.rows if not self._is_scalar(i)]
+        for index in dict.fromkeys((*of_rows, *of_calls)):
+            self.arrays[index] = f"%array{index}"
+            self.lines.append(f"  %array{index} = getelementptr i8, ptr %scratch, i64 {begin}")
+            used = self.emit("mul i64 %rows.room, 8")
+            begin = self.emit(f"add i64 {begin}, {used}")
+        if self.element_bytes:
+            self.longest = _SCRATCH_BYTES // self.element_bytes - 2 * ROOM
         return self.longest
 
     def _memory(self, index: int) -> int | None:
-        # a function that takes whole vectors would read beyond the row
-        users = [node for node in self.nest.nodes if index in node.inputs and node.op == "call"]
-        if any(self._function_of(node).library != "vml" for node in users):
+        node = self.nest.nodes[index]
+        users = [user for user in self.nest.nodes if index in user.inputs and user.op == "call"]
+        # rows that do not follow each other are no run, and what takes whole vectors would read beyond it
+        if any(self._function_of(user).library != "vml" for user in users):
+            return None
+        if users and node.op == "load" and self._mode(node) is not Mode.LINEAR:
             return None
         return Writer._memory(self, index)
 
     def _may_write(self, index: int) -> bool:
-        return self._function_of(self.nest.nodes[index]).library == "vml"
+        modes = {
+            self.nest.form.accesses[access].mode
+            for access, value in self.nest.stores
+            if value == index
+        }
+        return self._function_of(self.nest.nodes[index]).library == "vml" and modes == {Mode.LINEAR}
 
     def _reads_block(self, stage: Stage) -> bool:
         return stage.kind in ("call", "reduction")
 
+    def _operand(self, index: int) -> str:
+        access = self.written.get(index)
+        if access is None and index not in self.slots:
+            access = self._memory(index)
+        return self.slots[index] if access is None else f"%a{access}"
+
+    def _pointer(self, access: int) -> str:
+        if not self._row:
+            return f"%a{access}"
+        if access not in self._pointers:
+            by = self.emit(f"mul i64 {self._row}, %r{access}")
+            self._pointers[access] = self.emit(f"getelementptr i8, ptr %a{access}, i64 {by}")
+        return self._pointers[access]
+
     # --- stages
 
-    def _row_loop(self, position: int, stage: Stage, previous: str) -> str:
-        """Write an arithmetic stage: its whole vectors, then the last elements under a mask."""
-        loop, rest, tail, after = (
-            f"{word}{position}" for word in ("loop", "rest", "tail", "after")
+    def _over_rows(self, label: str, previous: str, body: Callable[[str], str]) -> str:
+        """Write a loop over the rows of the block; ``body`` is given the label where it begins, returns where it ends."""
+        begin = len(self.lines) + 2
+        self.lines += [f"  br label %{label}", f"{label}:"]
+        self._row, self._pointers = f"%{label}.j", {}
+        last = body(label)
+        self.lines.insert(
+            begin, f"  %{label}.j = phi i64 [0, %{previous}], [%{label}.next, %{last}]"
         )
-        i = f"%i{position}"
-        self.lines += [f"  br i1 %some, label %{loop}, label %{rest}", f"{loop}:"]
+        self._row, self._pointers = "", {}
+        self.lines.append(f"  %{label}.next = add i64 %{label}.j, 1")
+        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, %r")
+        self.lines.append(f"  br i1 %{label}.more, label %{label}, label %{label}.end")
+        self.lines.append(f"{label}.end:")
+        return f"{label}.end"
+
+    def _element_stage(self, position: int, stage: Stage, previous: str) -> str:
+        """Write an arithmetic stage: row by row, or all rows as one run if nothing tells them apart."""
+        used = self._used(position, stage)
+        nodes = self.nest.nodes
+        still = [i for i in used if i not in self.splats and (i in self.arrays or self._repeats(i))]
+        accesses = {int(nodes[i].detail) for i in used if nodes[i].op == "load"}  # type: ignore[arg-type]
+        accesses |= {self.nest.stores[s][0] for s in stage.stores}
+        modes = {self.nest.form.accesses[access].mode for access in accesses}
+        if not still and modes <= {Mode.LINEAR, Mode.SCALAR}:
+            return self._run(f"stage{position}", position, stage, previous, "all.", "")
+
+        def body(label: str) -> str:
+            for index in still:
+                if index in self.arrays:
+                    scalar = self._array_element(index)
+                else:
+                    access = int(nodes[index].detail)  # type: ignore[arg-type]
+                    scalar = self._load_one(nodes[index], self._pointer(access))
+                self._splat(index, scalar)
+            for access in sorted(accesses):
+                self._pointer(access)
+            first = self.emit(f"mul i64 {self._row}, %n")
+            end = self._run(f"stage{position}", position, stage, label, "", first)
+            for index in still:
+                del self.splats[index]
+            return end
+
+        return self._over_rows(f"rows{position}", previous, body)
+
+    def _used(self, position: int, stage: Stage) -> list[int]:
+        """Return the nodes whose values a stage takes, but for those that it makes."""
+        used = [i for index in stage.nodes for i in self.nest.nodes[index].inputs]
+        used += [self.nest.stores[s][1] for s in stage.stores]
+        used += self._brought_rows(position)
+        return [i for i in dict.fromkeys(used) if i not in stage.nodes]
+
+    def _brought_rows(self, position: int) -> Iterable[int]:
+        """What the stages right after want in scratch memory, whether it is in a register by then or not."""
+        for stage in self.nest.stages[position + 1 :]:
+            if not self._reads_block(stage):
+                break
+            yield from (i for i in self.nest.nodes[stage.nodes[0]].inputs if i in self.slots)
+
+    def _brought(self, position: int) -> list[int]:
+        made = {
+            i for stage in self.nest.stages for i in stage.nodes if stage.kind in ("loop", "call")
+        }
+        return [i for i in dict.fromkeys(self._brought_rows(position)) if i not in made]
+
+    def _repeats(self, index: int) -> bool:
+        node = self.nest.nodes[index]
+        return node.op == "load" and self._mode(node) is Mode.REPEAT
+
+    def _run(
+        self, name: str, position: int, stage: Stage, previous: str, prefix: str, first: str
+    ) -> str:
+        """Write an arithmetic stage for one run: its whole vectors, then the last elements under a mask.
+
+        ``first`` is where the run begins in scratch.
+        """
+        loop, rest, tail, after = (f"{name}.{word}" for word in ("loop", "rest", "tail", "after"))
+        i = f"%{name}.i"
+        self.lines += [f"  br i1 %{prefix}some, label %{loop}, label %{rest}", f"{loop}:"]
         self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{loop}]")
-        self._body(position, stage, i, i)
+        self._body(position, stage, self.emit(f"add i64 {first}, {i}") if first else i, i)
         self.lines.append(f"  {i}.next = add i64 {i}, {self.lanes}")
-        self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, %full")
+        self.lines.append(f"  {i}.more = icmp ult i64 {i}.next, %{prefix}full")
         self.lines.append(f"  br i1 {i}.more, label %{loop}, label %{rest}")
-        self.lines += [f"{rest}:", f"  br i1 %uneven, label %{tail}, label %{after}", f"{tail}:"]
-        self._mask = "%mask"
-        self._body(position, stage, "%full", "%full")
+        self.lines.append(f"{rest}:")
+        self.lines.append(f"  br i1 %{prefix}uneven, label %{tail}, label %{after}")
+        self.lines.append(f"{tail}:")
+        self._mask = f"%{prefix}mask"
+        full = f"%{prefix}full"
+        self._body(position, stage, self.emit(f"add i64 {first}, {full}") if first else full, full)
         self._mask = ""
         self.lines += [f"  br label %{after}", f"{after}:"]
         return after
 
-    def _reduce(self, index: int) -> None:
+    def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
-        operator = str(node.detail)
+        operator, (operand,) = str(node.detail), node.inputs
         if node.order is None or orders.ORDERS.get((operator, node.dtype)) != node.order:
             raise CompileError(f"no routine for {operator} on {node.dtype} in {node.order}")
         self.routines[operator, node.dtype] = node.order
         symbol, kind = orders.symbol(operator, node.dtype), TYPES[node.dtype]
         self.declarations.add(f"declare {kind} @{symbol}(ptr, i64)\n")
-        operand = self._operand(node.inputs[0])
-        value = self.emit(f"call {kind} @{symbol}(ptr {operand}, i64 %n)")
-        self.scalars[index] = value
-        self._splat(index, value)
 
-    def _row_stage(self, stage: Stage) -> None:
+        def body(label: str) -> str:
+            access = None if operand in self.slots else self._memory(operand)
+            if access is None:
+                first = self.emit(f"mul i64 {self._row}, %n")
+                row = self.emit(f"getelementptr {kind}, ptr {self.slots[operand]}, i64 {first}")
+            else:
+                row = self._pointer(access)
+            value = self.emit(f"call {kind} @{symbol}(ptr {row}, i64 %n)")
+            self._set_array(index, value)
+            return label
+
+        return self._over_rows(f"reduce{position}", previous, body)
+
+    # --- what is of rows
+
+    def _array_element(self, index: int) -> str:
+        """Load what the row at hand has of a value."""
+        kind = self.memory_type(self.nest.nodes[index].dtype)
+        at = self.emit(f"getelementptr {kind}, ptr {self.arrays[index]}, i64 {self._row}")
+        return self._load_one(self.nest.nodes[index], at)
+
+    def _set_array(self, index: int, value: str) -> None:
+        """Store what the row at hand has of a value, as it is in registers."""
+        dtype = self.nest.nodes[index].dtype
+        kind = self.memory_type(dtype)
+        if dtype is torch.bool:
+            value = self.emit(f"zext i1 {value} to i8")
+        at = self.emit(f"getelementptr {kind}, ptr {self.arrays[index]}, i64 {self._row}")
+        self.lines.append(f"  store {kind} {value}, ptr {at}")
+
+    def _load_rows(self, previous: str) -> str:
+        """Bring what rows have one of from memory into arrays."""
+        nodes = self.nest.nodes
+        loads = [
+            i for i in self.nest.rows if nodes[i].op == "load" and self._mode(nodes[i]) is Mode.ROW
+        ]
+        if not loads:
+            return previous
+
+        def body(label: str) -> str:
+            for index in loads:
+                access = int(nodes[index].detail)  # type: ignore[arg-type]
+                self._set_array(index, self._load_one(nodes[index], self._pointer(access)))
+            return label
+
+        return self._over_rows("loads", previous, body)
+
+    def _row_stage(self, position: int, stage: Stage, previous: str) -> str:
+        """Write what is done once for a row, for all rows of the block: vectors of rows, and calls."""
+        together: list[int] = []
         for index in stage.nodes:
             node = self.nest.nodes[index]
-            inputs = [self.scalars[i] for i in node.inputs]
-            if node.op == "call":
-                value = self._call_once(node, inputs)
-            else:
-                value = self.primitive(node, self._given(node), inputs, vector=False)
-            self.scalars[index] = value
-            self._splat(index, value)
-        for s in stage.stores:
-            access, index = self.nest.stores[s]
-            kind, value = self.memory_type(self.nest.nodes[index].dtype), self.scalars[index]
-            if kind == "i8":
-                value = self.emit(f"zext i1 {value} to i8")
-            self.lines.append(f"  store {kind} {value}, ptr %a{access}, align 1")
+            if node.op != "call":
+                together.append(index)
+                continue
+            filled = [i for i in node.inputs if i not in self.nest.rows or i in self.scalars]
+            previous = self._row_vectors(f"ones{index}", together, filled, previous)
+            previous = self._call_rows(index, node, previous)
+            together = []
+        previous = self._row_vectors(f"ones.{position}", together, (), previous)
+        stores = [self.nest.stores[s] for s in stage.stores]
+        if not stores:
+            return previous
 
-    def _call_once(self, node: Node, inputs: list[str]) -> str:
-        """Call a vector function for what a row has one of."""
+        def body(label: str) -> str:
+            for access, index in stores:
+                dtype = self.nest.nodes[index].dtype
+                kind = self.memory_type(dtype)
+                value = self.scalars.get(index) or self._array_element(index)
+                if dtype is torch.bool:
+                    value = self.emit(f"zext i1 {value} to i8")
+                pointer = self._pointer(access)
+                self.lines.append(f"  store {kind} {value}, ptr {pointer}, align 1")
+            return label
+
+        return self._over_rows(f"stores{position}", previous, body)
+
+    def _row_vectors(
+        self, label: str, nodes: Sequence[int], filled: Sequence[int], previous: str
+    ) -> str:
+        """Compute what is of rows, and fill arrays with what is the same for all."""
+        if not nodes and not filled:
+            return previous
+        values: dict[int, str] = {}
+
+        def value(index: int) -> str:
+            if index in self.splats:
+                return self.splats[index]
+            if index not in values:
+                values[index] = self._load_vector(index, self.arrays[index], f"%{label}.i")
+            return values[index]
+
+        self.lines += [f"  br label %{label}", f"{label}:"]
+        self.lines.append(f"  %{label}.i = phi i64 [0, %{previous}], [%{label}.next, %{label}]")
+        for index in nodes:
+            node = self.nest.nodes[index]
+            inputs = [value(i) for i in node.inputs]
+            values[index] = self.primitive(node, self._given(node), inputs, vector=True)
+            self._store_vector(index, values[index], self.arrays[index], f"%{label}.i")
+        for index in filled:
+            self._store_vector(index, value(index), self.arrays[index], f"%{label}.i")
+        self.lines.append(f"  %{label}.next = add i64 %{label}.i, {self.lanes}")
+        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, %r")
+        self.lines.append(f"  br i1 %{label}.more, label %{label}, label %{label}.end")
+        self.lines.append(f"{label}.end:")
+        return f"{label}.end"
+
+    def _call_rows(self, index: int, node: Node, previous: str) -> str:
+        """Call a vector function for what rows have one of."""
         function = self._function_of(node)
-        kind = TYPES[node.dtype]
-        if function.library == "sleef":
-            vector = f"<{function.lanes} x {kind}>"
-            given = []
-            for value in inputs:
-                one = self.emit(f"insertelement {vector} poison, {kind} {value}, i64 0")
-                zeros = f"<{function.lanes} x i32> zeroinitializer"
-                given.append(
-                    f"{vector} "
-                    + self.emit(f"shufflevector {vector} {one}, {vector} poison, {zeros}")
-                )
-            self._declare(node, function)
-            result = self.emit(f"call {vector} @{function.symbol}({', '.join(given)})")
-            return self.emit(f"extractelement {vector} {result}, i64 0")
-        slots = [self.emit(f"alloca {kind}, align 64") for _ in (*inputs, "its result")]
-        for value, slot in zip(inputs, slots, strict=False):
-            self.lines.append(f"  store {kind} {value}, ptr {slot}, align 64")
-        self._call_vml(node, function, "1", slots)
-        return self.emit(f"load {kind}, ptr {slots[-1]}, align 64")
+        pointers = [self.arrays[i] for i in node.inputs]
+        if function.library == "vml":
+            rows = self.emit("trunc i64 %r to i32")
+            self._call_vml(node, function, rows, [*pointers, self.arrays[index]])
+            return previous
+        return self._call_vectors(
+            f"calls{index}", node, function, pointers, self.arrays[index], previous, "%r"
+        )
 
     # --- memory
 
@@ -202,13 +425,13 @@ class RowWriter(Writer):
         kind, lanes = self.memory_type(node.dtype), self.lanes
         vector, mask = f"<{lanes} x {kind}>", f"<{lanes} x i1> {self._mask}"
         none = f"{vector} zeroinitializer"
-        if self.nest.form.accesses[access].mode is Mode.STRIDED:
+        if self._mode(node) is Mode.STRIDED:
             name = self._masked("gather", kind, f"v{lanes}p0")
             pointers = self._pointer_vector(access, at)
             value = self.emit(f"call {vector} {name}({pointers}, {mask}, {none})")
         else:
             name = self._masked("load", kind, "p0")
-            pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+            pointer = self.emit(f"getelementptr {kind}, ptr {self._pointer(access)}, i64 {at}")
             value = self.emit(f"call {vector} {name}(ptr align 1 {pointer}, {mask}, {none})")
         return self._truth(value) if node.dtype is torch.bool else value
 
@@ -226,7 +449,7 @@ class RowWriter(Writer):
             self.lines.append(f"  call void {name}({vector} {value}, {pointers}, {mask})")
         else:
             name = self._masked("store", kind, "p0")
-            pointer = self.emit(f"getelementptr {kind}, ptr %a{access}, i64 {at}")
+            pointer = self.emit(f"getelementptr {kind}, ptr {self._pointer(access)}, i64 {at}")
             self.lines.append(
                 f"  call void {name}({vector} {value}, ptr align 1 {pointer}, {mask})"
             )
