@@ -65,12 +65,20 @@ def test_a_dtype_without_kernels_stays_a_call():
     assert (role.formula, role.why_not) == (None, roles.NO_KERNEL_DTYPE)
 
 
+class SeenToDiffer:
+    def why_inexact(self, *_):
+        return "seen to differ"
+
+    def by_position(self, *_):
+        return False
+
+
 def test_an_op_seen_to_differ_from_eager_stays_a_call_in_exact_mode():
     arguments = (operand(0), operand(1))
-    role = role_of("aten::mul.Tensor", arguments, 2, why_inexact=lambda *_: "seen to differ")
+    role = role_of("aten::mul.Tensor", arguments, 2, exactness=SeenToDiffer())
     assert role.formula is None
     assert role.why_not == f"{roles.NOT_IDENTICAL}: seen to differ"
-    fast = role_of("aten::mul.Tensor", arguments, 2, numerics="fast", why_inexact=role)
+    fast = role_of("aten::mul.Tensor", arguments, 2, numerics="fast", exactness=SeenToDiffer())
     assert fast.formula is not None
 
 

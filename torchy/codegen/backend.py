@@ -67,6 +67,7 @@ class Backend(Protocol):
         compute: torch.dtype,
         literals: Mapping[str, object],
         still: frozenset[str],
+        by_position: bool,
     ) -> str:
         """Return what is known against a formula's having eager's bits, empty if nothing; it must cost nothing.
 
@@ -78,7 +79,12 @@ class Backend(Protocol):
             The dtype computed in, and the values of parameters that are part of the code.
         still
             The parameters whose elements do not differ along the inner dimension.
+        by_position
+            The kernel would mind where an element stands: :meth:`by_position`.
         """
+
+    def by_position(self, spec: OpSpec, compute: torch.dtype) -> bool:
+        """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
 
     def order(self, operator: str, dtype: torch.dtype) -> Order | None:
         """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.

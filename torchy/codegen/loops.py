@@ -63,6 +63,9 @@ class Node:
     dtype: torch.dtype
     detail: bool | int | float | str | None = None
     order: ir.Order | None = None  # of a reduction
+    by_position: bool = (
+        False  # of a call: another function in the tail of eager's loop than in its vector body
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,9 @@ class _Builder:
         *inputs: int,
         detail: object = None,
         order: ir.Order | None = None,
+        by_position: bool = False,
     ) -> int:
-        node = Node(op, inputs, dtype, detail, order)  # type: ignore[arg-type]
+        node = Node(op, inputs, dtype, detail, order, by_position)  # type: ignore[arg-type]
         key = replace(node, detail=repr(detail))  # 0.0 and -0.0, 1 and True are not the same
         if key not in self.known:
             self.known[key] = len(self.nodes)
@@ -217,7 +221,7 @@ def lower(form: ir.KernelForm) -> LoopNest:
             elif name in used:
                 given = working if name in spec.unrounded else statement.compute
                 names[name] = builder.cast(value_of(argument, given), working)
-        value = _Formula(builder, names, working, spec).visit(rule.tree)
+        value = _Formula(builder, names, working, spec, statement.by_position).visit(rule.tree)
         results.append(builder.cast(value, statement.dtype))
 
     stores = []
@@ -235,6 +239,7 @@ class _Formula:
     names: dict[str, int]
     compute: torch.dtype
     spec: OpSpec
+    by_position: bool
 
     def visit(self, tree: ast.expr) -> int:
         build = self.builder
@@ -302,7 +307,7 @@ class _Formula:
         if name in _FUNCTIONS:
             return build.add(name, dtype, *values)
         if name in MATH:
-            return build.add("call", dtype, *values, detail=name)
+            return build.add("call", dtype, *values, detail=name, by_position=self.by_position)
         if name == "cast":
             return build.cast(values[0], self.compute)
         raise CompileError(f"{self.spec.name}: no primitive named {name!r}")

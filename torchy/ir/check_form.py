@@ -74,6 +74,11 @@ def _stores_at_their_level(form: KernelForm) -> Iterator[str]:
             yield f"access {store.access} has one element for each row, what is stored has many"
 
 
+def _one_run_by_position(form: KernelForm) -> Iterator[str]:
+    if form.by_position and not form.flat:
+        yield "something depends on where an element stands, and the elements are no run"
+
+
 def _stored_once(form: KernelForm) -> Iterator[str]:
     stored = [store.access for store in form.stores]
     if len(stored) != len(set(stored)):
@@ -90,4 +95,5 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("what is of rows has a reduced axis, the innermost", _rows_have_an_axis),
     ("a value is stored where its level has elements", _stores_at_their_level),
     ("an access is stored once", _stored_once),
+    ("positions are those in one run", _one_run_by_position),
 )

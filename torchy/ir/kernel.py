@@ -105,12 +105,16 @@ class Statement:
         The dtype in which eager's kernel computes: arguments are converted to it first.
     dtype
         The dtype of the result: rounded to it as eager does when it stores.
+    by_position
+        Eager computes it otherwise in the vector body of its loop than in the tail: what an element is depends on where it
+        stands in eager's iteration. The form walks all elements as one run then.
     """
 
     op: str
     arguments: tuple[Value, ...]
     compute: torch.dtype
     dtype: torch.dtype
+    by_position: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,11 @@ class KernelForm:
     def has_rows(self) -> bool:
         """True if its innermost axis is reduced."""
         return self.axes[-1] is Axis.REDUCED
+
+    @property
+    def by_position(self) -> bool:
+        """True if it has to mind where an element stands: see :class:`Statement`."""
+        return any(isinstance(s, Statement) and s.by_position for s in self.statements)
 
     @property
     def flat(self) -> bool:

@@ -11,7 +11,7 @@ from torchy.plan.fuse import Fuser, Group
 from torchy.plan.liveness import find_dead, live_in_effect, never_read
 from torchy.plan.memory import schedule_memory
 from torchy.plan.plan import Call, Plan, Step
-from torchy.plan.roles import Classifier, Classify, OrderOf, Role, RowFormula, WhyInexact
+from torchy.plan.roles import Classifier, Classify, Exactness, Role, RowFormula
 from torchy.plan.touch import touch_of
 
 
@@ -22,8 +22,7 @@ def build_plan(
     *,
     dead_inputs: frozenset[int] = frozenset(),
     skip_dead: bool = True,
-    why_inexact: WhyInexact | None = None,
-    order_of: OrderOf | None = None,
+    exactness: Exactness | None = None,
     layouts: Sequence[Layout] = (),
     doubt: bool = False,
     role_of: Classify | None = None,
@@ -42,14 +41,12 @@ def build_plan(
         are released after their last use.
     skip_dead
         False: what nothing in the trace reads is computed, though the program has dropped it.
-    why_inexact
-        Tells why a kernel would not have eager's bits; without it, every formula is believed.
-    order_of, layouts, doubt
+    exactness, layouts, doubt
         See :class:`torchy.plan.roles.Classifier`.
     role_of
         Gives the role of each op, instead of the op table.
     """
-    role_of = role_of or Classifier(numerics, why_inexact, order_of, layouts, doubt).role
+    role_of = role_of or Classifier(numerics, exactness, layouts, doubt).role
     roles = [role_of(op, trace) for op in trace.ops]
     touches = [touch_of(trace, op, role) for op, role in zip(trace.ops, roles, strict=True)]
     live = live_in_effect(trace, touches, live, dead_inputs)
@@ -68,8 +65,11 @@ def build_plan(
 
 
 def _is_lone(group: Group, roles: Sequence[Role]) -> bool:
-    """Tell whether a group is a reduction by itself: torch's own is as fast."""
-    return len(group.ops) == 1 and isinstance(roles[group.ops[0]].formula, RowFormula)
+    """Tell whether a group is one op by itself of which torch's own is as fast."""
+    formula = roles[group.ops[0]].formula
+    if len(group.ops) > 1 or formula is None:
+        return False
+    return isinstance(formula, RowFormula) or formula.by_position
 
 
 def plan_of_calls(trace: Trace) -> Plan:

@@ -81,7 +81,8 @@ class _Writer:
         arguments = tuple(map(self._value, formula.arguments))
         (result,) = role.writes
         self._values[result] = Result(len(self.statements))
-        self.statements.append(Statement(formula.op, arguments, formula.compute, formula.dtype))
+        op, compute, dtype = formula.op, formula.compute, formula.dtype
+        self.statements.append(Statement(op, arguments, compute, dtype, formula.by_position))
 
     def _reduce(self, formula: RowFormula, result: int) -> None:
         known = self._values.get(formula.operand)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torchy.ir.listing import short_op
 from torchy.ir.trace import Mode, Op, Trace
 from torchy.plan.hazards import LastUses, StepGraph, Wait
-from torchy.plan.roles import Role, RowFormula
+from torchy.plan.roles import Formula, Role, RowFormula
 from torchy.plan.spaces import Spaces
 from torchy.plan.touch import Touch
 
@@ -27,10 +27,12 @@ DIFFERENT_LAYOUT = "same sizes, but another layout in memory"
 OVERLAPPING = "overlapping views"
 OTHER_WALK = "one view, walked in two ways"
 OTHER_ROWS = "other dimensions are reduced"
+BY_POSITION = "eager's result depends on the element's position, and the group is no single run"
 FULL = "group is full"
 IN_BETWEEN = "needs a step that itself needs the group"
 HOLDS_MEMORY = "joined, they would hold memory longer than eager"
 
+ONE_RUN = frozenset((Mode.LINEAR, Mode.SCALAR))
 SEVERAL = -1  # views
 
 
@@ -40,6 +42,7 @@ class Group:
 
     step: int
     layout: int | None = None  # class of the views that it walks; None for a call
+    by_position: bool = False  # it must be one run: something depends on where elements stand
     reduced: tuple[int, ...] = ()  # the dimensions that make up a row, once it has one
     rows: set[int] = field(
         default_factory=set
@@ -184,9 +187,14 @@ class Fuser:
         of_rows = self._is_of_rows(group, op)
         if of_rows and not {mode for _, mode in touch.walks} <= {Mode.LINEAR, Mode.SCALAR}:
             return DIFFERENT_LAYOUT
-        for view, mode in self._walks(group, op, touch):
+        walks = self._walks(group, op, touch)
+        for view, mode in walks:
             if group.modes.get(view, mode) is not mode:
                 return OTHER_WALK
+        if group.by_position or (isinstance(formula, Formula) and formula.by_position):
+            modes = {mode for _, mode in walks}.union(group.modes.values())
+            if not modes <= ONE_RUN:
+                return BY_POSITION
         return ""
 
     def _is_of_rows(self, group: Group, op: Op) -> bool:
@@ -308,6 +316,8 @@ class Fuser:
             if rows not in group.rows:
                 group.rows.add(rows)
                 self._open.setdefault(rows, []).append(group)
+        elif formula is not None and formula.by_position:
+            group.by_position = True
         group.modes.update(walks)
 
     def _why_apart(self, earlier: Group, later: Group) -> str:

@@ -6,7 +6,7 @@ The only file of the plan that asks the op table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -28,6 +28,7 @@ class Formula(NamedTuple):
     arguments: Arguments
     compute: torch.dtype
     dtype: torch.dtype
+    by_position: bool = False
 
 
 class RowFormula(NamedTuple):
@@ -82,14 +83,28 @@ class Role(NamedTuple):
 
 
 Classify = Callable[[Op, Trace], Role]
-# (op, rule, dtype computed in, literals, parameters that do not move along the inner dimension) -> why a kernel with this
-# formula has not eager's bits, empty if it has; without a rule: why the op has none
-WhyInexact = Callable[
-    [op_table.OpSpec, op_table.Rule | None, torch.dtype, Mapping[str, object], frozenset[str]], str
-]
 
-# (operator, dtype) -> the order in which eager reduces rows; None: not known
-OrderOf = Callable[[str, torch.dtype], Order | None]
+
+class Exactness(Protocol):
+    """What decides whether a kernel has eager's bits: see :class:`torchy.codegen.backend.Backend`, which is one."""
+
+    def why_inexact(
+        self,
+        spec: op_table.OpSpec,
+        rule: op_table.Rule | None,
+        compute: torch.dtype,
+        literals: Mapping[str, object],
+        still: frozenset[str],
+        by_position: bool,
+    ) -> str:
+        """Tell why a kernel with this formula has not; without a rule: why the op has none."""
+
+    def by_position(self, spec: op_table.OpSpec, compute: torch.dtype) -> bool:
+        """Tell whether it has if it minds where elements stand."""
+
+    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
+        """Return the order in which rows are to be reduced."""
+
 
 IS_CALL = "is a call"
 NO_ORDER = "is a call: the order in which eager reduces this dtype is not known"
@@ -110,10 +125,9 @@ class Classifier:
     ----------
     numerics
         "exact" or "fast".
-    why_inexact
-        Asked in exact mode; without it, every formula is believed.
-    order_of
-        Gives the orders of reductions; without it, they are calls.
+    exactness
+        Asked in exact mode, and for the orders of reductions; without it, every formula is believed, and reductions are
+        calls.
     layouts
         By view, those of one recording: where rows lie otherwise in a later one, the kernel refuses. Without them,
         reductions are calls.
@@ -124,17 +138,15 @@ class Classifier:
     def __init__(
         self,
         numerics: Numerics = "exact",
-        why_inexact: WhyInexact | None = None,
-        order_of: OrderOf | None = None,
+        exactness: Exactness | None = None,
         layouts: Sequence[Layout] = (),
         doubt: bool = False,
     ) -> None:
         self._numerics = numerics
-        self._why_inexact = why_inexact
-        self._order_of = order_of
+        self._exactness = exactness
         self._layouts = layouts
         self._doubt = doubt
-        self._known: dict[tuple[object, ...], tuple[torch.dtype, str]] = {}
+        self._known: dict[tuple[object, ...], _Known] = {}
 
     def role(self, op: Op, trace: Trace) -> Role:
         """Return the role of an op."""
@@ -143,8 +155,8 @@ class Classifier:
             return call_role(op)
         if spec.kind != "pointwise":
             reduction = op_table.row_reduction(op, trace)
-            if reduction is not None and self._layouts and self._order_of is not None:
-                return self._row_role(op, trace, reduction)
+            if reduction is not None and self._layouts and self._exactness is not None:
+                return self._row_role(op, trace, reduction, self._exactness)
             return call_role(op, _hidden_writes(op, spec))
         arguments = op_table.statement_arguments(spec, op)
         if arguments is None:
@@ -153,14 +165,17 @@ class Classifier:
         known = self._known.get(signature)
         if known is None:
             known = self._known[signature] = self._ask(op, trace, spec, arguments)
-        compute, why_not = known
-        return pointwise_role(op, trace, spec.name, arguments, compute, why_not)
+        return pointwise_role(
+            op, trace, spec.name, arguments, known.compute, known.why_not, known.by_position
+        )
 
-    def _row_role(self, op: Op, trace: Trace, reduction: op_table.RowReduction) -> Role:
+    def _row_role(
+        self, op: Op, trace: Trace, reduction: op_table.RowReduction, exactness: Exactness
+    ) -> Role:
         spec, operand, dimensions = reduction
         (result,) = op.writes
         dtype = trace.views[result].dtype
-        order = self._order_of(spec.operator, dtype) if self._order_of is not None else None
+        order = exactness.order(spec.operator, dtype)
         why_not = _why_no_rows(self._layouts[operand.view], dimensions, self._doubt)
         if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
@@ -168,11 +183,9 @@ class Classifier:
         formula = RowFormula(spec.operator, view, dimensions, dtype, order, spec.finish)
         return Role((view,), (result,), (result,), formula)
 
-    def _ask(
-        self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments
-    ) -> tuple[torch.dtype, str]:
-        """Return the dtype in which an op computes, and why it cannot be fused; empty if it can."""
-        numerics = self._numerics
+    def _ask(self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments) -> _Known:
+        """Find out in which dtype an op computes, and whether it can be fused."""
+        exactness = self._exactness
         compute = op_table.compute_dtype(spec, op, trace)
         results = tuple(trace.views[view].dtype for view in op.results if view is not None)
         operands = tuple(
@@ -181,37 +194,46 @@ class Classifier:
         literals = op_table.literal_arguments(spec, op)
         rule = spec.rule(compute, literals)
         if not spec.rules:
-            why = self._why_inexact and self._why_inexact(
-                spec, None, compute, literals, frozenset()
-            )
-            return compute, f"{IS_CALL}: {why}" if why else IS_CALL
+            still: frozenset[str] = frozenset()
+            why = exactness and exactness.why_inexact(spec, None, compute, literals, still, False)
+            return _Known(compute, f"{IS_CALL}: {why}" if why else IS_CALL)
         if not IN_KERNELS.issuperset({compute, *results, *operands}):
-            return compute, NO_KERNEL_DTYPE
+            return _Known(compute, NO_KERNEL_DTYPE)
         if rule is None:
-            return compute, NO_FORMULA
+            return _Known(compute, NO_FORMULA)
         # a single element of another dtype may come unrounded, and may not
         if computed_in(compute) is not compute and spec.promotion != "result":
             floats = {dtype for dtype in operands if dtype.is_floating_point}
             if floats - {compute}:
-                return compute, MIXED
-        if numerics == "fast" or self._why_inexact is None:
-            return compute, ""
+                return _Known(compute, MIXED)
+        if self._numerics == "fast" or exactness is None:
+            return _Known(compute)
         given = zip(spec.parameters, arguments, strict=True)
         still = frozenset(name for name, argument in given if not _moves(argument))
-        why = self._why_inexact(spec, rule, compute, literals, still)
-        return compute, f"{NOT_IDENTICAL}: {why}" if why else ""
+        modes = {item.mode for item in arguments if isinstance(item, Operand)} | {op.result_mode}
+        by_position = modes == {Mode.LINEAR} and exactness.by_position(spec, compute)
+        why = exactness.why_inexact(spec, rule, compute, literals, still, by_position)
+        return _Known(compute, f"{NOT_IDENTICAL}: {why}" if why else "", by_position)
+
+
+class _Known(NamedTuple):
+    """What is known of ops that are alike: the dtype computed in, and why they cannot be fused; empty if they can."""
+
+    compute: torch.dtype
+    why_not: str = ""
+    by_position: bool = False
 
 
 def classify(
-    op: Op, trace: Trace, numerics: Numerics = "exact", why_inexact: WhyInexact | None = None
+    op: Op, trace: Trace, numerics: Numerics = "exact", exactness: Exactness | None = None
 ) -> Role:
     """Return the role of one op: see :class:`Classifier`."""
-    return Classifier(numerics, why_inexact).role(op, trace)
+    return Classifier(numerics, exactness).role(op, trace)
 
 
 def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]:
     """Return all of an op that its dtype and its formula can depend on: equal for ops that are alike."""
-    parts: list[object] = [op.name]
+    parts: list[object] = [op.name, op.result_mode]
     for view in op.results:
         parts.append(None if view is None else trace.views[view].dtype)
     for item in arguments:
@@ -264,12 +286,13 @@ def pointwise_role(
     arguments: Arguments,
     compute: torch.dtype,
     why_not: str = "",
+    by_position: bool = False,
 ) -> Role:
     """Return the role of an op that works element by element.
 
     Parameters
     ----------
-    name, arguments, compute
+    name, arguments, compute, by_position
         As in ``ir.kernel.Statement``. An operand of the op that is not among the arguments gives its
         metadata only (``zeros_like``), or is written without being read (``copy_``, ``out=``).
     why_not
@@ -288,7 +311,7 @@ def pointwise_role(
     if why_not:
         contents = tuple(view for view in _unique(op.reads) if view not in overwrites)
         return Role(contents, writes, overwrites, None, why_not)
-    formula = Formula(name, arguments, compute, trace.views[result].dtype)
+    formula = Formula(name, arguments, compute, trace.views[result].dtype, by_position)
     return Role(read, writes, overwrites, formula)
 
 

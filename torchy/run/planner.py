@@ -84,8 +84,7 @@ class Planner:
                     numerics,
                     dead_inputs=dead_inputs,
                     skip_dead=skip_dead,
-                    why_inexact=backend.why_inexact,
-                    order_of=backend.order,
+                    exactness=backend,
                     layouts=layouts() if refusals < MOST_REFUSALS else (),
                     doubt=refusals > 0,
                 )

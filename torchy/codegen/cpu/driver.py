@@ -19,6 +19,10 @@ row), VARIES (over the space), DENSE (one index serves the space and it), LOADED
 Where an axis is reduced, a row is all of it, and a kernel's code takes blocks of whole rows, and scratch memory for them
 (see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element, arrays of 8 bytes a row``.
 
+Where it matters where an element stands, elements are cut into chunks as eager cuts them: one a thread. ``vectors`` does as
+many of a chunk as eager's vector body does, whose multiple is in the place of the lanes; ``singly``, which is in the place
+of ``gathered``, the rest, in a buffer.
+
 Where rows are short, what is not DENSE is gathered into buffers, many rows at a time, and ``gathered``, the same code
 for accesses that are all LINEAR, runs on those; 0 if all are DENSE anyway.
 """
@@ -39,6 +43,7 @@ BLOCK: Final = 2048  # elements of the rows that are done together
 ROOM: Final = (
     64  # elements that a value in scratch has beyond its own, and a multiple of which it is long
 )
+CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
 SYMBOL: Final = "torchy_drive"  # for kernels without a reduced axis
 ROWS: Final = "torchy_drive_rows"  # for kernels of rows
 
@@ -435,6 +440,89 @@ done:
 }
 """
 
+_RUN_CHUNKS: Final = """
+define internal void @run_chunks(ptr %job, ptr %args, i64 %me, i64 %all) {
+entry:
+  %code = load ptr, ptr %job
+  %count.p = getelementptr i64, ptr %job, i64 1
+  %count = load i64, ptr %count.p
+  %multiple.p = getelementptr i64, ptr %job, i64 3
+  %multiple = load i64, ptr %multiple.p
+  %bytes.p = getelementptr i64, ptr %job, i64 4
+  %bytes = load i64, ptr %bytes.p
+  %singly.p = getelementptr i64, ptr %job, i64 6
+  %singly = load ptr, ptr %singly.p
+  %traits = getelementptr i64, ptr %job, i64 7
+  %at = alloca i64, i64 %count
+  %spare.0 = mul i64 %count, 2
+  %spare = alloca i64, i64 %spare.0
+  %tail.step = getelementptr i64, ptr %spare, i64 %count
+  %tail = alloca i8, i64 %bytes, align 64
+  call void @llvm.memset.p0.i64(ptr %tail, i8 0, i64 %bytes, i1 false)
+  %total = load i64, ptr %args
+  %address = getelementptr i64, ptr %args, i64 HEADER
+  %step = getelementptr i64, ptr %address, i64 %count
+  %numbers = getelementptr i64, ptr %step, i64 %count
+  %share.0 = add i64 %total, %all
+  %share.1 = sub i64 %share.0, 1
+  %share = udiv i64 %share.1, %all
+  %start = mul i64 %share, %me
+  %end.0 = add i64 %start, %share
+  %end.1 = icmp ult i64 %end.0, %total
+  %end = select i1 %end.1, i64 %end.0, i64 %total
+  %any = icmp ult i64 %start, %end
+  br i1 %any, label %chunk, label %done
+chunk:
+  call void @shift(ptr %at, ptr %address, i64 %start, ptr %step, i64 %count)
+  %n = sub i64 %end, %start
+  %mask = sub i64 0, %multiple
+  %full = and i64 %n, %mask
+  %left = sub i64 %n, %full
+  %some = icmp ne i64 %full, 0
+  br i1 %some, label %body, label %check
+body:
+  call void %code(ptr %at, ptr %step, ptr %numbers, i64 %full)
+  br label %check
+check:
+  %uneven = icmp ne i64 %left, 0
+  br i1 %uneven, label %rest, label %done
+rest:
+  call void @shift(ptr %at, ptr %at, i64 %full, ptr %step, i64 %count)
+  call void @tails(ptr %at, ptr %step, ptr %spare, ptr %tail.step, ptr %tail, ptr %traits, i64 %count, i64 %multiple,
+                   i64 %left, i1 false)
+  call void %singly(ptr %spare, ptr %tail.step, ptr %numbers, i64 %multiple)
+  call void @tails(ptr %at, ptr %step, ptr %spare, ptr %tail.step, ptr %tail, ptr %traits, i64 %count, i64 %multiple,
+                   i64 %left, i1 true)
+  br label %done
+done:
+  ret void
+}
+"""
+
+# Without threads the chunks are the same, one after the other.
+_SERIAL_CHUNKS: Final = """
+define void @torchy_drive_chunks(ptr %job, ptr %args, i32 %threads) {
+entry:
+  %total = load i64, ptr %args
+  %more = add i64 %total, GRAIN_LESS_ONE
+  %grains = udiv i64 %more, GRAIN
+  %threads64 = zext i32 %threads to i64
+  %few = icmp ult i64 %grains, %threads64
+  %team.0 = select i1 %few, i64 %grains, i64 %threads64
+  %none = icmp eq i64 %team.0, 0
+  %team = select i1 %none, i64 1, i64 %team.0
+  br label %loop
+loop:
+  %me = phi i64 [0, %entry], [%next, %loop]
+  call void @run_chunks(ptr %job, ptr %args, i64 %me, i64 %team)
+  %next = add i64 %me, 1
+  %again = icmp ult i64 %next, %team
+  br i1 %again, label %loop, label %exit
+exit:
+  ret void
+}
+"""
+
 _COPY: Final = """
 define internal void @copyBITS(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n) {
 entry:
@@ -466,10 +554,11 @@ define void @kernel(ptr %args, i32 %threads) {{
 
 
 def driver(parallel: bool) -> str:
-    """Write the module that all kernels share; it exports :data:`SYMBOL` and :data:`ROWS`: ``(job, args, threads)``."""
-    text = _RUN + _RUN_ROWS + GATHER + (_THREADS if parallel else "")
-    for symbol, run, worker in ((SYMBOL, "run", "worker"), (ROWS, "run_rows", "worker_rows")):
-        drive = _PARALLEL if parallel else _SERIAL
+    """Write the module that all kernels share; it exports :data:`SYMBOL`, :data:`ROWS` and :data:`CHUNKS`."""
+    text = _RUN + _RUN_ROWS + _RUN_CHUNKS + GATHER + (_THREADS if parallel else "")
+    for symbol, run in ((SYMBOL, "run"), (ROWS, "run_rows"), (CHUNKS, "run_chunks")):
+        worker = f"worker_{run}"
+        drive = _PARALLEL if parallel else _SERIAL_CHUNKS if symbol is CHUNKS else _SERIAL
         text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
     text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
     for name, value in {
@@ -501,6 +590,13 @@ def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
     words = [len(traits), numbers, lanes, max(tail, 1), int(again)]
     gathered = "ptrtoint (ptr @gathered to i64)" if gathers else "0"
     return _stub(SYMBOL, *words, gathered, *traits)
+
+
+def chunk_stub(traits: list[int], numbers: int, multiple: int) -> str:
+    """Write the job of a kernel by position, and its entry; ``multiple``: of elements, in eager's vector body."""
+    tail = multiple * sum(trait & 255 for trait in traits if trait & MOVES)
+    words = [len(traits), numbers, multiple, max(tail, 1), 0]
+    return _stub(CHUNKS, *words, "ptrtoint (ptr @singly to i64)", *traits)
 
 
 def row_stub(accesses: int, numbers: int, element_bytes: int, arrays: int) -> str:

@@ -72,6 +72,12 @@ _INEXACT: Final[Mapping[str, Inexact]] = {
     ),
 }
 
+# Of those that depend on the position: the formula is the same everywhere, but the vector body calls SLEEF's functions,
+# the tail the C library's. On float32, where elements lie one after the other.
+BY_POSITION: Final = frozenset(
+    "exp2 sinh cosh atanh atan2 hypot sigmoid silu silu_backward softplus softplus_backward elu mish mish_backward".split()
+)
+
 # A parameter whose elements must differ along the inner dimension, of the formulas for no literals, on floats: where they
 # do not, eager's compiler takes a product out of the loop, and rounds it there, but not in all parts of the loop.
 _MOVING: Final = {"add": "other", "sub": "other", "rsub": "self", "tanh_backward": "output"}

@@ -219,10 +219,11 @@ class Compiler:
         self.machine = self._machine()  # holds much once it has compiled: all kernels share it
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
-        self.verifier = Verifier(self._compile_unverified, Verdicts(shelf))
+        self.verifier = Verifier(self._compile_unverified, self.math.lanes, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entries: dict[str, int] = {
-            name: self.driver.get_function_address(name) for name in (driver.SYMBOL, driver.ROWS)
+            name: self.driver.get_function_address(name)
+            for name in (driver.SYMBOL, driver.ROWS, driver.CHUNKS)
         }
         self._routines: dict[tuple[str, torch.dtype], Any] = {}  # engines
 
@@ -269,9 +270,14 @@ class Compiler:
         compute: torch.dtype,
         literals: Mapping[str, object],
         still: frozenset[str] = frozenset(),
+        by_position: bool = False,
     ) -> str:
         """Return what is known against a formula's having eager's bits: see :meth:`Verifier.why_inexact`."""
-        return self.verifier.why_inexact(spec, rule, compute, literals, still)
+        return self.verifier.why_inexact(spec, rule, compute, literals, still, by_position)
+
+    def by_position(self, spec: OpSpec, compute: torch.dtype) -> bool:
+        """Return whether eager computes otherwise at the ends of its loops: see :meth:`Verifier.by_position`."""
+        return self.verifier.by_position(spec, compute)
 
     def order(self, operator: str, dtype: torch.dtype) -> Order | None:
         """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
@@ -319,6 +325,7 @@ class Compiler:
         for (operator, dtype), order in module.routines.items():
             symbols[orders.symbol(operator, dtype)] = self._routine(operator, dtype, order)
         drive = driver.ROWS if nest.form.has_rows else driver.SYMBOL
+        drive = driver.CHUNKS if nest.form.by_position else drive
         engine = self._engine(module.text, {drive: self.entries[drive], **symbols})
         identity = self.identity(nest.form, numerics)
         seconds = perf_counter() - start

@@ -31,6 +31,7 @@ class Writer(Emitter):
 
     nest: LoopNest = field(kw_only=True)
     library: MathLibrary = field(kw_only=True)
+    tail: bool = field(kw_only=True, default=False)  # of eager's loop: see MathLibrary.find
     math: dict[str, MathFunction] = field(default_factory=dict)
     scalars: dict[int, str] = field(default_factory=dict)  # what is no vector
     splats: dict[int, str] = field(
@@ -328,7 +329,7 @@ class Writer(Emitter):
         return found
 
     def _function_of(self, node: Node) -> MathFunction:
-        function = self.library.find(str(node.detail), node.dtype)
+        function = self.library.find(str(node.detail), node.dtype, node.by_position, self.tail)
         if function is None:
             raise CompileError(
                 f"torch exports no vector function for {node.detail} on {node.dtype}"
@@ -348,10 +349,14 @@ class Writer(Emitter):
         )
 
     def _declare(self, node: Node, function: MathFunction) -> None:
-        vector = f"<{function.lanes} x {TYPES[node.dtype]}>"
+        vector = self._vector_of(node, function)
         self.declarations.add(
             f"declare {vector} @{function.symbol}({', '.join([vector] * function.arity)})\n"
         )
+
+    def _vector_of(self, node: Node, function: MathFunction) -> str:
+        kind = TYPES[node.dtype]
+        return kind if function.library == "libm" else f"<{function.lanes} x {kind}>"
 
     def _call_stage(self, position: int, stage: Stage, previous: str, length: str) -> str:
         index = stage.nodes[0]
@@ -376,8 +381,7 @@ class Writer(Emitter):
     ) -> str:
         """Write a loop that calls a function of vectors; what it reads and writes has room for whole ones."""
         self._declare(node, function)
-        kind = TYPES[node.dtype]
-        vector, i = f"<{function.lanes} x {kind}>", f"%{label}.i"
+        kind, vector, i = TYPES[node.dtype], self._vector_of(node, function), f"%{label}.i"
         self.lines += [f"  br label %{label}", f"{label}:"]
         self.lines.append(f"  {i} = phi i64 [0, %{previous}], [{i}.next, %{label}]")
         arguments = []

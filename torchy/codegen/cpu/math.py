@@ -34,11 +34,12 @@ BINARY: Final = frozenset(("pow", "atan2", "hypot", "fmod"))
 class MathFunction:
     """A vector-math function: its symbol, and how it is called.
 
-    ``vml`` takes ``(int32 n, in..., out, int64 mode)``; ``sleef`` takes and returns vectors of ``lanes`` elements.
+    ``vml`` takes ``(int32 n, in..., out, int64 mode)``; ``sleef`` takes and returns vectors of ``lanes`` elements, and
+    ``libm``, the C library, single ones.
     """
 
     symbol: str
-    library: Literal["vml", "sleef"]
+    library: Literal["vml", "sleef", "libm"]
     lanes: int
     arity: int
 
@@ -61,7 +62,7 @@ class MathLibrary:
     Parameters
     ----------
     library
-        ``libtorch_cpu.so``.
+        ``libtorch_cpu.so``; what is looked up there is found in the C library too.
     lanes
         float32 elements in a vector of the instruction set that ATen chose: 8 (AVX2) or 16 (AVX512); 0 if neither.
     mkl
@@ -82,10 +83,22 @@ class MathLibrary:
             choose_processor(library)
         return cls(library, {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
 
-    def find(self, name: str, dtype: torch.dtype) -> MathFunction | None:
-        """Return the function that computes ``name`` on this dtype, None if the build has none."""
+    def find(
+        self, name: str, dtype: torch.dtype, by_position: bool = False, tail: bool = False
+    ) -> MathFunction | None:
+        """Return the function that computes ``name`` on this dtype, None if the build has none.
+
+        Parameters
+        ----------
+        by_position, tail
+            Where eager calls one function in the vector body of its loop and another in the tail: the one for the tail, or
+            that for the body.
+        """
         double = dtype is torch.float64
-        if name in _VML and self.mkl:
+        if by_position and tail:
+            symbol = name if double else f"{name}f"
+            return MathFunction(symbol, "libm", 1, 2 if name in BINARY else 1)
+        if name in _VML and self.mkl and not by_position:
             symbol = f"vm{'d' if double else 's'}{_VML[name]}"
             if self.address(symbol):
                 return MathFunction(symbol, "vml", 1, 1)

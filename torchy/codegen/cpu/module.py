@@ -60,6 +60,12 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
         + (driver.STORED if i in stored else 0)
         for i, access in enumerate(form.accesses)
     ]
+    if form.by_position:
+        singly = Writer(nest=nest, library=library, tail=True)
+        vectors += singly.vectors("singly")
+        text = vectors + driver.chunk_stub(traits, len(form.number_kinds), 2 * library.lanes)
+        text += "".join(sorted(writer.declarations | singly.declarations))
+        return Module(text, (*writer.math.values(), *singly.math.values()), {})
     gathers = not form.flat
     if gathers:
         again = Writer(nest=_all_linear(nest), library=library)

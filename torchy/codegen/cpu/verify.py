@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
 
-from torchy.codegen.cpu.exactness import inexact, no_formula
+from torchy.codegen.cpu.exactness import BY_POSITION, inexact, no_formula
 from torchy.codegen.cpu.orders import ORDERS
 from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
@@ -220,11 +220,14 @@ class Verifier:
     ----------
     compile
         Compiles a form without asking whether it is exact; returns what runs it.
+    lanes
+        float32 elements in a vector of eager's; 0: there are none.
     verdicts
         What is known already.
     """
 
     compile: Compile
+    lanes: int
     verdicts: Verdicts = field(default_factory=Verdicts)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -235,6 +238,7 @@ class Verifier:
         compute: torch.dtype,
         literals: Mapping[str, object],
         still: frozenset[str] = frozenset(),
+        by_position: bool = False,
     ) -> str:
         """Return what is known against fusing an op, empty if nothing. Costs nothing: it tries nothing.
 
@@ -246,10 +250,12 @@ class Verifier:
             The formula; None: why does the op have none?
         still
             See :func:`.exactness.inexact`.
+        by_position
+            The kernel minds where an element stands.
         """
         if rule is None:
             return no_formula(spec)
-        if known := inexact(spec, rule, compute, still):
+        if not by_position and (known := inexact(spec, rule, compute, still)):
             return known
         return SEEN if self.verdicts.differs(self._key(spec, compute, literals)) else ""
 
@@ -276,7 +282,12 @@ class Verifier:
                 if isinstance(argument, ir.Literal)
             }
             rule = spec.rule(statement.compute, literals)
-            if rule is not None and (known := inexact(spec, rule, statement.compute)):
+            minded = statement.by_position and self.by_position(spec, statement.compute)
+            if (
+                rule is not None
+                and not minded
+                and (known := inexact(spec, rule, statement.compute))
+            ):
                 raise CompileError(f"{spec.name} on {statement.compute} is not exact: {known}")
             verdict = self.verify(spec, statement.compute, literals)
             if verdict:
@@ -290,6 +301,10 @@ class Verifier:
         """Try an op once; return where it differs from eager, empty if nowhere."""
         key = self._key(spec, compute, literals)
         return self._verdict(key, lambda: self._try(spec, compute, _choosing(spec, literals)))
+
+    def by_position(self, spec: OpSpec, compute: torch.dtype) -> bool:
+        """Return whether an op is exact where a kernel minds where elements stand, and only there."""
+        return bool(self.lanes) and compute is torch.float32 and spec.name in BY_POSITION
 
     def order(self, operator: str, dtype: torch.dtype) -> ir.Order | None:
         """Return the order in which eager reduces rows, None if none is known; costs nothing, as :meth:`why_inexact`."""
@@ -345,7 +360,12 @@ class Verifier:
         return spec.name, compute, repr(sorted(_choosing(spec, literals).items()))
 
     def _try(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
-        found = sorted(trials(spec, compute, literals), key=lambda trial: -len(trial.tensors))
+        minded = self.by_position(spec, compute)
+        found = [
+            replace(trial, statement=replace(trial.statement, by_position=minded))
+            for trial in trials(spec, compute, literals)
+        ]
+        found.sort(key=lambda trial: -len(trial.tensors))
         for trial in found if spec.promotion == "result" else found[:1]:
             verdict = self.attempt(trial)
             if verdict:
@@ -371,6 +391,10 @@ class Verifier:
         short = min(shortest, PIECES * PIECE)
         parts = [[tensor[at : at + PIECE] for tensor in tensors] for at in range(0, short, PIECE)]
         pieces = _own.cat([trial.eager(part, scalars) for part in parts])
+        if trial.statement.by_position:
+            for at, part in enumerate(parts):
+                end = out[at * PIECE : (at + 1) * PIECE]
+                run((len(end),), part, scalars, end)
         if not same_bits(pieces, out[: len(pieces)]):
             return "in a short tensor, " + self._where(trial, tensors, pieces, out)
         return ""
