@@ -19,9 +19,11 @@ import torch
 
 from torchy.ir.dtypes import OF_NUMBERS, computed_in, kind_of
 from torchy.ir.kernel import (
+    ColumnOrder,
     KernelForm,
     Literal,
     Load,
+    Order,
     Reduction,
     Result,
     RowLength,
@@ -102,15 +104,18 @@ def elements(
     ----------
     operands
         For each access, the numbers that it reads: one for each element of the space. If the form has rows: one list of
-        numbers for each row, or one number if the access has one for each.
+        numbers for each row (or column), or one number if the access has one for each.
     """
+    spots = list(zip(*operands, strict=True))
     with numpy.errstate(all="ignore"):
-        columns = [_stored(form, at, numbers) for at in zip(*operands, strict=True)]
+        columns = [_stored(form, spot, numbers, at, len(spots)) for at, spot in enumerate(spots)]
     return [list(column) for column in zip(*columns, strict=True)]
 
 
-def _stored(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> list[Any]:
-    """Return what is stored for one element, or for one row: a number, or a list of them."""
+def _stored(
+    form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any], at: int, count: int
+) -> list[Any]:
+    """Return what is stored for one element, or for one row of so many: a number, or a list of them."""
     results: list[Any] = []
     length = next((len(each) for each in loaded if isinstance(each, list)), 0)
 
@@ -136,7 +141,11 @@ def _stored(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> 
             argument = value_of(statement.argument)
             each = argument if isinstance(argument, list) else [argument] * length
             row = [value.to(statement.dtype).number for value in each]
-            results.append(Value(reduced(statement, row), statement.dtype))
+            order = statement.order
+            if isinstance(order, ColumnOrder):
+                order = order.whole if at < count // order.block * order.block else order.rest
+            result = reduced(statement.operator, order, statement.dtype, row)
+            results.append(Value(result, statement.dtype))
             continue
         given = [value_of(each) for each in statement.arguments]
         if any(isinstance(value, list) for value in given):
@@ -144,7 +153,7 @@ def _stored(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> 
                 value if isinstance(value, list) else [value] * length for value in given
             ]
             results.append(
-                [_Formula(statement, at).value() for at in zip(*of_elements, strict=True)]
+                [_Formula(statement, spot).value() for spot in zip(*of_elements, strict=True)]
             )
         else:
             results.append(_Formula(statement, given).value())
@@ -160,10 +169,10 @@ def _stored(form: KernelForm, loaded: Sequence[Any], numbers: Sequence[Any]) -> 
     return stored
 
 
-def reduced(reduction: Reduction, row: list[Any]) -> Any:
-    """Combine the elements of a row in the reduction's order: numpy's numbers, so that each step rounds."""
-    order, kind = reduction.order, ROUNDS[reduction.dtype]
-    together, singly = COMBINE[reduction.operator]
+def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> Any:
+    """Combine the elements of a row in an order: numpy's numbers, so that each step rounds."""
+    kind = ROUNDS[dtype]
+    together, singly = COMBINE[operator]
     lanes, count = order.lanes, order.accumulators
     if order.start == "zeros" and len(row) < lanes:
         lanes = 1
@@ -203,7 +212,7 @@ def reduced(reduction: Reduction, row: list[Any]) -> Any:
         vectors = joined if order.join == "pairs" else joined + vectors[2:]
     if order.tail == "first":
         return functools.reduce(singly, [*rest, *vectors[0]], kind(0))
-    start = [IDENTITY[reduction.operator]]
+    start = [IDENTITY[operator]]
     if blocks or order.start == "zeros":
         start.append(functools.reduce(singly, vectors[0]))
     return functools.reduce(singly, [*map(kind, start), *rest])

@@ -10,13 +10,14 @@ from tests.codegen.cases import exact_cases, scalars_of
 from tests.codegen.meaning import elements
 from torchy.codegen.check import check_nest
 from torchy.codegen.cpu.exactness import inexact
-from torchy.codegen.cpu.orders import ORDERS
+from torchy.codegen.cpu.orders import COLUMN_ORDERS, ORDERS
 from torchy.codegen.cpu.verify import same_bits, samples, trials
 from torchy.ir.check_form import check_form
 from torchy.ir.dtypes import IN_KERNELS, kind_of
 from torchy.ir.kernel import (
+    COLUMNS,
+    ROWS,
     Access,
-    Axis,
     KernelForm,
     Level,
     Literal,
@@ -160,7 +161,7 @@ def test_the_order_of_a_reduction_means_what_eager_computes(operator, dtype, len
             (),
             (Reduction(operator, Load(0), dtype, ORDERS[operator, dtype]),),
             (Store(1, Result(0)),),
-            (Axis.PARALLEL, Axis.REDUCED),
+            ROWS,
         )
         (found,) = elements(form, [[list(row) for row in data.numpy()], [0] * len(data)], [])
         assert same_bits(tensor_of(found, dtype), expected)
@@ -168,6 +169,9 @@ def test_the_order_of_a_reduction_means_what_eager_computes(operator, dtype, len
 
 class DrawRows(Draw):
     """A random form with reductions, and matrices for what it reads; some have one element for each row."""
+
+    orders = ORDERS
+    axes = ROWS
 
     def __init__(self, seed, rows=3):
         self.draw = random.Random(seed)
@@ -192,14 +196,14 @@ class DrawRows(Draw):
             self.statement(*self.draw.choice(KNOWN))
 
     def reduction(self):
-        operator, dtype = self.draw.choice(list(ORDERS))
+        operator, dtype = self.draw.choice(list(self.orders))
         argument, _ = self.draw.choice(self.values)
         self.values.append((Result(len(self.statements)), dtype))
-        self.statements.append(Reduction(operator, argument, dtype, ORDERS[operator, dtype]))
+        self.statements.append(Reduction(operator, argument, dtype, self.orders[operator, dtype]))
 
     def form(self):
         """Return the form: what the draw made is stored, each at its level."""
-        axes = (Axis.PARALLEL, Axis.REDUCED)
+        axes = self.axes
         reads = [Access(t.dtype, m) for t, m in zip(self.tensors, self.modes, strict=True)]
         kinds = tuple(type(number) for number in self.numbers)
         bare = KernelForm(tuple(reads), kinds, tuple(self.statements), (), axes)
@@ -212,21 +216,27 @@ class DrawRows(Draw):
         return KernelForm((*reads, *written), kinds, bare.statements, tuple(stores), axes)
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
-    drawn = DrawRows(seed)
+def run_rows(compiler, drawn, rows, length, threads=1):
+    """Hold the kernel of a form with rows, or columns, against its meaning."""
     form = drawn.form()
     if not form.stores:
         return
-    rows, length = drawn.rows, drawn.length
+    columns = form.has_columns
 
     def operand(tensor, mode):
         numbers = column(tensor)
-        return (
-            numbers
-            if mode is Mode.ROW
-            else [numbers[r * length : (r + 1) * length] for r in range(rows)]
-        )
+        if mode is Mode.ROW:
+            return numbers
+        if columns:
+            return [numbers[r::rows] for r in range(rows)]
+        return [numbers[r * length : (r + 1) * length] for r in range(rows)]
+
+    def flat(stored, mode):
+        if mode is Mode.ROW:
+            return stored
+        return [
+            number for row in (zip(*stored, strict=True) if columns else stored) for number in row
+        ]
 
     written = form.accesses[len(drawn.tensors) :]
     outs = [
@@ -242,9 +252,33 @@ def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
     expected = elements(form, operands, drawn.numbers)
     kernel = compiler.compile(form)
     assert check_form(form) == check_nest(kernel.nest) == []
-    strides = [(1, 0) if mode is Mode.ROW else None for mode in modes]
+    of_row, sizes = ((0, 1), [length, rows]) if columns else ((1, 0), [rows, length])
+    strides = [of_row if mode is Mode.ROW else None for mode in modes]
     addresses = [(t.data_ptr(), s) for t, s in zip(tensors, strides, strict=True)]
-    kernel.launch(kernel.pack([rows, length], addresses, drawn.numbers), 1 + seed % 2)
+    kernel.launch(kernel.pack(sizes, addresses, drawn.numbers), threads)
     for out, wanted, access in zip(outs, expected, written, strict=True):
-        flat = wanted if access.mode is Mode.ROW else [number for row in wanted for number in row]
-        assert same_bits(out, tensor_of(flat, out.dtype)), kernel.nest
+        assert same_bits(out, tensor_of(flat(wanted, access.mode), out.dtype)), kernel.nest
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
+    drawn = DrawRows(seed)
+    run_rows(compiler, drawn, drawn.rows, drawn.length, 1 + seed % 2)
+
+
+class DrawColumns(DrawRows):
+    """The same, of columns that stand side by side."""
+
+    orders = COLUMN_ORDERS
+    axes = COLUMNS
+
+    def __init__(self, seed):
+        super().__init__(
+            seed, rows=random.Random(seed).choice((2, 8, 15, 16, 17, 31, 32, 33, 45, 64))
+        )
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_kernel_of_columns_computes_what_its_form_means(compiler, seed):
+    drawn = DrawColumns(seed)
+    run_rows(compiler, drawn, drawn.rows, drawn.length, 1 + seed % 2)

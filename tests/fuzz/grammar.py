@@ -538,7 +538,13 @@ v = x * y; z = v - v.amin(1, keepdim=True); v.add_(v.sum(1, keepdim=True))
 v = (x.exp() * N).mean(-1, keepdim=True); z = v.tanh() + v; log.append(x > v)
 v = x * N; z = v.sum(-1); v = v - z; z = z[..., None] + v
 v = (x * y).mT; z = v - v.mean(-1, keepdim=True)
+z = x - x.mean(0); z = z / torch.sqrt((z * z).mean(0) + 1e-5) * y[0]
+z = x.exp(); z = z / z.sum(0, keepdim=True)
+z = (x - y).mean(-2, keepdim=True) * x
 z = F.silu(x) * y
+z = torch.sigmoid(x) * torch.tanh(y) + F.softplus(x, 1.3)
+z = torch.sigmoid(x * N); z = z * (1 - z) + F.mish(z)
+x.sigmoid_(); z = x * y
 z = (x.bfloat16() * N + y.bfloat16()).relu().float()
 """.strip().split("\n")
 # Families and how often a statement is taken from each.

@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[1] / "semantics"))
 import allocator
 import grammar
 from facts import END, Facts, differences, facts_of
-from sameness import process_state, reset
+from sameness import failures, process_state, reset
 
 TIERS = ("never", "always", "auto")
 NAME = "<random program>"
@@ -315,7 +315,7 @@ def disagreement(
         lazily, session = run(program, torchy.lazy(compile=tier, **program.settings), change)
         if watch is not None:
             watch(session)
-        found = compare(eager[change], lazily)
+        found = compare(eager[change], lazily) + failures(session)
         if found:
             return [f"visit {visit}: {line}" for line in found]
     return []

@@ -147,6 +147,7 @@ def run(body: Callable, given: Callable | None, arguments: dict, session: object
                 before = facts_of(reached, look=False) | {"error": describe(error)}
             if entered is not None:
                 counters = dict(entered.counters)
+                assert not (failed := failures(entered)), failed
     after = facts_of(reached, look=True)
     after["printed"] = printed.getvalue()
     after["error"] = describe(error)
@@ -164,6 +165,13 @@ def run(body: Callable, given: Callable | None, arguments: dict, session: object
     ]
     after["state"] = process_state()
     return Outcome(before, after, counters)
+
+
+def failures(session: object) -> list[str]:
+    """Return what a session could not plan or compile, though its values are right: ops that are interpreted for good."""
+    events = session.builder.report().events
+    kinds = ("planning failed", "kernel failed to compile")
+    return [f"{event.kind}: {event.text}" for event in events if event.kind in kinds]
 
 
 def wait_for_kernels(share: float = 1.0) -> None:

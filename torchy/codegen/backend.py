@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import torch
-
-from torchy.ir.kernel import KernelForm, Order
-from torchy.ir.ops import Numerics, OpSpec, Rule
+from torchy.ir.kernel import KernelForm
+from torchy.ir.ops import Numerics
 from torchy.ir.words import ViewWords
+from torchy.plan.roles import Exactness
 
 
 class Kernel(Protocol):
@@ -57,43 +56,8 @@ class Kernel(Protocol):
         """
 
 
-class Backend(Protocol):
-    """Makes kernels for one kind of device. Any thread may ask."""
-
-    def why_inexact(
-        self,
-        spec: OpSpec,
-        rule: Rule | None,
-        compute: torch.dtype,
-        literals: Mapping[str, object],
-        still: frozenset[str],
-        by_position: bool,
-    ) -> str:
-        """Return what is known against a formula's having eager's bits, empty if nothing; it must cost nothing.
-
-        Parameters
-        ----------
-        rule
-            The formula; None: why does the op have none?
-        compute, literals
-            The dtype computed in, and the values of parameters that are part of the code.
-        still
-            The parameters whose elements do not differ along the inner dimension.
-        by_position
-            The kernel would mind where an element stands: :meth:`by_position`.
-        """
-
-    def by_position(self, spec: OpSpec, compute: torch.dtype) -> bool:
-        """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
-
-    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
-        """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
-
-        Parameters
-        ----------
-        operator
-            See :class:`torchy.ir.kernel.Reduction`.
-        """
+class Backend(Exactness, Protocol):
+    """Makes kernels for one kind of device, and knows whether they have eager's bits. Any thread may ask."""
 
     def identity(self, form: KernelForm, numerics: Numerics) -> str:
         """Return the id of the kernel that a form gets: equal in all processes on equal machines."""

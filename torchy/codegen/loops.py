@@ -23,8 +23,6 @@ from torchy.ir.dtypes import OF_NUMBERS, computed_in, kind_of, short_name
 from torchy.ir.ops import OpSpec, spec_of
 from torchy.ir.trace import Mode
 
-UNARY: Final = frozenset("neg abs sqrt floor ceil trunc rint not".split())
-BINARY: Final = frozenset("add sub mul div and or xor shl shr copysign".split())
 COMPARE: Final = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 MATH: Final = frozenset(
     "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv"
@@ -62,10 +60,9 @@ class Node:
     inputs: tuple[int, ...]
     dtype: torch.dtype
     detail: bool | int | float | str | None = None
-    order: ir.Order | None = None  # of a reduction
-    by_position: bool = (
-        False  # of a call: another function in the tail of eager's loop than in its vector body
-    )
+    order: ir.Order | ir.ColumnOrder | None = None  # of a reduction
+    # of a call: another function in the tail of eager's loop than in its vector body; the rest of a formula is the same
+    by_position: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class _Builder:
         dtype: torch.dtype,
         *inputs: int,
         detail: object = None,
-        order: ir.Order | None = None,
+        order: ir.Order | ir.ColumnOrder | None = None,
         by_position: bool = False,
     ) -> int:
         node = Node(op, inputs, dtype, detail, order, by_position)  # type: ignore[arg-type]
@@ -384,6 +381,7 @@ def _staged(
             stages.append(Stage("row", tuple(once), tuple(s for s in writes if s in of_rows)))
         members = tuple(i for i in here if i not in rows and nodes[i].op != "call")
         of_elements = tuple(s for s in writes if s not in of_rows)
+        # before calls and reductions also if it is empty: it brings what they take to where they find it
         if members or of_elements or at < last:
             stages.append(Stage("loop", members, of_elements))
         calls = [i for i in here if nodes[i].op == "call" and i not in rows]
@@ -450,19 +448,24 @@ def _listing(nest: LoopNest) -> str:
     blocked = nest.form.has_rows or any(stage.kind == "call" for stage in nest.stages)
     block = "row" if nest.form.has_rows else "block"
     each = f"each {block} of" + (" n" if nest.form.has_rows else "") + " elements"
+    if nest.form.has_columns:
+        each = "each block of columns of n elements"
     lines.append(f"for {each}:" if blocked else "for each vector of elements i:")
     for stage in nest.stages:
         pad = "    "
         if stage.kind in ("call", "reduction"):
-            how = "at once" if stage.kind == "call" else f"in {_order_text(nest, stage)}"
-            lines.append(f"{pad}{line(stage.nodes[0])}  # the whole {block} {how}")
+            how = f"the whole {block} at once"
+            if stage.kind == "reduction":
+                how = _order_text(nest, stage)
+            lines.append(f"{pad}{line(stage.nodes[0])}  # {how}")
             continue
         if blocked and stage.kind == "loop":
             if not (
                 stage.nodes or stage.stores
             ):  # only brings operands to where a function reads them
                 continue
-            lines.append(f"    for each vector of elements i in the {block}:")
+            where = "each row of the block" if nest.form.has_columns else f"the {block}"
+            lines.append(f"    for each vector of elements i in {where}:")
             pad = "        "
         where = "" if stage.kind == "row" else "[i]"
         lines.extend(pad + line(i) for i in stage.nodes)
@@ -475,5 +478,7 @@ def _listing(nest: LoopNest) -> str:
 def _order_text(nest: LoopNest, stage: Stage) -> str:
     order = nest.nodes[stage.nodes[0]].order
     assert order is not None  # lower gives each reduction its own
+    if isinstance(order, ir.ColumnOrder):
+        return f"each column, {order.block} at a time, a cascade of {order.whole.levels} levels"
     cascade = f", a cascade of {order.levels} levels" if order.levels > 1 else ""
-    return f"{order.accumulators} x {order.lanes} lanes{cascade}"
+    return f"the whole row in {order.accumulators} x {order.lanes} lanes{cascade}"

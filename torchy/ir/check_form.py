@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from torchy.ir.kernel import (
-    Axis,
+    COLUMNS,
+    ELEMENTS,
+    ROWS,
+    ColumnOrder,
     KernelForm,
     Level,
     Load,
@@ -54,11 +57,16 @@ def _accesses_exist(form: KernelForm) -> Iterator[str]:
 
 
 def _rows_have_an_axis(form: KernelForm) -> Iterator[str]:
-    if form.axes not in ((Axis.PARALLEL,), (Axis.PARALLEL, Axis.REDUCED)):
+    if form.axes not in (ELEMENTS, ROWS, COLUMNS):
         yield f"no loop is over axes {', '.join(axis.value for axis in form.axes)}"
     reduces = any(isinstance(statement, Reduction) for statement in form.statements)
     if reduces != form.has_rows:
         yield "a reduced axis and reductions come together"
+    for statement in form.statements:
+        if not isinstance(statement, Reduction):
+            continue
+        if isinstance(statement.order, ColumnOrder) != form.has_columns:
+            yield f"a {statement.operator} has an order of other axes"
     of_rows = any(access.mode is Mode.ROW for access in form.accesses)
     of_rows |= any(isinstance(value, RowLength) for _, value in _values(form))
     if of_rows and not form.has_rows:
@@ -92,7 +100,7 @@ NAMING_RULES: tuple[tuple[str, Rule], ...] = (
     ("what is used is there", _accesses_exist),
 )
 RULES: tuple[tuple[str, Rule], ...] = (
-    ("what is of rows has a reduced axis, the innermost", _rows_have_an_axis),
+    ("what is of rows has a reduced axis", _rows_have_an_axis),
     ("a value is stored where its level has elements", _stores_at_their_level),
     ("an access is stored once", _stored_once),
     ("positions are those in one run", _one_run_by_position),

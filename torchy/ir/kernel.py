@@ -6,7 +6,8 @@ codegen, and, with the machine's features, the key under which a kernel is cache
 A form is a loop nest over axes, the innermost last. Without a reduced axis it says what is done to one element, and the
 elements are done in any order. With one, the elements along it are a *row*: a :class:`Reduction` makes one value of each
 row, and every value lives at a level, that of an element or that of a row (:attr:`KernelForm.levels`). Rows are done in any
-order, each from its first statement to its last.
+order, each from its first statement to its last. The reduced axis is the innermost, or lies around the innermost: then rows
+stand side by side in memory, as columns.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ class Axis(enum.Enum):
     REDUCED = "reduced"  # in the orders of the reductions
 
     __hash__ = object.__hash__
+
+
+# the loop nests that there are
+Axes = tuple[Axis, ...]
+ELEMENTS: Final[Axes] = (Axis.PARALLEL,)
+ROWS: Final[Axes] = (Axis.PARALLEL, Axis.REDUCED)
+COLUMNS: Final[Axes] = (Axis.PARALLEL, Axis.REDUCED, Axis.PARALLEL)
 
 
 class Level(enum.IntEnum):
@@ -151,6 +159,21 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnOrder:
+    """In which order the elements of columns are combined, where neighbours in memory belong to different rows.
+
+    Parameters
+    ----------
+    block
+        So many columns at a time have the order ``whole``, what is left of them the order ``rest``; both have one lane.
+    """
+
+    block: int
+    whole: Order
+    rest: Order
+
+
+@dataclass(frozen=True, slots=True)
 class Reduction:
     """One value for each row, made of a value of each of its elements.
 
@@ -159,7 +182,7 @@ class Reduction:
     operator
         ``sum``, ``max`` or ``min``.
     argument
-        A value that lives at elements.
+        A value of each element; what is the same for all of them is repeated.
     dtype
         Of the accumulators and of the result: the argument is converted to it first.
     order
@@ -169,7 +192,7 @@ class Reduction:
     operator: str
     argument: Value
     dtype: torch.dtype
-    order: Order
+    order: Order | ColumnOrder
 
 
 def arguments_of(statement: Statement | Reduction) -> tuple[Value, ...]:
@@ -202,12 +225,17 @@ class KernelForm:
     number_kinds: tuple[type, ...]
     statements: tuple[Statement | Reduction, ...]
     stores: tuple[Store, ...]
-    axes: tuple[Axis, ...] = (Axis.PARALLEL,)
+    axes: Axes = ELEMENTS
 
     @property
     def has_rows(self) -> bool:
-        """True if its innermost axis is reduced."""
-        return self.axes[-1] is Axis.REDUCED
+        """True if it has a reduced axis."""
+        return Axis.REDUCED in self.axes
+
+    @property
+    def has_columns(self) -> bool:
+        """True if its rows stand side by side in memory."""
+        return self.has_rows and self.axes[-1] is Axis.PARALLEL
 
     @property
     def by_position(self) -> bool:

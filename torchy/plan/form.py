@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from torchy.ir.kernel import (
+    COLUMNS,
+    ELEMENTS,
+    ROWS,
     Access,
-    Axis,
+    ColumnOrder,
     KernelForm,
     Literal,
     Load,
@@ -52,12 +55,15 @@ def fused_group(
     reductions = [formula for op in ops if isinstance(formula := roles[op].formula, RowFormula)]
     space = reductions[0].operand if reductions else roles[ops[0]].space
     reduced = reductions[0].dimensions if reductions else ()
+    axes = ELEMENTS
+    if reductions:
+        axes = COLUMNS if isinstance(reductions[0].order, ColumnOrder) else ROWS
     form = KernelForm(
         tuple(Access(trace.views[view].dtype, modes[view]) for view in writer.accesses),
         tuple(trace.number_kinds[number] for number in writer.numbers),
         tuple(writer.statements),
         tuple(writer.stores),
-        (Axis.PARALLEL, Axis.REDUCED) if reductions else (Axis.PARALLEL,),
+        axes,
     )
     accesses, numbers = tuple(writer.accesses), tuple(writer.numbers)
     return FusedGroup(tuple(ops), form, accesses, numbers, space, reduced)

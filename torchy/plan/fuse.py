@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from torchy.ir.kernel import ColumnOrder
 from torchy.ir.listing import short_op
 from torchy.ir.trace import Mode, Op, Trace
 from torchy.plan.hazards import LastUses, StepGraph, Wait
@@ -28,6 +29,7 @@ OVERLAPPING = "overlapping views"
 OTHER_WALK = "one view, walked in two ways"
 OTHER_ROWS = "other dimensions are reduced"
 BY_POSITION = "eager's result depends on the element's position, and the group is no single run"
+STORED = "what is reduced is stored in any case, and torch reads it as fast"
 FULL = "group is full"
 IN_BETWEEN = "needs a step that itself needs the group"
 HOLDS_MEMORY = "joined, they would hold memory longer than eager"
@@ -44,6 +46,7 @@ class Group:
     layout: int | None = None  # class of the views that it walks; None for a call
     by_position: bool = False  # it must be one run: something depends on where elements stand
     reduced: tuple[int, ...] = ()  # the dimensions that make up a row, once it has one
+    columns: bool | None = None  # whether rows stand side by side in memory, once it has some
     rows: set[int] = field(
         default_factory=set
     )  # classes of the views that have one element for each row
@@ -95,11 +98,14 @@ class Fuser:
         self._graph = StepGraph()
         self._uses = LastUses()
         self._groups: list[Group] = []
-        self._open: dict[int, list[Group]] = {}  # by layout class, latest last
+        self._open: dict[
+            int, list[Group]
+        ] = {}  # by layout class, and by those of its rows' values; latest last
         self._refused: dict[tuple[int, int], str] = {}  # (op, step): why it did not join
         self._count: dict[int, int] = {}  # by buffer: how many needed ops touch it
         self._last_touch: dict[int, int] = {}  # by buffer: the last needed op that touches it
-        self._escapes: set[int] = set()  # buffers that are stored in any case
+        # buffers that are live, or touched by calls or in several spaces: stored, unless what is of rows joins
+        self._escapes: set[int] = set()
         self._survey()
 
     def run(self) -> Fusion:
@@ -182,8 +188,14 @@ class Fuser:
     def _walks_otherwise(self, group: Group, op: Op, touch: Touch) -> str:
         """Return why a group cannot walk memory as an op does, empty if it can."""
         formula = self._roles[op.index].formula
-        if isinstance(formula, RowFormula) and group.reduced not in ((), formula.dimensions):
-            return OTHER_ROWS
+        if isinstance(formula, RowFormula):
+            columns = isinstance(formula.order, ColumnOrder)
+            others = (None, columns)
+            if group.reduced not in ((), formula.dimensions) or group.columns not in others:
+                return OTHER_ROWS
+            made = self._trace.buffer_of(formula.operand)
+            if columns and made in group.written and made in self._escapes:
+                return STORED
         of_rows = self._is_of_rows(group, op)
         if of_rows and not {mode for _, mode in touch.walks} <= {Mode.LINEAR, Mode.SCALAR}:
             return DIFFERENT_LAYOUT
@@ -206,17 +218,18 @@ class Fuser:
         """Return the views that an op touches with the way in which the group would walk them."""
         if self._is_of_rows(group, op):
             return [(v, Mode.ROW if mode is Mode.LINEAR else mode) for v, mode in touch.walks]
-        views = self._trace.views
-        rank = views[self._roles[op.index].space].rank
+        rank = self._trace.views[self._roles[op.index].space].rank
+        # An operand that is broadcast along what is reduced (REPEAT in rows, UNIT in columns) and is a value of this group's
+        # rows is walked as such, if its dimensions line up: all are there (keepdim), or those that are gone came first, as
+        # in x - x.mean(0).
+        of_rows = Mode.UNIT if group.columns else Mode.REPEAT
         walks = []
         for view, mode in touch.walks:
-            # along a row it is the same: what the group has one of, if all dimensions are there
-            if (
-                mode is Mode.REPEAT
-                and views[view].rank == rank
-                and group.modes.get(view) is Mode.ROW
-            ):
-                mode = Mode.ROW
+            if mode is of_rows and group.modes.get(view) is Mode.ROW:
+                own, reduced = self._trace.views[view].rank, group.reduced
+                leading = bool(group.columns) and reduced == tuple(range(len(reduced)))
+                if own == rank or (leading and own == rank - len(reduced)):
+                    mode = Mode.ROW
             walks.append((view, mode))
         return walks
 
@@ -312,6 +325,7 @@ class Fuser:
         formula = self._roles[op.index].formula
         if isinstance(formula, RowFormula):
             group.reduced = formula.dimensions
+            group.columns = isinstance(formula.order, ColumnOrder)
             rows = self._spaces.layout[touch.writes[0][0]]
             if rows not in group.rows:
                 group.rows.add(rows)

@@ -12,11 +12,13 @@ import torch
 
 from torchy.ir import ops as op_table
 from torchy.ir.dtypes import IN_KERNELS, computed_in
-from torchy.ir.kernel import Order
+from torchy.ir.kernel import ColumnOrder, Order
 from torchy.ir.ops.spec import Numerics
 from torchy.ir.trace import Constant, Layout, Mode, Number, Op, Operand, Trace
 
 Arguments = tuple[Operand | Number | Constant, ...]
+
+VECTOR = 32  # bytes
 
 LITERALS = (bool, int, float, str, type(None))
 
@@ -48,7 +50,7 @@ class RowFormula(NamedTuple):
     operand: int
     dimensions: tuple[int, ...]
     dtype: torch.dtype
-    order: Order
+    order: Order | ColumnOrder
     finish: str
 
 
@@ -86,7 +88,7 @@ Classify = Callable[[Op, Trace], Role]
 
 
 class Exactness(Protocol):
-    """What decides whether a kernel has eager's bits: see :class:`torchy.codegen.backend.Backend`, which is one."""
+    """What knows whether a kernel has eager's bits: a backend, of which a plan asks no more."""
 
     def why_inexact(
         self,
@@ -97,18 +99,41 @@ class Exactness(Protocol):
         still: frozenset[str],
         by_position: bool,
     ) -> str:
-        """Tell why a kernel with this formula has not; without a rule: why the op has none."""
+        """Return what is known against a formula's having eager's bits, empty if nothing; it must cost nothing.
+
+        Parameters
+        ----------
+        rule
+            The formula; None: why does the op have none?
+        compute, literals
+            The dtype computed in, and the values of parameters that are part of the code.
+        still
+            The parameters whose elements do not differ along the inner dimension.
+        by_position
+            The kernel would mind where an element stands: :meth:`by_position`.
+        """
 
     def by_position(self, spec: op_table.OpSpec, compute: torch.dtype) -> bool:
-        """Tell whether it has if it minds where elements stand."""
+        """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
 
-    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
-        """Return the order in which rows are to be reduced."""
+    def order(self, operator: str, dtype: torch.dtype, columns: bool) -> Order | ColumnOrder | None:
+        """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
+
+        Parameters
+        ----------
+        operator
+            See :class:`torchy.ir.kernel.Reduction`.
+        columns
+            Rows stand side by side in memory.
+        """
 
 
 IS_CALL = "is a call"
 NO_ORDER = "is a call: the order in which eager reduces this dtype is not known"
 NO_ROWS = "is a call: what it reduces does not lie together in memory"
+FEW_COLUMNS = (
+    "is a call: there are fewer columns than make a vector, which eager reduces in another order"
+)
 ONE_ROW = "is a call: of a single row, eager reduces parts on several threads"
 SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
@@ -175,8 +200,12 @@ class Classifier:
         spec, operand, dimensions = reduction
         (result,) = op.writes
         dtype = trace.views[result].dtype
-        order = exactness.order(spec.operator, dtype)
-        why_not = _why_no_rows(self._layouts[operand.view], dimensions, self._doubt)
+        layout = self._layouts[operand.view]
+        columns = _are_columns(layout, dimensions)
+        order = exactness.order(spec.operator, dtype, columns)
+        why_not = _why_no_rows(layout, dimensions, columns, self._doubt)
+        if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
+            why_not = FEW_COLUMNS
         if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
         view = operand.view
@@ -247,22 +276,42 @@ def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]
     return tuple(parts)
 
 
-def _why_no_rows(layout: Layout, dimensions: tuple[int, ...], doubt: bool) -> str:
+def _are_columns(layout: Layout, dimensions: tuple[int, ...]) -> bool:
+    """Tell whether the innermost dimension is none of those that are reduced."""
+    found = [(stride, d) for d, stride in enumerate(layout.strides) if layout.sizes[d] != 1]
+    return bool(found) and min(found)[1] not in dimensions
+
+
+def _columns(layout: Layout, dimensions: tuple[int, ...]) -> int:
+    """Return how many columns stand side by side: elements within what is reduced."""
+    reduced = [layout.strides[d] for d in dimensions if layout.sizes[d] != 1]
+    return min(reduced, default=0)
+
+
+def _why_no_rows(layout: Layout, dimensions: tuple[int, ...], columns: bool, doubt: bool) -> str:
     """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can.
 
-    Sizes change more often than the order of dimensions: without doubt, only this tells.
+    A kernel looks for itself, each time (``pack_rows`` in record/walker/pack.cpp): this only has to agree with it for what
+    is common. Sizes change more often than the order of dimensions: without doubt, only this tells.
     """
     if len(dimensions) == len(layout.sizes):
         return ONE_ROW
+    if 0 in layout.sizes and not doubt:
+        return ""  # strides of nothing tell nothing
     steps = sorted(zip(layout.strides, range(len(layout.sizes)), strict=True))
-    dense, length = 1, 1
+    dense, length, inner = 1, 1, len(layout.sizes)
+    # 0: columns, 1: what is reduced, 2: what lies around; outwards it only grows
+    part = 0 if columns else 1
     for stride, d in steps:
         size = layout.sizes[d]
         if size == 1:
             continue
-        if stride != dense or (d in dimensions and dense != length):
-            return NO_ROWS if doubt or 0 not in layout.sizes else ""
-        dense *= size
+        if (d in dimensions) != (part == 1):
+            part += 1
+        misplaced = (d in dimensions) != (part == 1) or (part == 0 and d > inner)
+        if stride != dense or misplaced:
+            return NO_ROWS
+        dense, inner = dense * size, d
         length *= size if d in dimensions else 1
     if not doubt:
         return ""

@@ -29,10 +29,14 @@ for accesses that are all LINEAR, runs on those; 0 if all are DENSE anyway.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
+from torchy.codegen.cpu.blocks import RUN_COLUMNS, RUN_ROWS
+from torchy.codegen.cpu.chunks import RUN_CHUNKS, SERIAL_CHUNKS
 from torchy.codegen.cpu.gather import GATHER
 from torchy.codegen.cpu.threads import GRAIN
+from torchy.ir.kernel import KernelForm
 
 HEADER: Final = 3  # words before the addresses
 MOST_OUTER: Final = 64
@@ -43,9 +47,13 @@ BLOCK: Final = 2048  # elements of the rows that are done together
 ROOM: Final = (
     64  # elements that a value in scratch has beyond its own, and a multiple of which it is long
 )
+COLUMNS: Final = "torchy_drive_columns"  # for kernels of columns
 CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
-SYMBOL: Final = "torchy_drive"  # for kernels without a reduced axis
+COLUMNS_BLOCK: Final = 32  # columns that are done together: a multiple of every ColumnOrder's block
+ELEMENTS: Final = "torchy_drive"  # for kernels without a reduced axis
 ROWS: Final = "torchy_drive_rows"  # for kernels of rows
+
+KINDS: Final = {ELEMENTS: "run", ROWS: "run_rows", COLUMNS: "run_columns", CHUNKS: "run_chunks"}
 
 _THREADS: Final = """
 declare void @GOMP_parallel(ptr, ptr, i32, i32)
@@ -53,7 +61,7 @@ declare i32 @omp_get_thread_num()
 declare i32 @omp_get_num_threads()
 """
 
-# DRIVE, RUN and WORKER: for either kind of kernel
+# DRIVE, RUN and WORKER: once for each kind of kernel
 _PARALLEL: Final = """
 define internal void @WORKER(ptr %task) {
   %job = load ptr, ptr %task
@@ -346,183 +354,6 @@ exit:
 }
 """
 
-_RUN_ROWS: Final = """
-declare ptr @malloc(i64)
-declare void @free(ptr)
-
-define internal void @run_rows(ptr %job, ptr %args, i64 %me, i64 %all) {
-entry:
-  %code = load ptr, ptr %job
-  %count.p = getelementptr i64, ptr %job, i64 1
-  %count = load i64, ptr %count.p
-  %n.count.p = getelementptr i64, ptr %job, i64 2
-  %n.count = load i64, ptr %n.count.p
-  %bytes.p = getelementptr i64, ptr %job, i64 3
-  %bytes = load i64, ptr %bytes.p
-  %arrays.p = getelementptr i64, ptr %job, i64 4
-  %arrays = load i64, ptr %arrays.p
-  %counters = alloca [MOST_OUTER x i64]
-  %base = alloca i64, i64 %count
-  %total = load i64, ptr %args
-  %inner.p = getelementptr i64, ptr %args, i64 1
-  %inner = load i64, ptr %inner.p
-  %outer.p = getelementptr i64, ptr %args, i64 2
-  %outer = load i64, ptr %outer.p
-  %address = getelementptr i64, ptr %args, i64 HEADER
-  %step = getelementptr i64, ptr %address, i64 %count
-  %numbers = getelementptr i64, ptr %step, i64 %count
-  %sizes = getelementptr i64, ptr %numbers, i64 %n.count
-  %strides = getelementptr i64, ptr %sizes, i64 %outer
-  ; the innermost of the outer dimensions: rows that are as far from each other
-  %nested = icmp ne i64 %outer, 0
-  %last.0 = sub i64 %outer, 1
-  %last = select i1 %nested, i64 %last.0, i64 0
-  %last.size.p = getelementptr i64, ptr %sizes, i64 %last
-  %last.word = mul i64 %last, %count
-  %last.stride = getelementptr i64, ptr %strides, i64 %last.word
-  %last.counter = getelementptr i64, ptr %counters, i64 %last
-  store i64 0, ptr %counters
-  ; rows in a block
-  %fit = udiv i64 BLOCK, %inner
-  %fit.none = icmp eq i64 %fit, 0
-  %block = select i1 %fit.none, i64 1, i64 %fit
-  %block.elements = mul i64 %block, %inner
-  %room.0 = add i64 %block.elements, ROOM_MORE
-  %room.1 = and i64 %room.0, ROOM_MASK
-  %room.2 = mul i64 %room.1, %bytes
-  %room.3 = add i64 %block, ROOM_MORE
-  %room.4 = and i64 %room.3, ROOM_MASK
-  %room.5 = mul i64 %room.4, 8
-  %room.6 = mul i64 %room.5, %arrays
-  %room = add i64 %room.2, %room.6
-  %rows = udiv i64 %total, %inner
-  %share.0 = add i64 %rows, %all
-  %share.1 = sub i64 %share.0, 1
-  %share = udiv i64 %share.1, %all
-  %start = mul i64 %share, %me
-  %end.0 = add i64 %start, %share
-  %end.1 = icmp ult i64 %end.0, %rows
-  %end = select i1 %end.1, i64 %end.0, i64 %rows
-  %any = icmp ult i64 %start, %end
-  br i1 %any, label %begin, label %done
-begin:
-  %scratch = call ptr @malloc(i64 %room)
-  call void @shift(ptr %base, ptr %address, i64 0, ptr %step, i64 %count)
-  call void @seek(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count, i64 %start)
-  br label %do
-do:
-  %pos = phi i64 [%start, %begin], [%pos.next, %advance]
-  %here = load i64, ptr %last.counter
-  %last.size.0 = load i64, ptr %last.size.p
-  %last.size = select i1 %nested, i64 %last.size.0, i64 1
-  %ahead = sub i64 %last.size, %here
-  %left = sub i64 %end, %pos
-  %ends = icmp ult i64 %left, %ahead
-  %most = select i1 %ends, i64 %left, i64 %ahead
-  %whole = icmp ult i64 %block, %most
-  %r = select i1 %whole, i64 %block, i64 %most
-  call void %code(ptr %base, ptr %step, ptr %numbers, i64 %inner, i64 %r, ptr %scratch, ptr %last.stride)
-  %pos.next = add i64 %pos, %r
-  %more = icmp ult i64 %pos.next, %end
-  br i1 %more, label %advance, label %free
-advance:
-  %r.less = sub i64 %r, 1
-  %here.last = add i64 %here, %r.less
-  store i64 %here.last, ptr %last.counter
-  call void @shift(ptr %base, ptr %base, i64 %r.less, ptr %last.stride, i64 %count)
-  call void @next_row(ptr %base, ptr %counters, ptr %sizes, ptr %strides, i64 %outer, i64 %count)
-  br label %do
-free:
-  call void @free(ptr %scratch)
-  br label %done
-done:
-  ret void
-}
-"""
-
-_RUN_CHUNKS: Final = """
-define internal void @run_chunks(ptr %job, ptr %args, i64 %me, i64 %all) {
-entry:
-  %code = load ptr, ptr %job
-  %count.p = getelementptr i64, ptr %job, i64 1
-  %count = load i64, ptr %count.p
-  %multiple.p = getelementptr i64, ptr %job, i64 3
-  %multiple = load i64, ptr %multiple.p
-  %bytes.p = getelementptr i64, ptr %job, i64 4
-  %bytes = load i64, ptr %bytes.p
-  %singly.p = getelementptr i64, ptr %job, i64 6
-  %singly = load ptr, ptr %singly.p
-  %traits = getelementptr i64, ptr %job, i64 7
-  %at = alloca i64, i64 %count
-  %spare.0 = mul i64 %count, 2
-  %spare = alloca i64, i64 %spare.0
-  %tail.step = getelementptr i64, ptr %spare, i64 %count
-  %tail = alloca i8, i64 %bytes, align 64
-  call void @llvm.memset.p0.i64(ptr %tail, i8 0, i64 %bytes, i1 false)
-  %total = load i64, ptr %args
-  %address = getelementptr i64, ptr %args, i64 HEADER
-  %step = getelementptr i64, ptr %address, i64 %count
-  %numbers = getelementptr i64, ptr %step, i64 %count
-  %share.0 = add i64 %total, %all
-  %share.1 = sub i64 %share.0, 1
-  %share = udiv i64 %share.1, %all
-  %start = mul i64 %share, %me
-  %end.0 = add i64 %start, %share
-  %end.1 = icmp ult i64 %end.0, %total
-  %end = select i1 %end.1, i64 %end.0, i64 %total
-  %any = icmp ult i64 %start, %end
-  br i1 %any, label %chunk, label %done
-chunk:
-  call void @shift(ptr %at, ptr %address, i64 %start, ptr %step, i64 %count)
-  %n = sub i64 %end, %start
-  %mask = sub i64 0, %multiple
-  %full = and i64 %n, %mask
-  %left = sub i64 %n, %full
-  %some = icmp ne i64 %full, 0
-  br i1 %some, label %body, label %check
-body:
-  call void %code(ptr %at, ptr %step, ptr %numbers, i64 %full)
-  br label %check
-check:
-  %uneven = icmp ne i64 %left, 0
-  br i1 %uneven, label %rest, label %done
-rest:
-  call void @shift(ptr %at, ptr %at, i64 %full, ptr %step, i64 %count)
-  call void @tails(ptr %at, ptr %step, ptr %spare, ptr %tail.step, ptr %tail, ptr %traits, i64 %count, i64 %multiple,
-                   i64 %left, i1 false)
-  call void %singly(ptr %spare, ptr %tail.step, ptr %numbers, i64 %multiple)
-  call void @tails(ptr %at, ptr %step, ptr %spare, ptr %tail.step, ptr %tail, ptr %traits, i64 %count, i64 %multiple,
-                   i64 %left, i1 true)
-  br label %done
-done:
-  ret void
-}
-"""
-
-# Without threads the chunks are the same, one after the other.
-_SERIAL_CHUNKS: Final = """
-define void @torchy_drive_chunks(ptr %job, ptr %args, i32 %threads) {
-entry:
-  %total = load i64, ptr %args
-  %more = add i64 %total, GRAIN_LESS_ONE
-  %grains = udiv i64 %more, GRAIN
-  %threads64 = zext i32 %threads to i64
-  %few = icmp ult i64 %grains, %threads64
-  %team.0 = select i1 %few, i64 %grains, i64 %threads64
-  %none = icmp eq i64 %team.0, 0
-  %team = select i1 %none, i64 1, i64 %team.0
-  br label %loop
-loop:
-  %me = phi i64 [0, %entry], [%next, %loop]
-  call void @run_chunks(ptr %job, ptr %args, i64 %me, i64 %team)
-  %next = add i64 %me, 1
-  %again = icmp ult i64 %next, %team
-  br i1 %again, label %loop, label %exit
-exit:
-  ret void
-}
-"""
-
 _COPY: Final = """
 define internal void @copyBITS(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n) {
 entry:
@@ -553,19 +384,16 @@ define void @kernel(ptr %args, i32 %threads) {{
 """
 
 
-def driver(parallel: bool) -> str:
-    """Write the module that all kernels share; it exports :data:`SYMBOL`, :data:`ROWS` and :data:`CHUNKS`."""
-    text = _RUN + _RUN_ROWS + _RUN_CHUNKS + GATHER + (_THREADS if parallel else "")
-    for symbol, run in ((SYMBOL, "run"), (ROWS, "run_rows"), (CHUNKS, "run_chunks")):
-        worker = f"worker_{run}"
-        drive = _PARALLEL if parallel else _SERIAL_CHUNKS if symbol is CHUNKS else _SERIAL
-        text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
-    text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
+_CONSTANTS: Final = {
+    name: str(value)
     for name, value in {
         "GRAIN_LESS_ONE": GRAIN - 1,
         "GRAIN": GRAIN,
         "MOST_OUTER": MOST_OUTER,
         "HEADER": HEADER,
+        "COLUMNS_BLOCK": COLUMNS_BLOCK,
+        "COLUMNS_LESS": COLUMNS_BLOCK - 1,
+        "COLUMNS_ARRAY": 8 * (2 * ROOM + COLUMNS_BLOCK),
         "BLOCK": BLOCK,
         "ROOM_MORE": 2 * ROOM - 1,
         "ROOM_MASK": -ROOM,
@@ -578,9 +406,26 @@ def driver(parallel: bool) -> str:
         "STORED": STORED,
         "VARIES": VARIES,
         "DENSE": DENSE,
-    }.items():
-        text = text.replace(name, str(value))
-    return text
+    }.items()
+}
+
+
+def driver(parallel: bool) -> str:
+    """Write the module that all kernels share; it exports a function for each kind of them."""
+    text = _RUN + RUN_ROWS + RUN_COLUMNS + RUN_CHUNKS + GATHER + (_THREADS if parallel else "")
+    for symbol, run in KINDS.items():
+        worker = f"worker_{run}"
+        drive = _PARALLEL if parallel else SERIAL_CHUNKS if symbol == CHUNKS else _SERIAL
+        text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
+    text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
+    return re.sub(r"\b[A-Z][A-Z_]+\b", lambda name: _CONSTANTS.get(name[0], name[0]), text)
+
+
+def entry(form: KernelForm) -> str:
+    """Return which of the driver's functions a form's kernel calls."""
+    if form.has_rows:
+        return COLUMNS if form.has_columns else ROWS
+    return CHUNKS if form.by_position else ELEMENTS
 
 
 def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
@@ -589,7 +434,7 @@ def stub(traits: list[int], numbers: int, lanes: int, gathers: bool) -> str:
     again = not any(trait & LOADED and trait & STORED for trait in traits)
     words = [len(traits), numbers, lanes, max(tail, 1), int(again)]
     gathered = "ptrtoint (ptr @gathered to i64)" if gathers else "0"
-    return _stub(SYMBOL, *words, gathered, *traits)
+    return _stub(ELEMENTS, *words, gathered, *traits)
 
 
 def chunk_stub(traits: list[int], numbers: int, multiple: int) -> str:
@@ -599,9 +444,9 @@ def chunk_stub(traits: list[int], numbers: int, multiple: int) -> str:
     return _stub(CHUNKS, *words, "ptrtoint (ptr @singly to i64)", *traits)
 
 
-def row_stub(accesses: int, numbers: int, element_bytes: int, arrays: int) -> str:
-    """Write the job of a kernel of rows, and its entry."""
-    return _stub(ROWS, accesses, numbers, element_bytes, arrays)
+def row_stub(accesses: int, numbers: int, element_bytes: int, arrays: int, columns: bool) -> str:
+    """Write the job of a kernel of rows or columns, and its entry."""
+    return _stub(COLUMNS if columns else ROWS, accesses, numbers, element_bytes, arrays)
 
 
 def _stub(drive: str, *words: int | str) -> str:

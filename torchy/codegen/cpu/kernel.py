@@ -23,7 +23,7 @@ from torchy.codegen.cpu.verify import Run, Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
 from torchy.disk import Shelf
-from torchy.ir.kernel import KernelForm, Order
+from torchy.ir.kernel import ColumnOrder, KernelForm, Order
 from torchy.ir.ops import Numerics, OpSpec, Rule
 from torchy.ir.trace import Mode
 from torchy.ir.words import ViewWords
@@ -35,7 +35,7 @@ _LETTERS: Final = {bool: "q", int: "q", float: "d"}
 
 PackedAccess = tuple[int, Sequence[int] | None]
 Packed = ctypes.Array[ctypes.c_int64]
-Row = tuple[int, list[int]]  # size of a dimension, and the stride of each access in bytes
+Dimension = tuple[int, list[int]]  # size of a dimension, and the stride of each access in bytes
 
 
 class Kernel:
@@ -61,7 +61,7 @@ class Kernel:
 
     __slots__ = (
         "_flat", "_inner_steps", "_itemsizes", "_linear", "_moves", "_words", "address", "compile_seconds", "compiler",
-        "engine", "form", "function", "id", "longest", "llvm_ir", "nest",
+        "engine", "form", "function", "id", "most_elements", "llvm_ir", "nest",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +72,7 @@ class Kernel:
         self.id = identity
         self.nest = nest
         self.llvm_ir = module.text
-        self.longest = module.longest
+        self.most_elements = module.most_elements
         self.compiler = compiler
         self.engine = engine
         self.compile_seconds = seconds
@@ -82,9 +82,9 @@ class Kernel:
         self._itemsizes = tuple(access.dtype.itemsize for access in form.accesses)
         self._linear = form.flat
         self._moves = tuple(mode not in (Mode.SCALAR, Mode.ROW) for mode in modes)
+        still = (Mode.SCALAR, Mode.REPEAT, *(() if form.has_columns else (Mode.ROW,)))
         self._inner_steps = [
-            0 if mode in (Mode.SCALAR, Mode.REPEAT, Mode.ROW) else size
-            for mode, size in zip(modes, self._itemsizes, strict=True)
+            0 if mode in still else size for mode, size in zip(modes, self._itemsizes, strict=True)
         ]
         letters = "".join(_LETTERS[kind] for kind in form.number_kinds)
         self._flat = struct.Struct(f"={HEADER + 2 * len(modes)}q{letters}").pack
@@ -112,7 +112,7 @@ class Kernel:
         reduced: Sequence[int] = (),
     ) -> list[int]:
         """Return what the walker needs to launch it: see :mod:`torchy.codegen.cpu.launch`."""
-        return launch_words(self.form, space, accesses, numbers, reduced, self.longest)
+        return launch_words(self.form, space, accesses, numbers, reduced, self.most_elements)
 
     def pack(
         self,
@@ -125,7 +125,8 @@ class Kernel:
         Parameters
         ----------
         sizes
-            Of the space, outermost dimension first; of a kernel of rows, the last is a row.
+            Of the space, outermost dimension first; of a kernel of rows, the last is a row; of a kernel of columns, the last
+            two are the reduced dimension and the columns.
         accesses
             For each of the form's accesses: its address in bytes, offset included, and its strides in elements, in the
             order of ``sizes``; None for LINEAR and SCALAR.
@@ -145,8 +146,13 @@ class Kernel:
             return self._words.from_buffer_copy(data)
         strides = [given for _, given in accesses]
         if self.form.has_rows:
-            run = self._merge(sizes[-1:], [given and given[-1:] for given in strides])
-            rows = (run or [(1, self._inner_steps)]) + self._merge(sizes[:-1], strides, sizes[-1])
+            rows, dense, end = [], 1, len(sizes)
+            for begin in ((end - 2, end - 1) if self.form.has_columns else (end - 1,))[::-1]:
+                part = [given and given[begin:end] for given in strides]
+                none = (1, self._inner_steps if end == len(sizes) else [0] * len(accesses))
+                rows += self._merge(sizes[begin:end], part, dense) or [none]
+                dense, end = dense * sizes[begin], begin
+            rows += self._merge(sizes[:end], strides, dense)
         else:
             rows = self._merge(sizes, strides)
             if not rows or not self._fits(rows[0][1]):
@@ -164,9 +170,9 @@ class Kernel:
 
     def _merge(
         self, sizes: Sequence[int], strides: Sequence[Sequence[int] | None], dense: int = 1
-    ) -> list[Row]:
+    ) -> list[Dimension]:
         """Merge dimensions where all accesses allow it; innermost first. ``dense``: elements that lie within them."""
-        rows: list[Row] = []
+        rows: list[Dimension] = []
         for at in range(-1, -1 - len(sizes), -1):
             size = sizes[at]
             if size != 1:
@@ -222,10 +228,9 @@ class Compiler:
         self.verifier = Verifier(self._compile_unverified, self.math.lanes, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entries: dict[str, int] = {
-            name: self.driver.get_function_address(name)
-            for name in (driver.SYMBOL, driver.ROWS, driver.CHUNKS)
+            name: self.driver.get_function_address(name) for name in driver.KINDS
         }
-        self._routines: dict[tuple[str, torch.dtype], Any] = {}  # engines
+        self._routines: dict[str, Any] = {}  # engines, by the name of what they have
 
     def _machine(self) -> Any:
         target = llvm.Target.from_default_triple()
@@ -279,9 +284,11 @@ class Compiler:
         """Return whether eager computes otherwise at the ends of its loops: see :meth:`Verifier.by_position`."""
         return self.verifier.by_position(spec, compute)
 
-    def order(self, operator: str, dtype: torch.dtype) -> Order | None:
+    def order(
+        self, operator: str, dtype: torch.dtype, columns: bool = False
+    ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
-        return self.verifier.order(operator, dtype)
+        return self.verifier.order(operator, dtype, columns)
 
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""
@@ -312,7 +319,8 @@ class Compiler:
         def run(
             sizes: Sequence[int], tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
         ) -> None:
-            strides = [(1, 0) if access.mode is Mode.ROW else None for access in form.accesses]
+            of_row = (0, 1) if form.has_columns else (1, 0)
+            strides = [of_row if access.mode is Mode.ROW else None for access in form.accesses]
             addresses = [tensor.data_ptr() for tensor in (*tensors, out)]
             kernel.launch(kernel.pack(sizes, list(zip(addresses, strides, strict=True)), numbers))
 
@@ -322,23 +330,22 @@ class Compiler:
         start = perf_counter() - lowered
         module = write_module(nest, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
-        for (operator, dtype), order in module.routines.items():
-            symbols[orders.symbol(operator, dtype)] = self._routine(operator, dtype, order)
-        drive = driver.ROWS if nest.form.has_rows else driver.SYMBOL
-        drive = driver.CHUNKS if nest.form.by_position else drive
+        symbols |= dict(self._routine(*what, order) for what, order in module.routines.items())
+        drive = driver.entry(nest.form)
         engine = self._engine(module.text, {drive: self.entries[drive], **symbols})
         identity = self.identity(nest.form, numerics)
         seconds = perf_counter() - start
         return Kernel(nest.form, identity, nest, module, self, engine, seconds)
 
-    def _routine(self, operator: str, dtype: torch.dtype, order: Order) -> int:
-        """Return the address of what reduces a row."""
-        engine = self._routines.get((operator, dtype))
+    def _routine(
+        self, operator: str, dtype: torch.dtype, order: Order | ColumnOrder
+    ) -> tuple[str, int]:
+        """Return the name and the address of what reduces a row, or columns."""
+        name = orders.symbol(operator, dtype, isinstance(order, ColumnOrder))
+        engine = self._routines.get(name)
         if engine is None:
-            engine = self._engine(orders.routine(operator, dtype, order), {})
-            self._routines[operator, dtype] = engine
-        address: int = engine.get_function_address(orders.symbol(operator, dtype))
-        return address
+            engine = self._routines[name] = self._engine(orders.routine(operator, dtype, order), {})
+        return name, engine.get_function_address(name)
 
     def assembly(self, llvm_ir: str) -> str:
         """Return a module's machine code as text."""

@@ -2,8 +2,8 @@
 
 ::
 
-    how the space is walked: 0 in any strides, 1 as one run, 2 row by row
-    elements of the longest row that the kernel takes; the dimensions that make up a row, as bits
+    how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side
+    how many elements a row, or a block of columns, can have; the dimensions that make up a row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
     n, numbers[n]
     what is filled in, n, sizes and strides of these views as they were last[n], arguments
@@ -22,7 +22,7 @@ from torchy.ir.kernel import KernelForm
 from torchy.ir.words import ViewWords
 from torchy.record.codes import MODES
 
-_STRIDED, _LINEAR, _ROWS = range(3)  # how the space is walked, for the walker
+_STRIDED, _LINEAR, _ROWS, _COLUMNS = range(4)  # how the space is walked, for the walker
 
 
 def launch_words(
@@ -31,14 +31,14 @@ def launch_words(
     accesses: Sequence[ViewWords],
     numbers: Sequence[int],
     reduced: Sequence[int],
-    longest: int,
+    most_elements: int,
 ) -> list[int]:
     """Return the kernel's part of a step; nothing is laid out yet. See :class:`torchy.codegen.backend.Kernel`.
 
     Parameters
     ----------
-    longest
-        Elements of the longest row that it takes.
+    most_elements
+        How many a row, or a block of columns, can have.
     """
     modes = [MODES.index(access.mode) for access in form.accesses]
     places = [
@@ -50,6 +50,8 @@ def launch_words(
     rows = 1 + max(space.rank, 1)  # one may be put before those of the space
     packed = HEADER + 2 * len(accesses) + len(numbers) + rows * (1 + len(accesses))
     room = (0, known, *[0] * (known + packed))
-    walk = _ROWS if form.has_rows else _LINEAR if form.flat else _STRIDED
+    walk = _LINEAR if form.flat else _STRIDED
+    if form.has_rows:
+        walk = _COLUMNS if form.has_columns else _ROWS
     bits = sum(1 << dimension for dimension in reduced)
-    return [walk, longest, bits, 1 + len(accesses), *places, len(numbers), *numbers, *room]
+    return [walk, most_elements, bits, 1 + len(accesses), *places, len(numbers), *numbers, *room]

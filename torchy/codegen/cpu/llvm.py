@@ -40,6 +40,7 @@ class Writer(Emitter):
     slots: dict[int, str] = field(default_factory=dict)  # nodes that pass through scratch
     written: dict[int, int] = field(default_factory=dict)  # calls that write straight to an access
     scratch_alignment: int = 8  # of each vector; bytes
+    parameters: str = "ptr %at, ptr %step, ptr %numbers, i64 %n"
 
     def __post_init__(self) -> None:
         widest = max((node.dtype.itemsize for node in self.nest.nodes), default=4)
@@ -90,10 +91,7 @@ class Writer(Emitter):
 
     def _function(self, name: str) -> str:
         body = "\n".join(self.lines)
-        return (
-            f"define internal void @{name}(ptr %at, ptr %step, ptr %numbers, i64 %n) {{\nentry:\n"
-            f"{body}\nexit:\n  ret void\n}}\n"
-        )
+        return f"define internal void @{name}({self.parameters}) {{\nentry:\n{body}\nexit:\n  ret void\n}}\n"
 
     def _open_accesses(self) -> None:
         for i, access in enumerate(self.nest.form.accesses):
@@ -297,10 +295,10 @@ class Writer(Emitter):
                 return self.splats[index]
             if index not in values:
                 node = self.nest.nodes[index]
-                if node.op == "load":
-                    values[index] = self._load(node, at)
-                else:
-                    values[index] = self._load_scratch(index, local)
+                found = self._value_at(index, at)
+                if found is None and node.op == "load":
+                    found = self._load(node, at)
+                values[index] = found or self._load_scratch(index, local)
             return values[index]
 
         for index in stage.nodes:
@@ -315,6 +313,10 @@ class Writer(Emitter):
         stored = [(access, value(node)) for access, node in stores if node not in self.written]
         for access, text in stored:
             self._store(access, text, at)
+
+    def _value_at(self, index: int, at: str) -> str | None:
+        """Load a vector of a value that is neither an access's nor in scratch; None if it is one of these."""
+        return None
 
     def _brought(self, position: int) -> list[int]:
         """What is in no register of a loop, but wanted in scratch memory by the stages right after this one."""

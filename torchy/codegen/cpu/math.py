@@ -1,8 +1,7 @@
 """Which vector-math function serves which op and dtype: the one that eager itself calls.
 
 With MKL in the build, ATen's ``vml`` kernels call MKL's ``vms*`` / ``vmd*``; the other vectorised kernels call SLEEF in
-the width of the instruction set that ATen chose. Both are exported by ``libtorch_cpu.so``. A function of which no exact
-counterpart is known is marked: it serves fast mode only.
+the width of the instruction set that ATen chose. Both are exported by ``libtorch_cpu.so``.
 """
 
 from __future__ import annotations

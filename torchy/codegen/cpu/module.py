@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torchy.codegen.cpu import driver
+from torchy.codegen.cpu.columns import ColumnWriter
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
 from torchy.codegen.cpu.rows import Routines, RowWriter
@@ -20,14 +21,14 @@ class Module:
     ----------
     math, routines
         Vector-math functions, and what reduces a row.
-    longest
-        Elements of the longest row that it can be given; 0: it has no rows.
+    most_elements
+        How many a row, or a block of columns, can have; 0: there are none.
     """
 
     text: str
     math: tuple[MathFunction, ...]
     routines: Routines
-    longest: int = 0
+    most_elements: int = 0
 
 
 def write_module(nest: LoopNest, library: MathLibrary) -> Module:
@@ -40,13 +41,13 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     """
     form = nest.form
     if form.has_rows:
-        rows = RowWriter(nest=nest, library=library)
+        columns = form.has_columns
+        rows = (ColumnWriter if columns else RowWriter)(nest=nest, library=library)
         text = rows.vectors()
-        text += driver.row_stub(
-            len(form.accesses), len(form.number_kinds), rows.element_bytes, len(rows.arrays)
-        )
+        sizes = len(form.accesses), len(form.number_kinds)
+        text += driver.row_stub(*sizes, rows.element_bytes, len(rows.arrays), columns)
         text += "".join(sorted(rows.declarations))
-        return Module(text, tuple(rows.math.values()), rows.routines, rows.longest)
+        return Module(text, tuple(rows.math.values()), rows.routines, rows.most_elements)
     writer = Writer(nest=nest, library=library)
     vectors = writer.vectors()
     stored = {access for access, _ in nest.stores}
@@ -63,6 +64,7 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
     if form.by_position:
         singly = Writer(nest=nest, library=library, tail=True)
         vectors += singly.vectors("singly")
+        # ATen's vectorized loop does two vectors a turn; what is left over is its scalar tail
         text = vectors + driver.chunk_stub(traits, len(form.number_kinds), 2 * library.lanes)
         text += "".join(sorted(writer.declarations | singly.declarations))
         return Module(text, (*writer.math.values(), *singly.math.values()), {})

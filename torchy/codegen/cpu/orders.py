@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import torch
 
 from torchy.codegen.cpu.primitives import TYPES
+from torchy.codegen.errors import CompileError
 from torchy.ir.dtypes import short_name
-from torchy.ir.kernel import Order
+from torchy.ir.kernel import ColumnOrder, Order
 
 
 def _sum(lanes: int) -> Order:
@@ -41,16 +43,41 @@ _LEAST_POWER: Final = 4  # of the cascade: see Order
 _NAN: Final = "0x7FF8000000000000"
 
 
-def symbol(operator: str, dtype: torch.dtype) -> str:
-    """Return the name of the routine that reduces a row by an operator."""
-    return f"torchy_{operator}_{short_name(dtype)}"
+# Of columns; those of extremes have not been looked at.
+COLUMN_ORDERS: Final[Mapping[tuple[str, torch.dtype], ColumnOrder]] = {
+    ("sum", dtype): ColumnOrder(block, Order(1, 1, levels=4), Order(1, 4, levels=4))
+    for dtype, block in ((torch.float32, 32), (torch.float64, 16))
+}
 
 
-def routine(operator: str, dtype: torch.dtype, order: Order) -> str:
-    """Write the routine ``element symbol(ptr row, i64 n)``."""
+def symbol(operator: str, dtype: torch.dtype, columns: bool = False) -> str:
+    """Return the name of the routine that reduces a row, or columns, by an operator."""
+    return f"torchy_{operator}_{'columns_' if columns else ''}{short_name(dtype)}"
+
+
+def routine(operator: str, dtype: torch.dtype, order: Order | ColumnOrder) -> str:
+    """Write the routine ``element symbol(ptr row, i64 n)``.
+
+    Raises
+    ------
+    CompileError
+        For an order that is neither a cascade nor one of blocks.
+
+    Notes
+    -----
+    Of columns: ``void symbol(ptr first, i64 rows, i64 bytes from row to row, i64 columns, ptr results)``, for a block of
+    columns or less; the results have room for a block.
+    """
+    if isinstance(order, ColumnOrder):
+        return _Columns(operator, TYPES[dtype], order.block).columns(
+            symbol(operator, dtype, True), order
+        )
     writer = _Routine(operator, TYPES[dtype])
-    write = writer.cascade if order.start == "zeros" else writer.blocks
-    return write(symbol(operator, dtype), order)
+    if order == replace(_sum(order.lanes), levels=order.levels, accumulators=order.accumulators):
+        return writer.cascade(symbol(operator, dtype), order)
+    if order == replace(_extreme(order.lanes), accumulators=order.accumulators):
+        return writer.blocks(symbol(operator, dtype), order)
+    raise CompileError(f"no routine is written for the order {order}")
 
 
 class _Routine:
@@ -88,6 +115,12 @@ class _Routine:
         pointer = self._emit(f"getelementptr {self.element}, ptr {base}, i64 {at}")
         return self._emit(f"load {kind}, ptr {pointer}, align 1")
 
+    def _vectors(self, kind: str, lanes: int, first: str, count: int) -> list[str]:
+        """Load vectors that follow each other, from one on."""
+        at = self._emit(f"mul i64 {first}, {lanes}")
+        base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
+        return [self._load(kind, base, str(k * lanes)) for k in range(count)]
+
     def _loop(
         self,
         name: str,
@@ -121,11 +154,13 @@ class _Routine:
         self._write(f"  %{name}.next = add i64 %{name}.i, 1", f"  br label %{name}", f"{name}.end:")
         return carried
 
+    parameters = "ptr %x, i64 %n"
+
     def _function(self, kind: str, name: str, internal: bool = False) -> str:
         body = "\n".join(self.lines)
         self.lines = []
         linkage = "internal " if internal else ""
-        return f"define {linkage}{kind} @{name}(ptr %x, i64 %n) {{\nentry:\n{body}\n}}\n"
+        return f"define {linkage}{kind} @{name}({self.parameters}) {{\nentry:\n{body}\n}}\n"
 
     # --- sums, in a cascade
 
@@ -163,9 +198,8 @@ class _Routine:
         blocks = self._emit(f"udiv i64 %n, {count}")
 
         def block(i: str, sums: list[str]) -> list[str]:
-            first = self._emit(f"mul i64 {i}, {count * lanes}")
-            base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {first}")
-            loaded = [self._load(kind, base, str(k * lanes)) for k in range(count)]
+            first = self._emit(f"mul i64 {i}, {count}")
+            loaded = self._vectors(kind, lanes, first, count)
             return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
 
         # of so few blocks nothing moves up: all levels but the first stay zero, and adding them changes no sum
@@ -221,8 +255,7 @@ class _Routine:
         done = self._emit(f"mul i64 {blocks}, {count}")
 
         def one(i: str, sums: list[str]) -> list[str]:
-            first = self._emit(f"mul i64 {i}, {lanes}")
-            return [self._combine(kind, sums[0], self._load(kind, "%x", first))]
+            return [self._combine(kind, sums[0], *self._vectors(kind, lanes, i, 1))]
 
         (total,) = self._loop("one", (done, "joined"), "%n", kind, [sums[0]], one)
         for k in range(1, count):
@@ -271,3 +304,59 @@ class _Routine:
         )  # fmt: skip
         self._write(f"  ret {self.element} {total}")
         return self._function(self.element, name)
+
+
+class _Columns(_Routine):
+    """Writes the routine of columns: a vector has one element of each, and vectors lie a row apart."""
+
+    parameters = "ptr %x, i64 %n, i64 %stride, i64 %w"
+
+    def __init__(self, operator: str, element: str, block: int) -> None:
+        super().__init__(operator, element)
+        self.block = block
+        self.kind = f"<{block} x {element}>"
+        self.masked = False
+
+    def columns(self, name: str, order: ColumnOrder) -> str:
+        """Write the sums of a block of columns, or of what is left of them."""
+        text = self._accumulate(f"{name}.whole", self.kind, self.block, order.whole)
+        self.masked = True
+        text += self._accumulate(f"{name}.rest", self.kind, self.block, order.rest)
+        suffix = f"v{self.block}f{32 if self.element == 'float' else 64}"
+        text += f"declare {self.kind} @llvm.masked.load.{suffix}.p0(ptr, <{self.block} x i1>, {self.kind})\n"
+        text = text.replace("declare i64 @llvm.ctlz.i64(i64, i1)\n", "", 1)  # of two
+        arguments = "ptr %x, i64 %n, i64 %stride, i64 %w"
+        self._write(
+            f"  %all = icmp eq i64 %w, {self.block}", "  br i1 %all, label %whole, label %rest"
+        )
+        for which in ("whole", "rest"):
+            self._write(f"{which}:")
+            sums = self._emit(f"call {self.kind} @{name}.{which}({arguments})")
+            self._write(f"  store {self.kind} {sums}, ptr %out, align 1", "  ret void")
+        self.parameters = f"{arguments}, ptr %out"
+        return text + self._function("void", name)
+
+    def _vectors(self, kind: str, lanes: int, first: str, count: int) -> list[str]:
+        at = self._emit(f"mul i64 {first}, %stride")
+        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {at}")
+        found = []
+        for _ in range(count):
+            found.append(self._row(pointer))
+            pointer = self._emit(f"getelementptr i8, ptr {pointer}, i64 %stride")
+        return found
+
+    def _row(self, pointer: str) -> str:
+        if not self.masked:
+            return self._emit(f"load {self.kind}, ptr {pointer}, align 1")
+        lanes = f"<{self.block} x i64>"
+        one = self._emit(f"insertelement {lanes} poison, i64 %w, i64 0")
+        same = self._emit(
+            f"shufflevector {lanes} {one}, {lanes} poison, <{self.block} x i32> zeroinitializer"
+        )
+        numbers = ", ".join(f"i64 {lane}" for lane in range(self.block))
+        mask = self._emit(f"icmp ult {lanes} <{numbers}>, {same}")
+        suffix = f"v{self.block}f{32 if self.element == 'float' else 64}"
+        return self._emit(
+            f"call {self.kind} @llvm.masked.load.{suffix}.p0(ptr align 1 {pointer}, <{self.block} x i1> {mask},"
+            f" {self.kind} zeroinitializer)"
+        )

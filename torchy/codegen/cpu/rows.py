@@ -23,13 +23,15 @@ from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import Node, Stage
-from torchy.ir.kernel import Order
+from torchy.ir.kernel import ColumnOrder, Order
 from torchy.ir.trace import Mode
 
-_SCRATCH_BYTES: Final = 1 << 18  # of one row: what a second-level cache holds
+_SCRATCH_BYTES: Final = (
+    1 << 18
+)  # of one row: what a second-level cache holds beside what it is read from
 _MOST: Final = 1 << 30  # elements in a row without scratch: vector functions take 32-bit lengths
 
-Routines = dict[tuple[str, torch.dtype], Order]
+Routines = dict[tuple[str, torch.dtype], Order | ColumnOrder]
 
 
 @dataclass(slots=True)
@@ -40,17 +42,23 @@ class RowWriter(Writer):
     ----------
     element_bytes, arrays
         Bytes of scratch for each element, and how many arrays it needs.
-    longest
-        Elements of the longest row that its scratch memory allows.
+    most_elements
+        How many a row can have, for its scratch memory.
     routines
         What it calls to reduce a row.
     """
 
     scratch_alignment: int = 1  # rows are of any length
+    parameters: str = "ptr %at, ptr %step, ptr %numbers, i64 %n, i64 %r, ptr %scratch, ptr %stride"
     element_bytes: int = 0
     arrays: dict[int, str] = field(default_factory=dict)  # by node: of what is of rows
-    longest: int = _MOST
+    most_elements: int = _MOST
+    run_on: frozenset[Mode] = frozenset(
+        (Mode.LINEAR, Mode.SCALAR)
+    )  # of which the rows of a block are one run
     routines: Routines = field(default_factory=dict)
+    values: str = "%r"  # how many there are in a block of what is of rows
+    length: str = "%n"  # of a row
     _mask: str = ""  # while the last elements of a row are written down
     _row: str = ""  # the number of the row, while something is done row by row
     _pointers: dict[int, str] = field(default_factory=dict)  # of that row, by access
@@ -74,7 +82,7 @@ class RowWriter(Writer):
                 self._one(index, self._load_one(node, f"%a{node.detail}"))
         for index in nest.uniform:
             if nest.nodes[index].op == "length":
-                self._one(index, "%n")
+                self._one(index, self.length)
             else:
                 self._uniform(index)
         previous = self._load_rows("entry")
@@ -89,10 +97,6 @@ class RowWriter(Writer):
                 previous = self._element_stage(position, stage, previous)
         self.lines.append("  br label %exit")
         return self._function(name)
-
-    def _function(self, name: str) -> str:
-        text = Writer._function(self, name)
-        return text.replace("i64 %n) {", "i64 %n, i64 %r, ptr %scratch, ptr %stride) {", 1)
 
     def _mode(self, node: Node) -> Mode:
         return self.nest.form.accesses[int(node.detail)].mode  # type: ignore[arg-type]
@@ -124,7 +128,7 @@ class RowWriter(Writer):
         """Give scratch memory to values that cross stages, and arrays to what is of rows."""
         nodes = self.nest.nodes
         begin = "0"
-        for name, count in (("elements", "%total"), ("rows", "%r")):
+        for name, count in (("elements", "%total"), ("rows", self.values)):
             more = self.emit(f"add i64 {count}, {2 * ROOM - 1}")
             self.lines.append(f"  %{name}.room = and i64 {more}, {-ROOM}")
         for slot, size in self._assign_slots():
@@ -142,8 +146,8 @@ class RowWriter(Writer):
             used = self.emit("mul i64 %rows.room, 8")
             begin = self.emit(f"add i64 {begin}, {used}")
         if self.element_bytes:
-            self.longest = _SCRATCH_BYTES // self.element_bytes - 2 * ROOM
-        return self.longest
+            self.most_elements = _SCRATCH_BYTES // self.element_bytes - 2 * ROOM
+        return self.most_elements
 
     def _memory(self, index: int) -> int | None:
         node = self.nest.nodes[index]
@@ -182,7 +186,9 @@ class RowWriter(Writer):
 
     # --- stages
 
-    def _over_rows(self, label: str, previous: str, body: Callable[[str], str]) -> str:
+    def _over_rows(
+        self, label: str, previous: str, body: Callable[[str], str], count: str = "%r"
+    ) -> str:
         """Write a loop over the rows of the block; ``body`` is given the label where it begins, returns where it ends."""
         begin = len(self.lines) + 2
         self.lines += [f"  br label %{label}", f"{label}:"]
@@ -193,20 +199,24 @@ class RowWriter(Writer):
         )
         self._row, self._pointers = "", {}
         self.lines.append(f"  %{label}.next = add i64 %{label}.j, 1")
-        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, %r")
+        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, {count}")
         self.lines.append(f"  br i1 %{label}.more, label %{label}, label %{label}.end")
         self.lines.append(f"{label}.end:")
         return f"{label}.end"
+
+    def _over_values(self, label: str, previous: str, body: Callable[[str], str]) -> str:
+        """Write a loop over what the block has of values of rows, as :meth:`_over_rows`."""
+        return self._over_rows(label, previous, body)
 
     def _element_stage(self, position: int, stage: Stage, previous: str) -> str:
         """Write an arithmetic stage: row by row, or all rows as one run if nothing tells them apart."""
         used = self._used(position, stage)
         nodes = self.nest.nodes
-        still = [i for i in used if i not in self.splats and (i in self.arrays or self._repeats(i))]
+        still = [i for i in used if i not in self.splats and self._is_still(i)]
         accesses = {int(nodes[i].detail) for i in used if nodes[i].op == "load"}  # type: ignore[arg-type]
         accesses |= {self.nest.stores[s][0] for s in stage.stores}
         modes = {self.nest.form.accesses[access].mode for access in accesses}
-        if not still and modes <= {Mode.LINEAR, Mode.SCALAR}:
+        if modes <= self.run_on and not still and self.arrays.keys().isdisjoint(used):
             return self._run(f"stage{position}", position, stage, previous, "all.", "")
 
         def body(label: str) -> str:
@@ -218,7 +228,8 @@ class RowWriter(Writer):
                     scalar = self._load_one(nodes[index], self._pointer(access))
                 self._splat(index, scalar)
             for access in sorted(accesses):
-                self._pointer(access)
+                if self.nest.form.accesses[access].mode is not Mode.SCALAR:
+                    self._pointer(access)  # before the loops over elements
             first = self.emit(f"mul i64 {self._row}, %n")
             end = self._run(f"stage{position}", position, stage, label, "", first)
             for index in still:
@@ -247,9 +258,10 @@ class RowWriter(Writer):
         }
         return [i for i in dict.fromkeys(self._brought_rows(position)) if i not in made]
 
-    def _repeats(self, index: int) -> bool:
+    def _is_still(self, index: int) -> bool:
+        """Tell whether a value is the same for all elements of a run."""
         node = self.nest.nodes[index]
-        return node.op == "load" and self._mode(node) is Mode.REPEAT
+        return index in self.arrays or (node.op == "load" and self._mode(node) is Mode.REPEAT)
 
     def _run(
         self, name: str, position: int, stage: Stage, previous: str, prefix: str, first: str
@@ -330,7 +342,7 @@ class RowWriter(Writer):
                 self._set_array(index, self._load_one(nodes[index], self._pointer(access)))
             return label
 
-        return self._over_rows("loads", previous, body)
+        return self._over_values("loads", previous, body)
 
     def _row_stage(self, position: int, stage: Stage, previous: str) -> str:
         """Write what is done once for a row, for all rows of the block: vectors of rows, and calls."""
@@ -360,7 +372,7 @@ class RowWriter(Writer):
                 self.lines.append(f"  store {kind} {value}, ptr {pointer}, align 1")
             return label
 
-        return self._over_rows(f"stores{position}", previous, body)
+        return self._over_values(f"stores{position}", previous, body)
 
     def _row_vectors(
         self, label: str, nodes: Sequence[int], filled: Sequence[int], previous: str
@@ -387,7 +399,7 @@ class RowWriter(Writer):
         for index in filled:
             self._store_vector(index, value(index), self.arrays[index], f"%{label}.i")
         self.lines.append(f"  %{label}.next = add i64 %{label}.i, {self.lanes}")
-        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, %r")
+        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, {self.values}")
         self.lines.append(f"  br i1 %{label}.more, label %{label}, label %{label}.end")
         self.lines.append(f"{label}.end:")
         return f"{label}.end"
@@ -397,11 +409,11 @@ class RowWriter(Writer):
         function = self._function_of(node)
         pointers = [self.arrays[i] for i in node.inputs]
         if function.library == "vml":
-            rows = self.emit("trunc i64 %r to i32")
+            rows = self.emit(f"trunc i64 {self.values} to i32")
             self._call_vml(node, function, rows, [*pointers, self.arrays[index]])
             return previous
         return self._call_vectors(
-            f"calls{index}", node, function, pointers, self.arrays[index], previous, "%r"
+            f"calls{index}", node, function, pointers, self.arrays[index], previous, self.values
         )
 
     # --- memory

@@ -7,6 +7,7 @@ eager may use another function. An op that is seen to differ is not fused from t
 from __future__ import annotations
 
 import itertools
+import operator as operator_module
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,12 @@ from typing import Any, Final
 import torch
 
 from torchy.codegen.cpu.exactness import BY_POSITION, inexact, no_formula
-from torchy.codegen.cpu.orders import ORDERS
+from torchy.codegen.cpu.orders import COLUMN_ORDERS, ORDERS
 from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.dtypes import IN_KERNELS, kind_of, word_of
+from torchy.ir.dtypes import IN_KERNELS, computed_in, kind_of, word_of
 from torchy.ir.ops import OpSpec, Rule, lookup, spec_of
 from torchy.ir.trace import Mode
 
@@ -34,12 +35,15 @@ _INTEGERS: Final = (0, 1, -1, 2, 7, -8, 31, 32, 63, 64, 100000, 2**31 - 1, -(2**
 _WIDE: Final = (2**53 + 1, 2**63 - 1, -(2**63))
 _SCALARS: Final = {"f": (0.7, 1.0, -2.3), "i": (3, 1, -2), "b": (True, False, True)}
 _RANDOM: Final = 240
+# where 16 bits are computed: of results that are off before they are rounded to so few, one in a thousand shows it
+_RANDOM_SHORT: Final = 20_000
 SEEN: Final = "it has been seen to differ on this machine"
 PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
 # of rows: all remainders of vectors and blocks, all levels of a cascade
 _LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
 _ROWS: Final = 3
+_COLUMNS: Final = 45  # whole blocks, and less
 EAGER_ROWS: Final[Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]]] = {
     "sum": _own.sum, "max": _own.amax, "min": _own.amin,
 }  # fmt: skip
@@ -49,8 +53,8 @@ Run = Callable[[Sequence[int], list[torch.Tensor], list[Any], torch.Tensor], Non
 Compile = Callable[[ir.KernelForm], Run]
 
 
-def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
-    """Return ``count`` tensors of equal odd length: all pairs of special values, the worst first, then random ones."""
+def samples(dtype: torch.dtype, count: int, seed: int, many: int = _RANDOM) -> list[torch.Tensor]:
+    """Return ``count`` tensors of equal odd length: all pairs of special values, the worst first, then many random ones."""
     generator = torch.Generator().manual_seed(seed)
     kind = kind_of(dtype)
     special = _special(dtype)
@@ -61,12 +65,12 @@ def samples(dtype: torch.dtype, count: int, seed: int) -> list[torch.Tensor]:
     found = []
     for column in columns[:count]:
         if kind == "b":
-            random = _own.lt(_own.rand(_RANDOM, generator=generator), 0.5)
+            random = _own.lt(_own.rand(many, generator=generator), 0.5)
         elif kind == "i":
-            random = _own.randint(-100, 100, (_RANDOM,), generator=generator).to(dtype)
+            random = _own.randint(-100, 100, (many,), generator=generator).to(dtype)
         else:
-            random = _own.randn(_RANDOM, generator=generator, dtype=dtype)
-            powers = _own.pow(10.0, _own.randint(-3, 3, (_RANDOM,), generator=generator))
+            random = _own.randn(many, generator=generator, dtype=dtype)
+            powers = _own.pow(10.0, _own.randint(-3, 3, (many,), generator=generator))
             random = _own.mul(random, powers).to(dtype)
         both = _own.cat([special[column], random])
         found.append(both[: len(both) // 8 * 8 - 1])
@@ -208,8 +212,8 @@ def _choosing(spec: OpSpec, literals: Mapping[str, object]) -> dict[str, object]
     }
 
 
-def _reduction_key(operator: str, dtype: torch.dtype) -> Key:
-    return f"{operator} of rows", dtype, ""
+def _reduction_key(operator: str, dtype: torch.dtype, columns: bool) -> Key:
+    return f"{operator} of {'columns' if columns else 'rows'}", dtype, ""
 
 
 @dataclass(slots=True)
@@ -269,8 +273,10 @@ class Verifier:
         """
         for statement in form.statements:
             if isinstance(statement, ir.Reduction):
-                if verdict := self.verify_reduction(statement.operator, statement.dtype):
-                    what = f"the {statement.operator} of rows of {statement.dtype}"
+                columns = isinstance(statement.order, ir.ColumnOrder)
+                if verdict := self.verify_reduction(statement.operator, statement.dtype, columns):
+                    shape = "columns" if columns else "rows"
+                    what = f"the {statement.operator} of {shape} of {statement.dtype}"
                     raise CompileError(f"on this machine {what} differs from eager: {verdict}")
                 continue
             spec = spec_of(statement.op)
@@ -306,15 +312,19 @@ class Verifier:
         """Return whether an op is exact where a kernel minds where elements stand, and only there."""
         return bool(self.lanes) and compute is torch.float32 and spec.name in BY_POSITION
 
-    def order(self, operator: str, dtype: torch.dtype) -> ir.Order | None:
+    def order(
+        self, operator: str, dtype: torch.dtype, columns: bool
+    ) -> ir.Order | ir.ColumnOrder | None:
         """Return the order in which eager reduces rows, None if none is known; costs nothing, as :meth:`why_inexact`."""
-        order = ORDERS.get((operator, dtype))
-        return None if self.verdicts.differs(_reduction_key(operator, dtype)) else order
+        known: ir.Order | ir.ColumnOrder | None = ORDERS.get((operator, dtype))
+        if columns:
+            known = COLUMN_ORDERS.get((operator, dtype))
+        return None if self.verdicts.differs(_reduction_key(operator, dtype, columns)) else known
 
-    def verify_reduction(self, operator: str, dtype: torch.dtype) -> str:
-        """Try the reduction of rows once; return where it differs from eager, empty if nowhere."""
-        key = _reduction_key(operator, dtype)
-        return self._verdict(key, lambda: self.attempt_reduction(operator, dtype))
+    def verify_reduction(self, operator: str, dtype: torch.dtype, columns: bool = False) -> str:
+        """Try the reduction of rows, or of columns, once; return where it differs from eager, empty if nowhere."""
+        key = _reduction_key(operator, dtype, columns)
+        return self._verdict(key, lambda: self.attempt_reduction(operator, dtype, columns))
 
     def _verdict(self, key: Key, attempt: Callable[[], str]) -> str:
         with self.lock:
@@ -327,32 +337,36 @@ class Verifier:
                 self.verdicts.put(key, verdict)
             return verdict
 
-    def attempt_reduction(self, operator: str, dtype: torch.dtype) -> str:
-        """Reduce rows of many lengths both ways; return where that differs, empty if nowhere."""
-        order = ORDERS[operator, dtype]
+    def attempt_reduction(self, operator: str, dtype: torch.dtype, columns: bool = False) -> str:
+        """Reduce rows or columns of many lengths both ways; return where that differs, empty if nowhere."""
+        order = (COLUMN_ORDERS if columns else ORDERS)[operator, dtype]
         form = ir.KernelForm(
             (ir.Access(dtype, Mode.LINEAR), ir.Access(dtype, Mode.ROW)),
             (),
             (ir.Reduction(operator, ir.Load(0), dtype, order),),
             (ir.Store(1, ir.Result(0)),),
-            (ir.Axis.PARALLEL, ir.Axis.REDUCED),
+            ir.COLUMNS if columns else ir.ROWS,
         )
-        run, eager = self.compile(form), EAGER_ROWS[operator]
+        eager = EAGER_ROWS.get(operator)
+        if eager is None:
+            return f"nothing is known to compare the {operator} of rows with"
+        run = self.compile(form)
         generator = torch.Generator().manual_seed(1)
-        most = _ROWS * max(_LENGTHS)
+        sizes = [(n, _COLUMNS) if columns else (_ROWS, n) for n in _LENGTHS]
+        most = max(itertools.starmap(operator_module.mul, sizes))
         powers = _own.pow(10.0, _own.randint(-9, 9, (most,), generator=generator))
         numbers = _own.mul(_own.randn(most, generator=generator, dtype=dtype), powers).to(dtype)
         zeros = _own.mul(_own.sub(_own.randint(2, (most,), generator=generator), 0.5), 0.0).to(
             dtype
         )
         for data in (numbers, zeros, _own.where(_own.gt(powers, 1e8), float("nan"), numbers)):
-            for length in _LENGTHS:
-                rows = data[: _ROWS * length].view(_ROWS, length)
-                wanted = eager(rows, -1)
+            for size in sizes:
+                rows = data[: size[0] * size[1]].view(size)
+                wanted = eager(rows, 0 if columns else -1)
                 out = _own.empty_like(wanted)
-                run((_ROWS, length), [rows], [], out)
+                run(size, [rows], [], out)
                 if not same_bits(wanted, out):
-                    return f"rows of {length} elements give {wanted.tolist()}, the kernel {out.tolist()}"
+                    return f"rows of {size} give {wanted.tolist()}, the kernel {out.tolist()}"
         return ""
 
     @staticmethod
@@ -376,7 +390,9 @@ class Verifier:
         """Run one trial both ways; return where it differs, empty if nowhere."""
         kind = kind_of(trial.statement.compute)
         count = max(len(trial.tensors), 1)
-        tensors = [samples(dtype, count, seed=1)[i] for i, dtype in enumerate(trial.operands)]
+        compute = trial.statement.compute
+        many = _RANDOM if computed_in(compute) is compute else _RANDOM_SHORT
+        tensors = [samples(dtype, count, 1, many)[i] for i, dtype in enumerate(trial.operands)]
         shortest = min((len(tensor) for tensor in tensors), default=511)
         tensors = [tensor[:shortest] for tensor in tensors]
         scalars = list(itertools.islice(itertools.cycle(_SCALARS[kind]), len(trial.scalars)))

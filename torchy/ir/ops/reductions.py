@@ -1,4 +1,4 @@
-"""The op table: ops that make one value of each row. One line an op.
+"""The op table: ops that make one value of each row. One line an op; which overloads are deferred is in ``calls.py``.
 
 An op is an operator over some dimensions, and what is done to its result. In which order eager combines the elements is
 not said here: it is a backend's to know, for each operator and dtype.
@@ -46,7 +46,7 @@ class RowReduction(NamedTuple):
     spec
         Its line of the table.
     operand
-        The view that it reduces.
+        What it reduces.
     dimensions
         Those of the operand that make up a row, counted from the first.
     """
@@ -57,7 +57,7 @@ class RowReduction(NamedTuple):
 
 
 def row_reduction(op: Op, trace: Trace) -> RowReduction | None:
-    """Return an op as a reduction of rows; None if it is none, reduces everything, or converts what it reduces."""
+    """Return an op as a reduction of rows; None if it is none, names no dimensions, or converts what it reduces."""
     known = lookup(op.name)
     spec = REDUCTIONS.get(known.name) if known is not None else None
     if spec is None or op.result_mode is not None or op.writes != op.results:

@@ -140,7 +140,7 @@ def _positions(name: str, parameters: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def literal_arguments(spec: OpSpec, op: Op) -> dict[str, object]:
-    """Return the values of an op's constant arguments by parameter, as :func:`fusable` wants them."""
+    """Return the values of an op's constant arguments by parameter, as :meth:`OpSpec.rule` takes them."""
     arguments = statement_arguments(spec, op) or ()
     return {
         name: argument.value

@@ -139,6 +139,8 @@ class OpSpec:
         What may raise for data that can be looked at while it is recorded.
     unrounded
         Parameters that are not rounded to 16 bits where the others have so many: what is computed in takes them as they are.
+    overloads
+        Of a call: those that are deferred.
     minds_precision
         Its kernel asks how precise products of float32 must be, so its bits depend on what is set for that.
     """

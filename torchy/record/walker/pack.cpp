@@ -9,8 +9,9 @@ namespace torchy {
 
 namespace {
 
-// How a kernel walks its space: row by row, as one run, or in any other order.
-enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2 };
+// How a kernel walks its space: as one run, row by row, in columns that stand side by side, or in
+// any other order.
+enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2, kColumns = 3 };
 
 // What a step says of one view that its kernel uses; see codegen/cpu/launch.py. The first is the
 // space.
@@ -22,10 +23,6 @@ struct ViewWords {
   }
   c10::IntArrayRef strides(const Trace& trace) const {
     return {&trace.words[at] + 1 + rank, static_cast<size_t>(rank)};
-  }
-  // In the inner dimension, in bytes, as the code takes it to be.
-  int64_t inner_step() const {
-    return mode == kScalar || mode == kRepeat || mode == kRow ? 0 : itemsize;
   }
 };
 
@@ -44,6 +41,12 @@ struct Launch {
   int64_t known_size() const { return filled[1]; }
   int64_t* known() const { return filled + 2; }
   int64_t* packed() const { return filled + 2 + known_size(); }
+
+  // In the inner dimension, in bytes, as the code takes it to be.
+  int64_t inner_step(const ViewWords& access) const {
+    const bool still = access.mode == kRow && walk == Walk::kRows;
+    return access.mode == kScalar || access.mode == kRepeat || still ? 0 : access.itemsize;
+  }
 
   Walk walk;
   int64_t longest;                 // row that it takes; elements
@@ -73,23 +76,24 @@ class Packer {
       return Refusal::kFits;
     }
     const auto order = inner_first();
-    if (launch_.walk == Walk::kRows) return pack_rows(order, total, out);
-    Rows rows = coalesce(order, 1);
+    if (launch_.walk == Walk::kRows || launch_.walk == Walk::kColumns)
+      return pack_rows(order, total, out);
+    Dimensions rows = coalesce(order, 1);
     if (rows.empty() || !fits(rows[0])) {  // the inner dimension has one element, so it went away
-      Row inner{1, {}};
-      for (size_t a = 0; a < count_; ++a) inner.steps.push_back(accesses_[a].inner_step());
+      Dimension inner{1, {}};
+      for (size_t a = 0; a < count_; ++a) inner.steps.push_back(launch_.inner_step(accesses_[a]));
       rows.insert(rows.begin(), std::move(inner));
     }
-    write(out, total, rows[0].size, c10::ArrayRef<Row>(rows).slice(1), rows[0].steps.data());
+    write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
   }
 
  private:
-  struct Row {
+  struct Dimension {
     int64_t size;
     c10::SmallVector<int64_t, 12> steps;  // bytes, by access
   };
-  using Rows = c10::SmallVector<Row, 4>;
+  using Dimensions = c10::SmallVector<Dimension, 4>;
 
   using Order = c10::SmallVector<size_t, 8>;
 
@@ -108,11 +112,11 @@ class Packer {
   bool is_reduced(size_t dimension) const { return launch_.reduced >> dimension & 1; }
 
   // Dimensions, merged where all accesses allow it; `dense`: how many elements lie within them.
-  Rows coalesce(c10::ArrayRef<size_t> order, int64_t dense) const {
+  Dimensions coalesce(c10::ArrayRef<size_t> order, int64_t dense) const {
     const auto sizes = space_.sizes(trace_);
-    Rows rows;
+    Dimensions rows;
     for (size_t d : order) {
-      Row row{sizes[d], {}};
+      Dimension row{sizes[d], {}};
       for (size_t a = 0; a < count_; ++a) row.steps.push_back(step(accesses_[a], d, dense));
       dense *= sizes[d];
       if (!rows.empty() && extends(rows.back(), row)) {
@@ -124,24 +128,43 @@ class Packer {
     return rows;
   }
 
-  // A row is all of the reduced dimensions, which must be the innermost of a space without gaps.
+  // A row is all of the reduced dimensions, which must be the innermost of a space without gaps. So
+  // must they be of what lies around columns; of fewer columns than make a vector, eager sums in
+  // another order. See also plan/roles.py, which plans for what fits here.
   Refusal pack_rows(c10::ArrayRef<size_t> order, int64_t total, int64_t* out) const {
+    constexpr int64_t kVector = 32;  // bytes
+    constexpr int64_t kBlock = 32;   // columns that are done together: see codegen/cpu/driver.py
     const auto strides = space_.strides(trace_), sizes = space_.sizes(trace_);
     int64_t dense = 1;
     for (size_t d : order) {
       if (strides[d] != dense) return Refusal::kLayout;
       dense *= sizes[d];
     }
-    size_t inner = 0;
-    while (inner < order.size() && is_reduced(order[inner])) ++inner;
-    for (size_t i = inner; i < order.size(); ++i)
+    size_t begin = 0;
+    if (launch_.walk == Walk::kColumns)
+      while (begin < order.size() && !is_reduced(order[begin])) ++begin;
+    // the results, too, must have them in one run: they are contiguous, so in the order of
+    // dimensions
+    for (size_t i = 1; i < begin; ++i)
+      if (order[i] > order[i - 1]) return Refusal::kLayout;
+    size_t end = begin;
+    while (end < order.size() && is_reduced(order[end])) ++end;
+    for (size_t i = end; i < order.size(); ++i)
       if (is_reduced(order[i])) return Refusal::kLayout;
-    const Rows row = coalesce(order.slice(0, inner), 1);
-    if (total == 0 || row.size() != 1 || !fits(row[0])) return Refusal::kLayout;
+    Dimensions rows = coalesce(order.slice(0, begin), 1);  // columns, if any
+    if (rows.size() > 1) return Refusal::kLayout;
+    const int64_t columns = rows.empty() ? 1 : rows[0].size;
+    const Dimensions row = coalesce(order.slice(begin, end - begin), columns);
+    if (total == 0 || row.size() != 1) return Refusal::kLayout;
+    rows.push_back(row[0]);
+    if (!fits(rows[0])) return Refusal::kLayout;
+    if (launch_.walk == Walk::kColumns && columns * space_.itemsize < kVector)
+      return Refusal::kLayout;
     if (row[0].size == total) return Refusal::kOneRow;
-    if (row[0].size > launch_.longest) return Refusal::kLong;
-    const Rows outer = coalesce(order.slice(inner), row[0].size);
-    write(out, total, row[0].size, outer, row[0].steps.data());
+    if (row[0].size * std::min(columns, kBlock) > launch_.longest) return Refusal::kLong;
+    const Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
+    rows.append(outer.begin(), outer.end());
+    write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
   }
 
@@ -162,27 +185,28 @@ class Packer {
     return access.strides(trace_)[own] * access.itemsize;
   }
 
-  static bool extends(const Row& inner, const Row& outer) {
+  static bool extends(const Dimension& inner, const Dimension& outer) {
     for (size_t a = 0; a < inner.steps.size(); ++a)
       if (inner.steps[a] * inner.size != outer.steps[a]) return false;
     return true;
   }
 
   // Whether the code, which takes the modes at their word, is right for these inner steps.
-  bool fits(const Row& inner) const {
+  bool fits(const Dimension& inner) const {
     for (size_t a = 0; a < count_; ++a)
-      if (accesses_[a].mode != kStrided && inner.steps[a] != accesses_[a].inner_step())
+      if (accesses_[a].mode != kStrided && inner.steps[a] != launch_.inner_step(accesses_[a]))
         return false;
     return true;
   }
 
-  void write(int64_t* out, int64_t total, int64_t inner, c10::ArrayRef<Row> outer,
+  void write(int64_t* out, int64_t total, int64_t inner, c10::ArrayRef<Dimension> outer,
              const int64_t* steps) const {
     *out++ = total;
     *out++ = inner;
     *out++ = static_cast<int64_t>(outer.size());
     out += count_;  // addresses
-    for (size_t a = 0; a < count_; ++a) *out++ = steps ? steps[a] : accesses_[a].inner_step();
+    for (size_t a = 0; a < count_; ++a)
+      *out++ = steps ? steps[a] : launch_.inner_step(accesses_[a]);
     out += launch_.numbers.size();
     for (size_t i = outer.size(); i-- > 0;) *out++ = outer[i].size;
     for (size_t i = outer.size(); i-- > 0;)
