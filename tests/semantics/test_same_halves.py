@@ -97,6 +97,30 @@ def missing_values(x, y):
     return z, z + 1, z > 0, z.isnan(), torch.where(z != z, y, x), z.abs(), z.float() * 2
 
 
+def lists(x, y):
+    mixed = [x.float(), x.clone(), y * 2]
+    torch._foreach_mul_(mixed, 3.7)
+    torch._foreach_div_(mixed, 0.7)
+    torch._foreach_add_(mixed, 0.1)
+    return (
+        *mixed,
+        *torch._foreach_mul(mixed, 0.3),
+        *torch._foreach_sub(mixed, 0.7),
+        *torch._foreach_div(mixed, [0.3, 0.7, 3.7]),
+    )
+
+
+def overloads(x, y):
+    aten, z, w = torch.ops.aten, x * 1, y * 1
+    return (
+        aten.mul_.Scalar(z, 3.7),
+        aten.mul.Scalar(x, 3.7),
+        aten.div.Scalar(x, 3.7),
+        aten.div_.Scalar(w, 3.7),
+        aten.add.Scalar(x, 0.7),
+    )
+
+
 def functions(x, y):
     return (
         (x * 1.1).exp() + y,
@@ -120,6 +144,8 @@ def functions(x, y):
         single_elements,
         missing_values,
         functions,
+        lists,
+        overloads,
     ],
     ids=lambda function: function.__name__,
 )

@@ -235,6 +235,8 @@ class Classifier:
             floats = {dtype for dtype in operands if dtype.is_floating_point}
             if floats - {compute}:
                 return _Known(compute, MIXED)
+            if op.name in op_table.ROUND_NUMBERS:
+                return _Known(compute, NO_FORMULA)
         if self._numerics == "fast" or exactness is None:
             return _Known(compute)
         given = zip(spec.parameters, arguments, strict=True)

@@ -2,6 +2,7 @@
 
 from torchy.ir.ops.reductions import RowReduction, row_reduction
 from torchy.ir.ops.resolve import (
+    ROUND_NUMBERS,
     SPECS,
     compute_dtype,
     literal_arguments,
@@ -13,6 +14,7 @@ from torchy.ir.ops.resolve import (
 from torchy.ir.ops.spec import Indices, Numerics, OpSpec, Rule
 
 __all__ = [
+    "ROUND_NUMBERS",
     "SPECS",
     "Indices",
     "Numerics",

@@ -18,6 +18,9 @@ SPECS: Final[Mapping[str, OpSpec]] = {
     spec.name: spec for spec in (*ARITHMETIC, *ACTIVATIONS, *CALLS)
 }
 
+# What ATen hands on with the number as the first factor, where it is rounded to 16 bits: not what the line of mul says.
+ROUND_NUMBERS: Final = frozenset(("aten::mul_.Scalar",))
+
 ABSENT: Final = Constant(None)  # an argument that an op was recorded without
 
 _WRAPPED: Final = {bool: torch.bool, int: torch.int64, float: None}
