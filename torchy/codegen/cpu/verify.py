@@ -43,7 +43,6 @@ PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
 # of rows: all remainders of vectors and blocks, all levels of a cascade
 _LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
 _ROWS: Final = 3
-_COLUMNS: Final = 45  # whole blocks, and less
 EAGER_ROWS: Final[Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]]] = {
     "sum": _own.sum, "max": _own.amax, "min": _own.amin,
 }  # fmt: skip
@@ -338,7 +337,10 @@ class Verifier:
             return verdict
 
     def attempt_reduction(self, operator: str, dtype: torch.dtype, columns: bool = False) -> str:
-        """Reduce rows or columns of many lengths both ways; return where that differs, empty if nowhere."""
+        """Reduce rows or columns of many lengths both ways; return where that differs, empty if nowhere.
+
+        Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade.
+        """
         order = (COLUMN_ORDERS if columns else ORDERS)[operator, dtype]
         form = ir.KernelForm(
             (ir.Access(dtype, Mode.LINEAR), ir.Access(dtype, Mode.ROW)),
@@ -352,7 +354,12 @@ class Verifier:
             return f"nothing is known to compare the {operator} of rows with"
         run = self.compile(form)
         generator = torch.Generator().manual_seed(1)
-        sizes = [(n, _COLUMNS) if columns else (_ROWS, n) for n in _LENGTHS]
+        sizes = [(_ROWS, length) for length in _LENGTHS]
+        if columns:
+            sizes = [(length, 45) for length in _LENGTHS if length < 2000] + [
+                (4200, 32),
+                (16400, 9),
+            ]
         most = max(itertools.starmap(operator_module.mul, sizes))
         powers = _own.pow(10.0, _own.randint(-9, 9, (most,), generator=generator))
         numbers = _own.mul(_own.randn(most, generator=generator, dtype=dtype), powers).to(dtype)
