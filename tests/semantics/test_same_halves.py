@@ -78,6 +78,21 @@ def shapes(x, y):
     )
 
 
+def integers(x, y):
+    i = torch.arange(45) + 257  # 8 bits do not hold them
+    return (
+        x * i,
+        i * x,
+        x / i,
+        i / x,
+        x + i.int(),
+        x * i[:1],
+        x[:, :1] * i,
+        x * torch.tensor(1001),
+        x * (y > 0),
+    )
+
+
 def single_elements(x, y):
     wide, short = torch.tensor(0.7), torch.tensor(0.7, dtype=BF16)
     return (
@@ -141,6 +156,7 @@ def functions(x, y):
         conversions,
         writes,
         shapes,
+        integers,
         single_elements,
         missing_values,
         functions,

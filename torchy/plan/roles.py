@@ -139,7 +139,7 @@ SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
 NOT_IDENTICAL = "is not bit-identical when fused"
-MIXED = "mixes 16 bits with more"
+MIXED = "mixes 16 bits with another dtype"
 NO_KERNEL_ARGUMENT = "has an argument that no kernel takes"
 
 
@@ -230,10 +230,9 @@ class Classifier:
             return _Known(compute, NO_KERNEL_DTYPE)
         if rule is None:
             return _Known(compute, NO_FORMULA)
-        # a single element of another dtype may come unrounded, and may not
+        # elements of another dtype come unrounded if there is one, rounded if there are many
         if computed_in(compute) is not compute and spec.promotion != "result":
-            floats = {dtype for dtype in operands if dtype.is_floating_point}
-            if floats - {compute}:
+            if not {compute, torch.bool}.issuperset(operands):
                 return _Known(compute, MIXED)
             if op.name in op_table.ROUND_NUMBERS:
                 return _Known(compute, NO_FORMULA)
