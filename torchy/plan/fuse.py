@@ -47,9 +47,8 @@ class Group:
     by_position: bool = False  # it must be one run: something depends on where elements stand
     reduced: tuple[int, ...] = ()  # the dimensions that make up a row, once it has one
     columns: bool | None = None  # whether rows stand side by side in memory, once it has some
-    rows: set[int] = field(
-        default_factory=set
-    )  # classes of the views that have one element for each row
+    # classes of the views that have one element for each row
+    rows: set[int] = field(default_factory=set)
     ops: list[int] = field(default_factory=list)
     views: dict[int, int] = field(default_factory=dict)  # by buffer: the view touched, or SEVERAL
     touches: dict[int, int] = field(default_factory=dict)  # by buffer: how many ops touch it
@@ -98,9 +97,8 @@ class Fuser:
         self._graph = StepGraph()
         self._uses = LastUses()
         self._groups: list[Group] = []
-        self._open: dict[
-            int, list[Group]
-        ] = {}  # by layout class, and by those of its rows' values; latest last
+        # by layout class, and by those of its rows' values; latest last
+        self._open: dict[int, list[Group]] = {}
         self._refused: dict[tuple[int, int], str] = {}  # (op, step): why it did not join
         self._count: dict[int, int] = {}  # by buffer: how many needed ops touch it
         self._last_touch: dict[int, int] = {}  # by buffer: the last needed op that touches it

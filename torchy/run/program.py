@@ -102,9 +102,8 @@ class Program:
             yield op, time
             if kernel and time >= 0:
                 released = words[at + 4 + allocated]
-                size += words[
-                    at + 5 + allocated + released
-                ]  # what was for the case that it refuses
+                otherwise = words[at + 5 + allocated + released]  # for the case that it refuses
+                size += otherwise
             at += size
 
     def op(self, step: int) -> int:

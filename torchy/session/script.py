@@ -161,9 +161,8 @@ class Script:
         seconds = [0.0] * len(steps)
         words = memoryview(times).cast("q")
         for op, nanoseconds in enumerate(words) if by_op else self.program.taken(words):
-            if (
-                op in step_of and nanoseconds > 0
-            ):  # else it was not known yet that nobody needs it, or a kernel refused
+            # else it was not known yet that nobody needs it, or a kernel refused
+            if op in step_of and nanoseconds > 0:
                 seconds[step_of[op]] += nanoseconds * 1e-9
         return tuple(seconds)
 

@@ -26,9 +26,8 @@ from torchy.codegen.loops import Node, Stage
 from torchy.ir.kernel import ColumnOrder, Order
 from torchy.ir.trace import Mode
 
-_SCRATCH_BYTES: Final = (
-    1 << 18
-)  # of one row: what a second-level cache holds beside what it is read from
+# of one row: what a second-level cache holds beside what it is read from
+_SCRATCH_BYTES: Final = 1 << 18
 _MOST: Final = 1 << 30  # elements in a row without scratch: vector functions take 32-bit lengths
 
 Routines = dict[tuple[str, torch.dtype], Order | ColumnOrder]
@@ -53,9 +52,8 @@ class RowWriter(Writer):
     element_bytes: int = 0
     arrays: dict[int, str] = field(default_factory=dict)  # by node: of what is of rows
     most_elements: int = _MOST
-    run_on: frozenset[Mode] = frozenset(
-        (Mode.LINEAR, Mode.SCALAR)
-    )  # of which the rows of a block are one run
+    # of which the rows of a block are one run
+    run_on: frozenset[Mode] = frozenset((Mode.LINEAR, Mode.SCALAR))
     routines: Routines = field(default_factory=dict)
     values: str = "%r"  # how many there are in a block of what is of rows
     length: str = "%n"  # of a row
@@ -136,9 +134,8 @@ class RowWriter(Writer):
             used = self.emit(f"mul i64 %elements.room, {size}")
             begin = self.emit(f"add i64 {begin}, {used}")
             self.element_bytes += size
-        of_calls = [
-            i for k in self.nest.rows if nodes[k].op == "call" for i in nodes[k].inputs
-        ]  # vector functions read arrays
+        # vector functions read arrays
+        of_calls = [i for k in self.nest.rows if nodes[k].op == "call" for i in nodes[k].inputs]
         of_rows = [i for i in self.nest.rows if not self._is_scalar(i)]
         for index in dict.fromkeys((*of_rows, *of_calls)):
             self.arrays[index] = f"%array{index}"
