@@ -210,6 +210,17 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
             for pair in zip(left, right, strict=True)
         ]
         vectors = joined if order.join == "pairs" else joined + vectors[2:]
+    if order.tail == "lanes":
+        if not blocks:
+            return functools.reduce(together, row)
+        lane = vectors[0]
+        lane[: len(rest)] = [together(a, b) for a, b in zip(lane, rest, strict=False)]
+        if order.across == "sequence":
+            return functools.reduce(together, lane)
+        while len(lane) > 1:
+            half = len(lane) // 2
+            lane = [together(a, b) for a, b in zip(lane[:half], lane[half:], strict=True)]
+        return lane[0]
     if order.tail == "first":
         return functools.reduce(singly, [*rest, *vectors[0]], kind(0))
     start = [IDENTITY[operator]]

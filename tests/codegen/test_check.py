@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from torchy.codegen.check import check_nest
-from torchy.codegen.cpu.orders import ORDERS
+from torchy.codegen.cpu.orders import order
 from torchy.codegen.loops import Stage, lower
 from torchy.ir.kernel import Access, Axis, KernelForm, Load, Reduction, Result, Statement, Store
 from torchy.ir.trace import Mode
 
 F = torch.float32
+SUM = order("sum", "sum", F, columns=False, lanes=8)
 NEST = lower(
     KernelForm(
         (Access(F, Mode.LINEAR), Access(F, Mode.ROW)),
         (),
         (
             Statement("exp", (Load(0),), F, F),
-            Reduction("sum", Result(0), F, ORDERS["sum", F]),
+            Reduction("sum", "sum", Result(0), F, SUM),
             Statement("div", (Result(0), Result(1)), F, F),
             Statement("neg", (Result(1),), F, F),
         ),

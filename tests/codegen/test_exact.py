@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.codegen.cases import exact_cases, scalars_of
-from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.codegen.cpu.compare import same_bits
+from torchy.codegen.cpu.verify import samples, trials
 from torchy.ir.kernel import Access, KernelForm, Load, Result, RuntimeNumber, Store
 from torchy.ir.trace import Mode
 

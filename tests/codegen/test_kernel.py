@@ -12,7 +12,7 @@ import torch
 
 from torchy.codegen import CompileError, lower
 from torchy.codegen.cpu import Compiler, compile_kernel
-from torchy.codegen.cpu.verify import same_bits
+from torchy.codegen.cpu.compare import same_bits
 from torchy.ir.kernel import (
     Access,
     KernelForm,

@@ -9,14 +9,17 @@ import torch
 from tests.codegen.cases import exact_cases, scalars_of
 from tests.codegen.meaning import elements
 from torchy.codegen.check import check_nest
+from torchy.codegen.cpu.compare import same_bits
 from torchy.codegen.cpu.exactness import inexact
-from torchy.codegen.cpu.orders import COLUMN_ORDERS, ORDERS
-from torchy.codegen.cpu.verify import same_bits, samples, trials
+from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.cpu.orders import order
+from torchy.codegen.cpu.verify import samples, trials
+from torchy.codegen.cpu.verify_rows import EAGER_ROWS, form_of
+from torchy.codegen.loops import MATH
 from torchy.ir.check_form import check_form
 from torchy.ir.dtypes import IN_KERNELS, kind_of
 from torchy.ir.kernel import (
     COLUMNS,
-    ROWS,
     Access,
     KernelForm,
     Level,
@@ -28,7 +31,8 @@ from torchy.ir.kernel import (
     Statement,
     Store,
 )
-from torchy.ir.ops import SPECS
+from torchy.ir.kernel import ROWS as ROW_AXES
+from torchy.ir.ops import ROWS, SPECS
 from torchy.ir.trace import Mode
 
 DTYPES = sorted(IN_KERNELS, key=str)
@@ -146,32 +150,52 @@ def test_a_kernel_computes_what_its_form_means(compiler, seed):
 # --- rows
 
 
+LANES = MathLibrary.of_torch().lanes
+# ops on rows that call no function: which of eager's it is, only a vector tells
+PLAIN_ROWS = [
+    spec.name
+    for spec in ROWS.values()
+    if all(MATH.isdisjoint(step.formula.rules[0].names()) for step in spec.steps if step.formula)
+]
+
+
+def reductions(columns):
+    """Return op, operator, dtype and order of all reductions whose order is known."""
+    return [
+        (spec.name, operator, dtype, found)
+        for spec in ROWS.values()
+        for operator in spec.operators
+        for dtype in (torch.float32, torch.float64)
+        if (found := order(spec.name, operator, dtype, columns, LANES)) is not None
+    ]
+
+
 @pytest.mark.parametrize("length", [2, 3, 7, 8, 9, 15, 31, 32, 33, 100, 127, 513, 2049])
-@pytest.mark.parametrize(("operator", "dtype"), list(ORDERS))
-def test_the_order_of_a_reduction_means_what_eager_computes(operator, dtype, length):
-    eager = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[operator]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("op", PLAIN_ROWS)
+def test_an_op_on_rows_means_what_eager_computes(op, dtype, length):
+    form = form_of(ROWS[op], dtype, False, LANES)
+    if form is None:
+        pytest.skip("the order in which eager reduces this dtype is not known")
     generator = torch.Generator().manual_seed(length)
-    powers = 10.0 ** torch.randint(-5, 5, (2, length), generator=generator)
-    numbers = torch.randn(2, length, generator=generator, dtype=dtype) * powers.to(dtype)
-    zeros = (torch.randint(2, (2, length), generator=generator) - 0.5).to(dtype) * 0
+    count = len(ROWS[op].parameters)
+    powers = 10.0 ** torch.randint(-5, 5, (count, 2, length), generator=generator)
+    numbers = torch.randn(count, 2, length, generator=generator, dtype=dtype) * powers.to(dtype)
+    zeros = (torch.randint(2, numbers.shape, generator=generator) - 0.5).to(dtype) * 0
     for data in (numbers, zeros):
-        expected = eager(data, -1)
-        form = KernelForm(
-            (Access(dtype, Mode.LINEAR), Access(dtype, Mode.ROW)),
-            (),
-            (Reduction(operator, Load(0), dtype, ORDERS[operator, dtype]),),
-            (Store(1, Result(0)),),
-            ROWS,
-        )
-        (found,) = elements(form, [[list(row) for row in data.numpy()], [0] * len(data)], [])
-        assert same_bits(tensor_of(found, dtype), expected)
+        expected = EAGER_ROWS[op](*data, -1)
+        given = [[list(row) for row in each.numpy()] for each in data]
+        of_result = [[0] * length] * 2 if ROWS[op].keeps_elements else [0] * 2
+        (found,) = elements(form, [*given, of_result], [])
+        found = [n for row in found for n in row] if ROWS[op].keeps_elements else found
+        assert same_bits(tensor_of(found, dtype), expected.flatten())
 
 
 class DrawRows(Draw):
     """A random form with reductions, and matrices for what it reads; some have one element for each row."""
 
-    orders = ORDERS
-    axes = ROWS
+    known = reductions(columns=False)
+    axes = ROW_AXES
 
     def __init__(self, seed, rows=3):
         self.draw = random.Random(seed)
@@ -196,10 +220,10 @@ class DrawRows(Draw):
             self.statement(*self.draw.choice(KNOWN))
 
     def reduction(self):
-        operator, dtype = self.draw.choice(list(self.orders))
+        op, operator, dtype, found = self.draw.choice(self.known)
         argument, _ = self.draw.choice(self.values)
         self.values.append((Result(len(self.statements)), dtype))
-        self.statements.append(Reduction(operator, argument, dtype, self.orders[operator, dtype]))
+        self.statements.append(Reduction(op, operator, argument, dtype, found))
 
     def form(self):
         """Return the form: what the draw made is stored, each at its level."""
@@ -269,7 +293,7 @@ def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
 class DrawColumns(DrawRows):
     """The same, of columns that stand side by side."""
 
-    orders = COLUMN_ORDERS
+    known = reductions(columns=True)
     axes = COLUMNS
 
     def __init__(self, seed):

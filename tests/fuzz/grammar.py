@@ -541,6 +541,10 @@ v = (x * y).mT; z = v - v.mean(-1, keepdim=True)
 z = x - x.mean(0); z = z / torch.sqrt((z * z).mean(0) + 1e-5) * y[0]
 z = x.exp(); z = z / z.sum(0, keepdim=True)
 z = (x - y).mean(-2, keepdim=True) * x
+z = torch.softmax(x * N, -1); log.append(z * y)
+z = (x + y).log_softmax(1); z = z * z.exp()
+z = F.softmax(x, -1).mT + 1
+z = F.cross_entropy(x * N, torch.arange(len(x)) % x.shape[1]); log.append(z)
 z = F.silu(x) * y
 z = torch.sigmoid(x) * torch.tanh(y) + F.softplus(x, 1.3)
 z = torch.sigmoid(x * N); z = z * (1 - z) + F.mish(z)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from torchy.codegen.cpu.orders import ORDERS
+from torchy.codegen.cpu.orders import order
 from torchy.ir.check_form import check_form
 from torchy.ir.kernel import (
     Access,
@@ -22,12 +22,13 @@ from torchy.ir.kernel import (
 from torchy.ir.trace import Mode
 
 F = torch.float32
+SUM = order("sum", "sum", F, columns=False, lanes=8)
 ROWS = (Axis.PARALLEL, Axis.REDUCED)
 GOOD = KernelForm(
     (Access(F, Mode.LINEAR), Access(F, Mode.ROW), Access(F, Mode.LINEAR)),
     (float,),
     (
-        Reduction("sum", Load(0), F, ORDERS["sum", F]),
+        Reduction("sum", "sum", Load(0), F, SUM),
         Statement("div", (Result(0), RowLength()), F, F),
         Statement("mul", (Load(0), Result(1)), F, F),
         Statement("mul", (Result(2), RuntimeNumber(0)), F, F),

@@ -88,7 +88,22 @@ def of_single_elements(x):
     return s.sum(-1), (s + 1).mean(-1, keepdim=True), s.amax(0), x - s.amin(0)
 
 
+def softmaxes(x):
+    """Those of torch, between other ops: what they take, and what they make, has an element for each."""
+    scores = x * 0.5 + x[0]
+    p = torch.softmax(scores, -1)
+    q = torch.log_softmax(scores - 1, -1)
+    return p * x.abs(), (p * q).sum(-1), q.exp(), torch.softmax(q, -1).sum(-1, keepdim=True) * p
+
+
+def softmaxes_back(x):
+    y = x * 2
+    g = torch._log_softmax_backward_data(x.abs(), y, -1, x.dtype)
+    return g * 0.5, g.sum(-1), torch._softmax_backward_data(g, y, -1, x.dtype) + 1
+
+
 FUNCTIONS = (
+    softmaxes, softmaxes_back,
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
     kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip

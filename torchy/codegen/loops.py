@@ -61,8 +61,7 @@ class Node:
     dtype: torch.dtype
     detail: bool | int | float | str | None = None
     order: ir.Order | ir.ColumnOrder | None = None  # of a reduction
-    # of a call: another function in the tail of eager's loop than in its vector body; the rest of a formula is the same
-    by_position: bool = False
+    functions: ir.Functions = ir.Functions.ARRAYS  # of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +121,9 @@ class _Builder:
         *inputs: int,
         detail: object = None,
         order: ir.Order | ir.ColumnOrder | None = None,
-        by_position: bool = False,
+        functions: ir.Functions = ir.Functions.ARRAYS,
     ) -> int:
-        node = Node(op, inputs, dtype, detail, order, by_position)  # type: ignore[arg-type]
+        node = Node(op, inputs, dtype, detail, order, functions)  # type: ignore[arg-type]
         key = replace(node, detail=repr(detail))  # 0.0 and -0.0, 1 and True are not the same
         if key not in self.known:
             self.known[key] = len(self.nodes)
@@ -218,7 +217,7 @@ def lower(form: ir.KernelForm) -> LoopNest:
             elif name in used:
                 given = working if name in spec.unrounded else statement.compute
                 names[name] = builder.cast(value_of(argument, given), working)
-        value = _Formula(builder, names, working, spec, statement.by_position).visit(rule.tree)
+        value = _Formula(builder, names, working, spec, statement.functions).visit(rule.tree)
         results.append(builder.cast(value, statement.dtype))
 
     stores = []
@@ -236,7 +235,7 @@ class _Formula:
     names: dict[str, int]
     compute: torch.dtype
     spec: OpSpec
-    by_position: bool
+    functions: ir.Functions
 
     def visit(self, tree: ast.expr) -> int:
         build = self.builder
@@ -304,7 +303,7 @@ class _Formula:
         if name in _FUNCTIONS:
             return build.add(name, dtype, *values)
         if name in MATH:
-            return build.add("call", dtype, *values, detail=name, by_position=self.by_position)
+            return build.add("call", dtype, *values, detail=name, functions=self.functions)
         if name == "cast":
             return build.cast(values[0], self.compute)
         raise CompileError(f"{self.spec.name}: no primitive named {name!r}")
@@ -480,5 +479,7 @@ def _order_text(nest: LoopNest, stage: Stage) -> str:
     assert order is not None  # lower gives each reduction its own
     if isinstance(order, ir.ColumnOrder):
         return f"each column, {order.block} at a time, a cascade of {order.whole.levels} levels"
+    if order.accumulators == 1:
+        return f"the whole row in {order.lanes} lanes"
     cascade = f", a cascade of {order.levels} levels" if order.levels > 1 else ""
     return f"the whole row in {order.accumulators} x {order.lanes} lanes{cascade}"

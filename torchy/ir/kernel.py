@@ -98,6 +98,16 @@ class RowLength:
 Value = Load | Result | RuntimeNumber | Literal | RowLength
 
 
+class Functions(enum.Enum):
+    """Of the functions that eager has for one name, ``exp`` and the like, the one that an op's kernel calls: bits differ."""
+
+    ARRAYS = "arrays"  # it takes an array
+    VECTORS = "vectors"  # it takes a vector
+    POSITION = "position"  # a vector in the vector body of eager's loop, one element in the tail
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One op on one element.
@@ -113,16 +123,16 @@ class Statement:
         The dtype in which eager's kernel computes: arguments are converted to it first.
     dtype
         The dtype of the result: rounded to it as eager does when it stores.
-    by_position
-        Eager computes it otherwise in the vector body of its loop than in the tail: what an element is depends on where it
-        stands in eager's iteration. The form walks all elements as one run then.
+    functions
+        Those that its formula calls. By position, what an element is depends on where it stands in eager's iteration: the
+        form walks all elements as one run then.
     """
 
     op: str
     arguments: tuple[Value, ...]
     compute: torch.dtype
     dtype: torch.dtype
-    by_position: bool = False
+    functions: Functions = Functions.ARRAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,10 @@ class Order:
     join
         Accumulators are combined in sequence, or in pairs.
     tail
-        Elements that fill no vector are combined first, from zero, and the lanes onto them; or last, onto the lanes.
+        Elements that fill no vector are combined first, from zero, and the lanes onto them; or last, onto the lanes; or
+        into the first lanes, and if there is nothing else, one after the other.
+    across
+        Lanes are combined in sequence, or the second half of them with the first, and so on.
     """
 
     lanes: int
@@ -155,7 +168,8 @@ class Order:
     start: OneOf["zeros", "first"] = "zeros"
     rest: OneOf["accumulator", "last"] = "accumulator"
     join: OneOf["sequence", "pairs"] = "sequence"
-    tail: OneOf["first", "last"] = "first"
+    tail: OneOf["first", "last", "lanes"] = "first"
+    across: OneOf["sequence", "halves"] = "sequence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +193,8 @@ class Reduction:
 
     Parameters
     ----------
+    op
+        The op of the table that does it.
     operator
         ``sum``, ``max`` or ``min``.
     argument
@@ -189,6 +205,7 @@ class Reduction:
         In which order.
     """
 
+    op: str
     operator: str
     argument: Value
     dtype: torch.dtype
@@ -240,7 +257,10 @@ class KernelForm:
     @property
     def by_position(self) -> bool:
         """True if it has to mind where an element stands: see :class:`Statement`."""
-        return any(isinstance(s, Statement) and s.by_position for s in self.statements)
+        return any(
+            isinstance(statement, Statement) and statement.functions is Functions.POSITION
+            for statement in self.statements
+        )
 
     @property
     def flat(self) -> bool:

@@ -12,13 +12,12 @@ from torchy.ir.kernel import (
     ELEMENTS,
     ROWS,
     Access,
-    ColumnOrder,
+    Functions,
     KernelForm,
     Literal,
     Load,
     Reduction,
     Result,
-    RowLength,
     RuntimeNumber,
     Statement,
     Store,
@@ -53,11 +52,11 @@ def fused_group(
     for view in stored:
         writer.store(view)
     reductions = [formula for op in ops if isinstance(formula := roles[op].formula, RowFormula)]
-    space = reductions[0].operand if reductions else roles[ops[0]].space
-    reduced = reductions[0].dimensions if reductions else ()
+    space = reductions[0].op.operand if reductions else roles[ops[0]].space
+    reduced = reductions[0].op.dimensions if reductions else ()
     axes = ELEMENTS
     if reductions:
-        axes = COLUMNS if isinstance(reductions[0].order, ColumnOrder) else ROWS
+        axes = COLUMNS if reductions[0].columns else ROWS
     form = KernelForm(
         tuple(Access(trace.views[view].dtype, modes[view]) for view in writer.accesses),
         tuple(trace.number_kinds[number] for number in writer.numbers),
@@ -81,25 +80,19 @@ class _Writer:
     def write(self, role: Role) -> None:
         formula = role.formula
         assert formula is not None  # only fusable ops join a group
-        if isinstance(formula, RowFormula):
-            self._reduce(formula, role.writes[0])
-            return
-        arguments = tuple(map(self._value, formula.arguments))
         (result,) = role.writes
-        self._values[result] = Result(len(self.statements))
-        op, compute, dtype = formula.op, formula.compute, formula.dtype
-        self.statements.append(Statement(op, arguments, compute, dtype, formula.by_position))
-
-    def _reduce(self, formula: RowFormula, result: int) -> None:
-        known = self._values.get(formula.operand)
-        argument = Load(self._access(formula.operand)) if known is None else known
-        self._values[result] = Result(len(self.statements))
-        dtype = formula.dtype
-        self.statements.append(Reduction(formula.operator, argument, dtype, formula.order))
-        if formula.finish:
-            arguments = (self._values[result], RowLength())
-            self._values[result] = Result(len(self.statements))
-            self.statements.append(Statement(formula.finish, arguments, dtype, dtype))
+        if isinstance(formula, RowFormula):
+            values = {name: self._value(given) for name, given in formula.op.arguments.items()}
+            self.statements += formula.op.spec.statements(
+                values, formula.dtype, formula.orders, first=len(self.statements)
+            )
+        else:
+            arguments = tuple(map(self._value, formula.arguments))
+            functions = Functions.POSITION if formula.by_position else Functions.ARRAYS
+            self.statements.append(
+                Statement(formula.op, arguments, formula.compute, formula.dtype, functions)
+            )
+        self._values[result] = Result(len(self.statements) - 1)
 
     def store(self, view: int) -> None:
         self.stores.append(Store(self._access(view), self._values[view]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torchy.ir.kernel import ColumnOrder
 from torchy.ir.listing import short_op
 from torchy.ir.trace import Mode, Op, Trace
 from torchy.plan.hazards import LastUses, StepGraph, Wait
@@ -187,11 +186,11 @@ class Fuser:
         """Return why a group cannot walk memory as an op does, empty if it can."""
         formula = self._roles[op.index].formula
         if isinstance(formula, RowFormula):
-            columns = isinstance(formula.order, ColumnOrder)
+            columns, reduced = formula.columns, formula.op.dimensions
             others = (None, columns)
-            if group.reduced not in ((), formula.dimensions) or group.columns not in others:
+            if group.reduced not in ((), reduced) or group.columns not in others:
                 return OTHER_ROWS
-            made = self._trace.buffer_of(formula.operand)
+            made = self._trace.buffer_of(formula.op.operand)
             if columns and made in group.written and made in self._escapes:
                 return STORED
         of_rows = self._is_of_rows(group, op)
@@ -322,12 +321,12 @@ class Fuser:
                     group.exposed.discard(buffer)
         formula = self._roles[op.index].formula
         if isinstance(formula, RowFormula):
-            group.reduced = formula.dimensions
-            group.columns = isinstance(formula.order, ColumnOrder)
-            rows = self._spaces.layout[touch.writes[0][0]]
-            if rows not in group.rows:
-                group.rows.add(rows)
-                self._open.setdefault(rows, []).append(group)
+            group.reduced = formula.op.dimensions
+            group.columns = formula.columns
+            made = self._spaces.layout[touch.writes[0][0]]
+            if not formula.op.spec.keeps_elements and made not in group.rows:
+                group.rows.add(made)
+                self._open.setdefault(made, []).append(group)
         elif formula is not None and formula.by_position:
             group.by_position = True
         group.modes.update(walks)

@@ -34,24 +34,26 @@ class Formula(NamedTuple):
 
 
 class RowFormula(NamedTuple):
-    """A fusable op that makes one value of each row: see ``ir.kernel.Reduction``.
+    """A fusable op on rows.
 
     Parameters
     ----------
-    operand
-        The view that it reduces.
-    dimensions
-        Those of the operand that make up a row.
-    finish
-        What is done to the result and the length of a row, if anything is.
+    op
+        What it computes, of which views, and which of their dimensions make up a row.
+    dtype
+        Of all of these, and of the result.
+    orders
+        Of its reductions, by operator.
     """
 
-    operator: str
-    operand: int
-    dimensions: tuple[int, ...]
+    op: op_table.RowOp
     dtype: torch.dtype
-    order: Order | ColumnOrder
-    finish: str
+    orders: Mapping[str, Order | ColumnOrder]
+
+    @property
+    def columns(self) -> bool:
+        """True if rows stand side by side in memory."""
+        return any(isinstance(order, ColumnOrder) for order in self.orders.values())
 
 
 class Role(NamedTuple):
@@ -81,7 +83,7 @@ class Role(NamedTuple):
     @property
     def space(self) -> int:
         """The view whose elements a fusable op walks."""
-        return self.formula.operand if isinstance(self.formula, RowFormula) else self.writes[0]
+        return self.formula.op.operand if isinstance(self.formula, RowFormula) else self.writes[0]
 
 
 Classify = Callable[[Op, Trace], Role]
@@ -116,12 +118,14 @@ class Exactness(Protocol):
     def by_position(self, spec: op_table.OpSpec, compute: torch.dtype) -> bool:
         """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
 
-    def order(self, operator: str, dtype: torch.dtype, columns: bool) -> Order | ColumnOrder | None:
+    def order(
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool
+    ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
 
         Parameters
         ----------
-        operator
+        op, operator
             See :class:`torchy.ir.kernel.Reduction`.
         columns
             Rows stand side by side in memory.
@@ -179,9 +183,9 @@ class Classifier:
         if spec is None:
             return call_role(op)
         if spec.kind != "pointwise":
-            reduction = op_table.row_reduction(op, trace)
-            if reduction is not None and self._layouts and self._exactness is not None:
-                return self._row_role(op, trace, reduction, self._exactness)
+            of_rows = op_table.row_op(op, trace)
+            if of_rows is not None and self._layouts and self._exactness is not None:
+                return self._row_role(op, trace, of_rows, self._exactness)
             return call_role(op, _hidden_writes(op, spec))
         arguments = op_table.statement_arguments(spec, op)
         if arguments is None:
@@ -195,22 +199,28 @@ class Classifier:
         )
 
     def _row_role(
-        self, op: Op, trace: Trace, reduction: op_table.RowReduction, exactness: Exactness
+        self, op: Op, trace: Trace, of_rows: op_table.RowOp, exactness: Exactness
     ) -> Role:
-        spec, operand, dimensions = reduction
+        spec, arguments, dimensions = of_rows
         (result,) = op.writes
         dtype = trace.views[result].dtype
-        layout = self._layouts[operand.view]
+        layout = self._layouts[of_rows.operand]
         columns = _are_columns(layout, dimensions)
-        order = exactness.order(spec.operator, dtype, columns)
+        orders = {
+            operator: exactness.order(spec.name, operator, dtype, columns)
+            for operator in spec.operators
+        }
+        known = {operator: order for operator, order in orders.items() if order is not None}
         why_not = _why_no_rows(layout, dimensions, columns, self._doubt)
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
-        if order is None or why_not:
+        if len(known) < len(orders) or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
-        view = operand.view
-        formula = RowFormula(spec.operator, view, dimensions, dtype, order, spec.finish)
-        return Role((view,), (result,), (result,), formula)
+        views = tuple(dict.fromkeys(argument.view for argument in arguments.values()))
+        of_elements = (*views, result) if spec.keeps_elements else views
+        if not all(_lies_alike(self._layouts[view], layout) for view in of_elements):
+            return call_role(op)._replace(why_not=NO_ROWS)
+        return Role(views, (result,), (result,), RowFormula(of_rows, dtype, known))
 
     def _ask(self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments) -> _Known:
         """Find out in which dtype an op computes, and whether it can be fused."""
@@ -275,6 +285,14 @@ def _signature(op: Op, trace: Trace, arguments: Arguments) -> tuple[object, ...]
         else:  # as it is written: 1, 1.0 and True are equal
             parts += (Constant, type(item.value), repr(item.value))
     return tuple(parts)
+
+
+def _lies_alike(one: Layout, other: Layout) -> bool:
+    """Tell whether two layouts have the same sizes, and the same strides where these count."""
+    return one.sizes == other.sizes and all(
+        a == b or size == 1
+        for a, b, size in zip(one.strides, other.strides, one.sizes, strict=True)
+    )
 
 
 def _are_columns(layout: Layout, dimensions: tuple[int, ...]) -> bool:

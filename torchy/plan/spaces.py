@@ -32,10 +32,15 @@ class Spaces:
         results: dict[tuple[object, ...], int] = {}
         for role in roles:
             if isinstance(role.formula, RowFormula):
-                rows, (result,) = role.formula, role.writes
+                rows, (result,) = role.formula.op, role.writes
                 key = _find(layout, rows.operand), rows.dimensions, trace.views[result].rank
+                if not rows.spec.keeps_elements:
+                    same = [results.setdefault(key, result), result]
+                else:
+                    same = [*role.reads, result]
                 for classes in (sizes, layout):
-                    _join(classes, results.setdefault(key, result), result)
+                    for view in same[1:]:
+                        _join(classes, same[0], view)
         self.sizes = _classes(sizes)
         self.layout = _classes(layout)
 

@@ -43,7 +43,8 @@ def _walks(op: Op, role: Role) -> list[tuple[int, Mode]]:
     if role.formula is None:
         return []
     if isinstance(role.formula, RowFormula):
-        return [(view, Mode.ROW) for view in role.writes] + [(role.formula.operand, Mode.LINEAR)]
+        of_result = Mode.LINEAR if role.formula.op.spec.keeps_elements else Mode.ROW
+        return [(view, of_result) for view in role.writes] + [(v, Mode.LINEAR) for v in role.reads]
     assert op.result_mode is not None
     result = [(view, op.result_mode) for view in role.writes]
     for item in role.formula.arguments:

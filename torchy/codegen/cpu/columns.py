@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.driver import COLUMNS_BLOCK, ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
 from torchy.codegen.cpu.rows import RowWriter
 from torchy.codegen.errors import CompileError
+from torchy.ir.kernel import ColumnOrder
 from torchy.ir.trace import Mode
 
 # of a block of columns: beyond caches too it costs less than op by op (measured: batch norm of 8192 x 512)
@@ -68,12 +68,10 @@ class ColumnWriter(RowWriter):
 
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
-        operator, (operand,) = str(node.detail), node.inputs
-        order = node.order
-        if order is None or orders.COLUMN_ORDERS.get((operator, node.dtype)) != order:
-            raise CompileError(f"no routine for {operator} on columns of {node.dtype} in {order}")
-        self.routines[operator, node.dtype] = order
-        symbol = orders.symbol(operator, node.dtype, columns=True)
+        (operand,), order = node.inputs, node.order
+        if not isinstance(order, ColumnOrder):
+            raise CompileError(f"a reduction of columns in the order {order}")
+        symbol = self._routine(node)
         self.declarations.add(f"declare void @{symbol}(ptr, i64, i64, i64, ptr)\n")
         access = None if operand in self.slots else self._memory(operand)
         if access is None:

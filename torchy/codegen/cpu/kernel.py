@@ -14,12 +14,14 @@ import llvmlite.binding as llvm
 import torch
 
 from torchy.codegen.cpu import driver, orders, threads
+from torchy.codegen.cpu.compare import Run
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.launch import launch_words
 from torchy.codegen.cpu.math import MathLibrary
 from torchy.codegen.cpu.module import Module, write_module
+from torchy.codegen.cpu.rows import Routine
 from torchy.codegen.cpu.verdicts import Verdicts
-from torchy.codegen.cpu.verify import Run, Verifier
+from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import LoopNest, lower
 from torchy.disk import Shelf
@@ -285,10 +287,10 @@ class Compiler:
         return self.verifier.by_position(spec, compute)
 
     def order(
-        self, operator: str, dtype: torch.dtype, columns: bool = False
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool = False
     ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
-        return self.verifier.order(operator, dtype, columns)
+        return self.verifier.order(op, operator, dtype, columns)
 
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""
@@ -330,22 +332,20 @@ class Compiler:
         start = perf_counter() - lowered
         module = write_module(nest, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
-        symbols |= dict(self._routine(*what, order) for what, order in module.routines.items())
+        symbols |= {name: self._address_of(name, what) for name, what in module.routines.items()}
         drive = driver.entry(nest.form)
         engine = self._engine(module.text, {drive: self.entries[drive], **symbols})
         identity = self.identity(nest.form, numerics)
         seconds = perf_counter() - start
         return Kernel(nest.form, identity, nest, module, self, engine, seconds)
 
-    def _routine(
-        self, operator: str, dtype: torch.dtype, order: Order | ColumnOrder
-    ) -> tuple[str, int]:
-        """Return the name and the address of what reduces a row, or columns."""
-        name = orders.symbol(operator, dtype, isinstance(order, ColumnOrder))
+    def _address_of(self, name: str, routine: Routine) -> int:
+        """Return the address of what reduces a row, or columns."""
         engine = self._routines.get(name)
         if engine is None:
-            engine = self._routines[name] = self._engine(orders.routine(operator, dtype, order), {})
-        return name, engine.get_function_address(name)
+            engine = self._routines[name] = self._engine(orders.routine(*routine), {})
+        address: int = engine.get_function_address(name)
+        return address
 
     def assembly(self, llvm_ir: str) -> str:
         """Return a module's machine code as text."""

@@ -331,7 +331,7 @@ class Writer(Emitter):
         return found
 
     def _function_of(self, node: Node) -> MathFunction:
-        function = self.library.find(str(node.detail), node.dtype, node.by_position, self.tail)
+        function = self.library.find(str(node.detail), node.dtype, node.functions, self.tail)
         if function is None:
             raise CompileError(
                 f"torch exports no vector function for {node.detail} on {node.dtype}"

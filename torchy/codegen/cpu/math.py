@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 import torch
 
+from torchy.ir.kernel import Functions
+
 VML_MODE: Final = 0x2 | 0x00140000 | 0x100  # HA | FTZDAZ_OFF | ERRMODE_IGNORE, as ATen sets it
 
 _VML: Final = {
@@ -83,21 +85,24 @@ class MathLibrary:
         return cls(library, {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
 
     def find(
-        self, name: str, dtype: torch.dtype, by_position: bool = False, tail: bool = False
+        self,
+        name: str,
+        dtype: torch.dtype,
+        functions: Functions = Functions.ARRAYS,
+        tail: bool = False,
     ) -> MathFunction | None:
         """Return the function that computes ``name`` on this dtype, None if the build has none.
 
         Parameters
         ----------
-        by_position, tail
-            Where eager calls one function in the vector body of its loop and another in the tail: the one for the tail, or
-            that for the body.
+        functions, tail
+            Which of eager's; by position, that for the tail of its loop, or that for the body.
         """
         double = dtype is torch.float64
-        if by_position and tail:
+        if functions is Functions.POSITION and tail:
             symbol = name if double else f"{name}f"
             return MathFunction(symbol, "libm", 1, 2 if name in BINARY else 1)
-        if name in _VML and self.mkl and not by_position:
+        if name in _VML and self.mkl and functions is Functions.ARRAYS:
             symbol = f"vm{'d' if double else 's'}{_VML[name]}"
             if self.address(symbol):
                 return MathFunction(symbol, "vml", 1, 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
@@ -20,39 +20,62 @@ from torchy.ir.dtypes import short_name
 from torchy.ir.kernel import ColumnOrder, Order
 
 
-def _sum(lanes: int) -> Order:
-    return Order(lanes, 4, levels=4)
+def _sum(vector: int) -> Order:
+    return Order(vector, 4, levels=4)
 
 
-def _extreme(lanes: int) -> Order:
-    return Order(lanes, 4, levels=1, start="first", rest="last", join="pairs", tail="last")
+def _extreme(vector: int) -> Order:
+    return Order(vector, 4, levels=1, start="first", rest="last", join="pairs", tail="last")
 
 
-# Neither kernel is made for AVX-512: a vector has 32 bytes on every machine.
-ORDERS: Final[Mapping[tuple[str, torch.dtype], Order]] = {
-    ("sum", torch.float32): _sum(8),
-    ("sum", torch.float64): _sum(4),
-    ("max", torch.float32): _extreme(8),
-    ("max", torch.float64): _extreme(4),
-    ("min", torch.float32): _extreme(8),
-    ("min", torch.float64): _extreme(4),
+def _one_vector(lanes: int, dtype: torch.dtype) -> Order:
+    # vec_reduce_all is written out for floats only
+    across: Literal["halves", "sequence"] = "halves" if dtype is torch.float32 else "sequence"
+    return Order(4 * lanes // dtype.itemsize, 1, start="first", tail="lanes", across=across)
+
+
+# By op. Neither kernel is made for AVX-512: a vector has 32 bytes on every machine.
+_OF_ROWS: Final[Mapping[str, Callable[[int], Order]]] = {
+    "sum": _sum,
+    "mean": _sum,
+    "amax": _extreme,
+    "amin": _extreme,
 }
-
+# By op: those whose kernels have the vectors that ATen chose.
+_OF_WIDE_ROWS: Final = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data"))
+# of which the orders of columns are known
+_OF_COLUMNS: Final = frozenset(("sum", "mean"))
 _IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
 _LEAST_POWER: Final = 4  # of the cascade: see Order
 _NAN: Final = "0x7FF8000000000000"
 
 
-# Of columns; those of extremes have not been looked at.
-COLUMN_ORDERS: Final[Mapping[tuple[str, torch.dtype], ColumnOrder]] = {
-    ("sum", dtype): ColumnOrder(block, Order(1, 1, levels=4), Order(1, 4, levels=4))
-    for dtype, block in ((torch.float32, 32), (torch.float64, 16))
-}
+def order(
+    op: str, operator: str, dtype: torch.dtype, columns: bool, lanes: int
+) -> Order | ColumnOrder | None:
+    """Return the order in which an op of the table reduces rows, or columns, of a dtype; None if it is not known.
+
+    Parameters
+    ----------
+    lanes
+        float32 elements in a vector of eager's; 0: there are none.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        return None
+    if columns:
+        block = 128 // dtype.itemsize
+        whole, rest = Order(1, 1, levels=4), Order(1, 4, levels=4)
+        return ColumnOrder(block, whole, rest) if op in _OF_COLUMNS else None
+    if (made := _OF_ROWS.get(op)) is not None:
+        return made(32 // dtype.itemsize)
+    return _one_vector(lanes, dtype) if lanes and op in _OF_WIDE_ROWS else None
 
 
-def symbol(operator: str, dtype: torch.dtype, columns: bool = False) -> str:
-    """Return the name of the routine that reduces a row, or columns, by an operator."""
-    return f"torchy_{operator}_{'columns_' if columns else ''}{short_name(dtype)}"
+def symbol(operator: str, dtype: torch.dtype, order: Order | ColumnOrder) -> str:
+    """Return the name of the routine that reduces a row, or columns, by an operator in an order."""
+    if isinstance(order, ColumnOrder):
+        return f"torchy_{operator}_columns_{order.block}_{short_name(dtype)}"
+    return f"torchy_{operator}_{order.accumulators}x{order.lanes}_{short_name(dtype)}"
 
 
 def routine(operator: str, dtype: torch.dtype, order: Order | ColumnOrder) -> str:
@@ -61,7 +84,7 @@ def routine(operator: str, dtype: torch.dtype, order: Order | ColumnOrder) -> st
     Raises
     ------
     CompileError
-        For an order that is neither a cascade nor one of blocks.
+        For an order that is neither a cascade, nor one of blocks, nor one of a single vector.
 
     Notes
     -----
@@ -70,13 +93,15 @@ def routine(operator: str, dtype: torch.dtype, order: Order | ColumnOrder) -> st
     """
     if isinstance(order, ColumnOrder):
         return _Columns(operator, TYPES[dtype], order.block).columns(
-            symbol(operator, dtype, True), order
+            symbol(operator, dtype, order), order
         )
     writer = _Routine(operator, TYPES[dtype])
     if order == replace(_sum(order.lanes), levels=order.levels, accumulators=order.accumulators):
-        return writer.cascade(symbol(operator, dtype), order)
+        return writer.cascade(symbol(operator, dtype, order), order)
     if order == replace(_extreme(order.lanes), accumulators=order.accumulators):
-        return writer.blocks(symbol(operator, dtype), order)
+        return writer.blocks(symbol(operator, dtype, order), order)
+    if order == replace(_one_vector(8, torch.float32), lanes=order.lanes, across=order.across):
+        return writer.one_vector(symbol(operator, dtype, order), order)
     raise CompileError(f"no routine is written for the order {order}")
 
 
@@ -305,6 +330,89 @@ class _Routine:
         self._write(f"  ret {self.element} {total}")
         return self._function(self.element, name)
 
+    # --- one vector
+
+    def one_vector(self, name: str, order: Order) -> str:
+        """Write ``vec::reduce_all`` of a row (``ATen/cpu/vec/functional_base.h``): one vector, whose lanes are folded.
+
+        The operator is that of vectors throughout.
+        """
+        lanes = order.lanes
+        kind = f"<{lanes} x {self.element}>"
+
+        def together(a: str, b: str, lanes: int) -> str:
+            """Combine vectors; two numbers as vectors of one."""
+            return self._combine(f"<{lanes} x {self.element}>", a, b)
+
+        def element(i: str) -> str:
+            return self._load(f"<1 x {self.element}>", "%x", i)
+
+        self._write(
+            f"  %few = icmp ult i64 %n, {lanes}",
+            "  br i1 %few, label %short, label %long",
+            "short:",
+        )
+        (total,) = self._loop(
+            "each", ("1", "short"), "%n", f"<1 x {self.element}>", [element("0")],
+            lambda i, c: [together(c[0], element(i), 1)],
+        )  # fmt: skip
+        one = self._emit(f"extractelement <1 x {self.element}> {total}, i64 0")
+        self._write(f"  ret {self.element} {one}", "long:")
+        vectors = self._emit(f"udiv i64 %n, {lanes}")
+        (total,) = self._loop(
+            "turn", ("1", "long"), vectors, kind, self._vectors(kind, lanes, "0", 1),
+            lambda i, c: [together(c[0], self._vectors(kind, lanes, i, 1)[0], lanes)],
+        )  # fmt: skip
+        done = self._emit(f"mul i64 {vectors}, {lanes}")
+        left = self._emit(f"sub i64 %n, {done}")
+        mask = self._lanes_below(left, lanes)
+        # what is not there is not read: the row may end a page
+        suffix = f"v{lanes}f{32 if self.element == 'float' else 64}"
+        pointer = self._emit(f"getelementptr {self.element}, ptr %x, i64 {done}")
+        rest = self._emit(
+            f"call {kind} @llvm.masked.load.{suffix}.p0(ptr align 1 {pointer}, <{lanes} x i1> {mask},"
+            f" {kind} zeroinitializer)"
+        )
+        both = together(total, rest, lanes)
+        total = self._emit(f"select <{lanes} x i1> {mask}, {kind} {both}, {kind} {total}")
+        if order.across == "sequence":
+            parts = [
+                self._emit(f"shufflevector {kind} {total}, {kind} poison, <1 x i32> <i32 {lane}>")
+                for lane in range(lanes)
+            ]
+            total = parts[0]
+            for part in parts[1:]:
+                total = together(total, part, 1)
+            lanes = 1
+        while lanes > 1:
+            half = lanes // 2
+            kind = f"<{lanes} x {self.element}>"
+            parts = []
+            for begin in (0, half):
+                picked = ", ".join(f"i32 {lane}" for lane in range(begin, begin + half))
+                parts.append(
+                    self._emit(
+                        f"shufflevector {kind} {total}, {kind} poison, <{half} x i32> <{picked}>"
+                    )
+                )
+            total, lanes = together(parts[0], parts[1], half), half
+        one = self._emit(f"extractelement <1 x {self.element}> {total}, i64 0")
+        self._write(f"  ret {self.element} {one}")
+        declared = f"declare <{order.lanes} x {self.element}> @llvm.masked.load.{suffix}.p0(ptr, <{order.lanes} x i1>, "
+        return (
+            declared + f"<{order.lanes} x {self.element}>)\n" + self._function(self.element, name)
+        )
+
+    def _lanes_below(self, count: str, lanes: int) -> str:
+        """Return the mask of the first lanes of a vector."""
+        kind = f"<{lanes} x i64>"
+        one = self._emit(f"insertelement {kind} poison, i64 {count}, i64 0")
+        same = self._emit(
+            f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        )
+        numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
+        return self._emit(f"icmp ult {kind} <{numbers}>, {same}")
+
 
 class _Columns(_Routine):
     """Writes the routine of columns: a vector has one element of each, and vectors lie a row apart."""
@@ -348,13 +456,7 @@ class _Columns(_Routine):
     def _row(self, pointer: str) -> str:
         if not self.masked:
             return self._emit(f"load {self.kind}, ptr {pointer}, align 1")
-        lanes = f"<{self.block} x i64>"
-        one = self._emit(f"insertelement {lanes} poison, i64 %w, i64 0")
-        same = self._emit(
-            f"shufflevector {lanes} {one}, {lanes} poison, <{self.block} x i32> zeroinitializer"
-        )
-        numbers = ", ".join(f"i64 {lane}" for lane in range(self.block))
-        mask = self._emit(f"icmp ult {lanes} <{numbers}>, {same}")
+        mask = self._lanes_below("%w", self.block)
         suffix = f"v{self.block}f{32 if self.element == 'float' else 64}"
         return self._emit(
             f"call {self.kind} @llvm.masked.load.{suffix}.p0(ptr align 1 {pointer}, <{self.block} x i1> {mask},"

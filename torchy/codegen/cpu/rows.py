@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -21,7 +21,6 @@ from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
-from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import Node, Stage
 from torchy.ir.kernel import ColumnOrder, Order
 from torchy.ir.trace import Mode
@@ -30,7 +29,16 @@ from torchy.ir.trace import Mode
 _SCRATCH_BYTES: Final = 1 << 18
 _MOST: Final = 1 << 30  # elements in a row without scratch: vector functions take 32-bit lengths
 
-Routines = dict[tuple[str, torch.dtype], Order | ColumnOrder]
+
+class Routine(NamedTuple):
+    """What reduces a row, or columns, by an operator in an order."""
+
+    operator: str
+    dtype: torch.dtype
+    order: Order | ColumnOrder
+
+
+Routines = dict[str, Routine]  # by name
 
 
 @dataclass(slots=True)
@@ -287,11 +295,8 @@ class RowWriter(Writer):
 
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
-        operator, (operand,) = str(node.detail), node.inputs
-        if node.order is None or orders.ORDERS.get((operator, node.dtype)) != node.order:
-            raise CompileError(f"no routine for {operator} on {node.dtype} in {node.order}")
-        self.routines[operator, node.dtype] = node.order
-        symbol, kind = orders.symbol(operator, node.dtype), TYPES[node.dtype]
+        (operand,) = node.inputs
+        symbol, kind = self._routine(node), TYPES[node.dtype]
         self.declarations.add(f"declare {kind} @{symbol}(ptr, i64)\n")
 
         def body(label: str) -> str:
@@ -306,6 +311,13 @@ class RowWriter(Writer):
             return label
 
         return self._over_rows(f"reduce{position}", previous, body)
+
+    def _routine(self, node: Node) -> str:
+        """Return the name of the routine that makes a reduction's value."""
+        assert node.order is not None  # of a reduction
+        symbol = orders.symbol(str(node.detail), node.dtype, node.order)
+        self.routines[symbol] = Routine(str(node.detail), node.dtype, node.order)
+        return symbol
 
     # --- what is of rows
 

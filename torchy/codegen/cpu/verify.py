@@ -7,22 +7,23 @@ eager may use another function. An op that is seen to differ is not fused from t
 from __future__ import annotations
 
 import itertools
-import operator as operator_module
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
 
+from torchy.codegen.cpu import orders
+from torchy.codegen.cpu.compare import Compile, same_bits
 from torchy.codegen.cpu.exactness import BY_POSITION, inexact, no_formula
-from torchy.codegen.cpu.orders import COLUMN_ORDERS, ORDERS
 from torchy.codegen.cpu.threads import one_thread
 from torchy.codegen.cpu.verdicts import Key, Verdicts
+from torchy.codegen.cpu.verify_rows import attempt_rows
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
-from torchy.ir.dtypes import IN_KERNELS, computed_in, kind_of, word_of
-from torchy.ir.ops import OpSpec, Rule, lookup, spec_of
+from torchy.ir.dtypes import IN_KERNELS, computed_in, kind_of
+from torchy.ir.ops import ROWS, STEPS, OpSpec, Rule, lookup, spec_of
 from torchy.ir.trace import Mode
 
 _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has put in their place
@@ -40,16 +41,6 @@ _RANDOM_SHORT: Final = 20_000
 SEEN: Final = "it has been seen to differ on this machine"
 PIECES: Final = 50
 PIECE: Final = 3  # shorter than any vector: eager's scalar tail alone
-# of rows: all remainders of vectors and blocks, all levels of a cascade
-_LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
-_ROWS: Final = 3
-EAGER_ROWS: Final[Mapping[str, Callable[[torch.Tensor, int], torch.Tensor]]] = {
-    "sum": _own.sum, "max": _own.amax, "min": _own.amin,
-}  # fmt: skip
-
-# sizes of the space, operands, numbers, result
-Run = Callable[[Sequence[int], list[torch.Tensor], list[Any], torch.Tensor], None]
-Compile = Callable[[ir.KernelForm], Run]
 
 
 def samples(dtype: torch.dtype, count: int, seed: int, many: int = _RANDOM) -> list[torch.Tensor]:
@@ -83,16 +74,6 @@ def _special(dtype: torch.dtype) -> torch.Tensor:
     if kind == "f":
         return _own.tensor(_FLOATS, dtype=torch.float64).to(dtype)
     return _own.tensor(_INTEGERS + (_WIDE if dtype is torch.int64 else ()), dtype=dtype)
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Tell if two tensors are equal to the last bit, where any NaN equals any NaN."""
-    if a.dtype is not b.dtype or a.shape != b.shape:
-        return False
-    if not a.dtype.is_floating_point:
-        return _own.equal(a, b)
-    equal = _own.eq(a.view(word_of(a.dtype)), b.view(word_of(b.dtype)))
-    return bool(_own.all(_own.logical_or(equal, _own.logical_and(_own.isnan(a), _own.isnan(b)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +192,8 @@ def _choosing(spec: OpSpec, literals: Mapping[str, object]) -> dict[str, object]
     }
 
 
-def _reduction_key(operator: str, dtype: torch.dtype, columns: bool) -> Key:
-    return f"{operator} of {'columns' if columns else 'rows'}", dtype, ""
+def _rows_key(op: str, dtype: torch.dtype, columns: bool) -> Key:
+    return f"{op} of {'columns' if columns else 'rows'}", dtype, ""
 
 
 @dataclass(slots=True)
@@ -273,11 +254,13 @@ class Verifier:
         for statement in form.statements:
             if isinstance(statement, ir.Reduction):
                 columns = isinstance(statement.order, ir.ColumnOrder)
-                if verdict := self.verify_reduction(statement.operator, statement.dtype, columns):
+                if verdict := self.verify_rows(statement.op, statement.dtype, columns):
                     shape = "columns" if columns else "rows"
-                    what = f"the {statement.operator} of {shape} of {statement.dtype}"
+                    what = f"{statement.op} of {shape} of {statement.dtype}"
                     raise CompileError(f"on this machine {what} differs from eager: {verdict}")
                 continue
+            if statement.op in STEPS:
+                continue  # tried with the reductions of its op
             spec = spec_of(statement.op)
             if spec is None:
                 raise CompileError(f"no op named {statement.op!r} in the op table")
@@ -287,7 +270,8 @@ class Verifier:
                 if isinstance(argument, ir.Literal)
             }
             rule = spec.rule(statement.compute, literals)
-            minded = statement.by_position and self.by_position(spec, statement.compute)
+            by_position = statement.functions is ir.Functions.POSITION
+            minded = by_position and self.by_position(spec, statement.compute)
             if (
                 rule is not None
                 and not minded
@@ -312,18 +296,19 @@ class Verifier:
         return bool(self.lanes) and compute is torch.float32 and spec.name in BY_POSITION
 
     def order(
-        self, operator: str, dtype: torch.dtype, columns: bool
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool
     ) -> ir.Order | ir.ColumnOrder | None:
         """Return the order in which eager reduces rows, None if none is known; costs nothing, as :meth:`why_inexact`."""
-        known: ir.Order | ir.ColumnOrder | None = ORDERS.get((operator, dtype))
-        if columns:
-            known = COLUMN_ORDERS.get((operator, dtype))
-        return None if self.verdicts.differs(_reduction_key(operator, dtype, columns)) else known
+        if self.verdicts.differs(_rows_key(op, dtype, columns)):
+            return None
+        return orders.order(op, operator, dtype, columns, self.lanes)
 
-    def verify_reduction(self, operator: str, dtype: torch.dtype, columns: bool = False) -> str:
-        """Try the reduction of rows, or of columns, once; return where it differs from eager, empty if nowhere."""
-        key = _reduction_key(operator, dtype, columns)
-        return self._verdict(key, lambda: self.attempt_reduction(operator, dtype, columns))
+    def verify_rows(self, op: str, dtype: torch.dtype, columns: bool = False) -> str:
+        """Try an op on rows, or on columns, once; return where it differs from eager, empty if nowhere."""
+        key = _rows_key(op, dtype, columns)
+        return self._verdict(
+            key, lambda: attempt_rows(ROWS[op], dtype, columns, self.lanes, self.compile)
+        )
 
     def _verdict(self, key: Key, attempt: Callable[[], str]) -> str:
         with self.lock:
@@ -336,54 +321,15 @@ class Verifier:
                 self.verdicts.put(key, verdict)
             return verdict
 
-    def attempt_reduction(self, operator: str, dtype: torch.dtype, columns: bool = False) -> str:
-        """Reduce rows or columns of many lengths both ways; return where that differs, empty if nowhere.
-
-        Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade.
-        """
-        order = (COLUMN_ORDERS if columns else ORDERS)[operator, dtype]
-        form = ir.KernelForm(
-            (ir.Access(dtype, Mode.LINEAR), ir.Access(dtype, Mode.ROW)),
-            (),
-            (ir.Reduction(operator, ir.Load(0), dtype, order),),
-            (ir.Store(1, ir.Result(0)),),
-            ir.COLUMNS if columns else ir.ROWS,
-        )
-        eager = EAGER_ROWS.get(operator)
-        if eager is None:
-            return f"nothing is known to compare the {operator} of rows with"
-        run = self.compile(form)
-        generator = torch.Generator().manual_seed(1)
-        sizes = [(_ROWS, length) for length in _LENGTHS]
-        if columns:
-            sizes = [(length, 45) for length in _LENGTHS if length < 2000] + [
-                (4200, 32),
-                (16400, 9),
-            ]
-        most = max(itertools.starmap(operator_module.mul, sizes))
-        powers = _own.pow(10.0, _own.randint(-9, 9, (most,), generator=generator))
-        numbers = _own.mul(_own.randn(most, generator=generator, dtype=dtype), powers).to(dtype)
-        zeros = _own.mul(_own.sub(_own.randint(2, (most,), generator=generator), 0.5), 0.0).to(
-            dtype
-        )
-        for data in (numbers, zeros, _own.where(_own.gt(powers, 1e8), float("nan"), numbers)):
-            for size in sizes:
-                rows = data[: size[0] * size[1]].view(size)
-                wanted = eager(rows, 0 if columns else -1)
-                out = _own.empty_like(wanted)
-                run(size, [rows], [], out)
-                if not same_bits(wanted, out):
-                    return f"rows of {size} give {wanted.tolist()}, the kernel {out.tolist()}"
-        return ""
-
     @staticmethod
     def _key(spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> Key:
         return spec.name, compute, repr(sorted(_choosing(spec, literals).items()))
 
     def _try(self, spec: OpSpec, compute: torch.dtype, literals: Mapping[str, object]) -> str:
         minded = self.by_position(spec, compute)
+        functions = ir.Functions.POSITION if minded else ir.Functions.ARRAYS
         found = [
-            replace(trial, statement=replace(trial.statement, by_position=minded))
+            replace(trial, statement=replace(trial.statement, functions=functions))
             for trial in trials(spec, compute, literals)
         ]
         found.sort(key=lambda trial: -len(trial.tensors))
@@ -414,7 +360,7 @@ class Verifier:
         short = min(shortest, PIECES * PIECE)
         parts = [[tensor[at : at + PIECE] for tensor in tensors] for at in range(0, short, PIECE)]
         pieces = _own.cat([trial.eager(part, scalars) for part in parts])
-        if trial.statement.by_position:
+        if trial.statement.functions is ir.Functions.POSITION:
             for at, part in enumerate(parts):
                 end = out[at * PIECE : (at + 1) * PIECE]
                 run((len(end),), part, scalars, end)

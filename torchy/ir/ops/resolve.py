@@ -11,6 +11,7 @@ import torch
 from torchy.ir.ops.activations import ACTIVATIONS
 from torchy.ir.ops.arithmetic import ARITHMETIC
 from torchy.ir.ops.calls import CALLS
+from torchy.ir.ops.rows import ROWS, STEPS, RowSpec
 from torchy.ir.ops.spec import OpSpec
 from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
 
@@ -27,8 +28,8 @@ _WRAPPED: Final = {bool: torch.bool, int: torch.int64, float: None}
 
 
 def spec_of(name: str) -> OpSpec | None:
-    """Return the spec with this name in the table (``add``), None if there is none."""
-    return SPECS.get(name)
+    """Return the spec with this name in the table (``add``, or a step of an op on rows), None if there is none."""
+    return SPECS.get(name) or STEPS.get(name)
 
 
 @functools.cache
@@ -150,6 +151,60 @@ def literal_arguments(spec: OpSpec, op: Op) -> dict[str, object]:
         for name, argument in zip(spec.parameters, arguments, strict=False)
         if isinstance(argument, Constant)
     }
+
+
+class RowOp(NamedTuple):
+    """One op of a trace that works on rows.
+
+    Parameters
+    ----------
+    spec
+        Its line of the table.
+    arguments
+        By parameter.
+    dimensions
+        Those of what has the rows that make up a row, counted from the first.
+    """
+
+    spec: RowSpec
+    arguments: Mapping[str, Operand]
+    dimensions: tuple[int, ...]
+
+    @property
+    def operand(self) -> int:
+        """The view that has the rows."""
+        return self.arguments[self.spec.parameters[0]].view
+
+
+def row_op(op: Op, trace: Trace) -> RowOp | None:
+    """Return an op as one on rows; None if it is none, names no dimensions, or converts what it takes."""
+    known = lookup(op.name)
+    spec = ROWS.get(known.name) if known is not None else None
+    if spec is None or op.result_mode is not None or op.writes != op.results:
+        return None
+    named = named_arguments(op)
+    given = named.get(spec.over)
+    (result,) = op.results
+    arguments: dict[str, Operand] = {}
+    for name in spec.parameters:
+        argument = named.get(name)
+        if not isinstance(argument, Operand):
+            return None
+        arguments[name] = argument
+    for name, wanted in spec.only.items():
+        argument = named.get(name)
+        if not isinstance(argument, Constant) or argument.value != wanted:
+            return None
+    if not isinstance(given, Constant) or result is None:
+        return None
+    dtypes = {trace.views[argument.view].dtype for argument in arguments.values()}
+    made, rank = trace.views[result], trace.views[arguments[spec.parameters[0]].view].rank
+    if dtypes != {made.dtype} or trace.buffers[made.buffer].creator != op.index:
+        return None
+    dimensions = (given.value,) if isinstance(given.value, int) else given.value
+    if not isinstance(dimensions, tuple) or not dimensions or not rank:
+        return None
+    return RowOp(spec, arguments, tuple(sorted(d % rank for d in dimensions)))
 
 
 def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:

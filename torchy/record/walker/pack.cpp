@@ -140,6 +140,9 @@ class Packer {
       if (strides[d] != dense) return Refusal::kLayout;
       dense *= sizes[d];
     }
+    // that one index serves an access is recorded of pointwise ops only
+    for (size_t a = 0; a < count_; ++a)
+      if (accesses_[a].mode == kLinear && !lies_as_space(accesses_[a])) return Refusal::kLayout;
     size_t begin = 0;
     if (launch_.walk == Walk::kColumns)
       while (begin < order.size() && !is_reduced(order[begin])) ++begin;
@@ -166,6 +169,15 @@ class Packer {
     rows.append(outer.begin(), outer.end());
     write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
+  }
+
+  // Whether a view has the sizes and strides of the space.
+  bool lies_as_space(const ViewWords& view) const {
+    const auto sizes = space_.sizes(trace_), strides = space_.strides(trace_);
+    if (view.sizes(trace_) != sizes) return false;
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (sizes[d] != 1 && view.strides(trace_)[d] != strides[d]) return false;
+    return true;
   }
 
   int64_t step(const ViewWords& access, size_t dimension, int64_t dense) const {

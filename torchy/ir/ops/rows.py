@@ -1,0 +1,199 @@
+"""The op table: ops that work on rows. Which overloads of them are deferred is in ``calls.py``.
+
+A line names the op, its parameters, and its steps, each of which makes one value for each row, or one for each element::
+
+    rows(
+        "_softmax",
+        "self",
+        "top := max(self)",
+        "e := exp(self - top)",
+        "all := sum(e)",
+        "e * (1 / all)",
+    )
+
+A step that calls an operator of :class:`torchy.ir.kernel.Reduction` makes one value of each row; every other is a formula,
+as in :mod:`torchy.ir.ops.spec`, of elements if anything in it is, and ``length`` is how many elements a row has. The first
+parameter is what has the rows. In which order eager combines the elements of a row is not said here: it is a backend's to
+know, for each op, operator and dtype.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import torch
+
+from torchy.ir.kernel import (
+    ColumnOrder,
+    Functions,
+    Order,
+    Reduction,
+    Result,
+    RowLength,
+    Statement,
+    Value,
+)
+from torchy.ir.ops.spec import OpSpec, Rule
+
+OPERATORS: Final = ("sum", "max", "min")
+LENGTH: Final = "length"
+
+
+class RowStep(NamedTuple):
+    """One value that an op makes on its way.
+
+    Parameters
+    ----------
+    name
+        Of the value.
+    operator
+        Of a reduction, whose argument is the only one; empty: a formula.
+    arguments
+        Names of parameters and earlier values.
+    formula
+        If it is one, with these arguments as its parameters.
+    """
+
+    name: str
+    operator: str
+    arguments: tuple[str, ...]
+    formula: OpSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpec:
+    """One line of the table.
+
+    Parameters
+    ----------
+    name
+        As :class:`OpSpec` has it.
+    parameters
+        The schema's argument names that are operands or numbers of the formulas, the first of which has the rows.
+    steps
+        In order. The last makes the op's first result.
+    over
+        The schema's argument that names the dimensions of a row.
+    only
+        Values that the schema's other arguments must have, for this to be what the op does.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    steps: tuple[RowStep, ...]
+    over: str
+    only: Mapping[str, object]
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Those of its reductions."""
+        return tuple(step.operator for step in self.steps if step.operator)
+
+    @property
+    def keeps_elements(self) -> bool:
+        """True if its result has an element for each of the operand's, False if one for each row."""
+        of_elements = set(self.parameters)
+        for step in self.steps:
+            if not step.operator and not of_elements.isdisjoint(step.arguments):
+                of_elements.add(step.name)
+        return self.steps[-1].name in of_elements
+
+    def statements(
+        self,
+        values: Mapping[str, Value],
+        dtype: torch.dtype,
+        orders: Mapping[str, Order | ColumnOrder],
+        first: int = 0,
+    ) -> list[Statement | Reduction]:
+        """Return what a kernel form does for this op; the last statement makes the op's result.
+
+        Parameters
+        ----------
+        values
+            By parameter.
+        dtype
+            Of the operands and the result.
+        orders
+            By operator.
+        first
+            How many statements come before.
+        """
+        named = {LENGTH: RowLength(), **values}
+        found: list[Statement | Reduction] = []
+        for step in self.steps:
+            given = tuple(named[name] for name in step.arguments)
+            if step.formula is None:
+                order = orders[step.operator]
+                found.append(Reduction(self.name, step.operator, given[0], dtype, order))
+            else:
+                op = step.formula.name
+                found.append(Statement(op, given, dtype, dtype, Functions.VECTORS))
+            named[step.name] = Result(first + len(found) - 1)
+        return found
+
+
+def rows(name: str, parameters: str, *steps: str, over: str = "dim", **only: object) -> RowSpec:
+    """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
+    found: list[RowStep] = []
+    for at, text in enumerate(steps):
+        tree = ast.parse(f"({text})", mode="eval").body
+        step = f"{name}.{at}"
+        if isinstance(tree, ast.NamedExpr):
+            step, tree = tree.target.id, tree.value
+        match tree:
+            case ast.Call(func=ast.Name(id=operator), args=[ast.Name(id=value)]) if (
+                operator in OPERATORS
+            ):
+                found.append(RowStep(step, operator, (value,)))
+                continue
+        formula = ast.unparse(tree)
+        known = {*parameters.split(), LENGTH, *(earlier.name for earlier in found)}
+        used = tuple(sorted(Rule(formula).names() & known))
+        spec = OpSpec(f"{name}.{at}", "pointwise", used, rules=(Rule(formula),))
+        found.append(RowStep(step, "", used, spec))
+    return RowSpec(name, tuple(parameters.split()), tuple(found), over, only)
+
+
+ROWS: Final[Mapping[str, RowSpec]] = {
+    spec.name: spec
+    for spec in (
+        rows("sum", "self", "sum(self)"),
+        rows("mean", "self", "total := sum(self)", "total / length"),
+        rows("amax", "self", "max(self)"),
+        rows("amin", "self", "min(self)"),
+        rows(
+            "_softmax",
+            "self",
+            "top := max(self)",
+            "e := exp(self - top)",
+            "all := sum(e)",
+            "e * (1 / all)",
+            half_to_float=False,
+        ),
+        rows(
+            "_log_softmax",
+            "self",
+            "top := max(self)",
+            "d := self - top",
+            "e := exp(d)",
+            "all := sum(e)",
+            "d - log(all)",
+            half_to_float=False,
+        ),
+        rows(
+            "_log_softmax_backward_data",
+            "grad_output output",
+            "all := sum(grad_output)",
+            "fma(-exp(output), all, grad_output)",
+        ),
+    )
+}
+STEPS: Final[Mapping[str, OpSpec]] = {
+    step.formula.name: step.formula
+    for spec in ROWS.values()
+    for step in spec.steps
+    if step.formula is not None
+}
