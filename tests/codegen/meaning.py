@@ -253,7 +253,7 @@ class _Formula:
     def __init__(self, statement: Statement, given: Sequence[Value | None]) -> None:
         spec = spec_of(statement.op)
         assert spec is not None
-        self.compute = computed_in(statement.compute)
+        self.compute, self.rounded = computed_in(statement.compute), statement.compute
         self.dtype = statement.dtype
         literals = {
             name: argument.value
@@ -279,7 +279,8 @@ class _Formula:
                     self.numbers[name] = given_value
 
     def value(self) -> Value:
-        return self.visit(self.tree).to(self.dtype)
+        found = self.visit(self.tree)
+        return (found if found.kind == "b" else found.to(self.rounded)).to(self.dtype)
 
     def visit(self, tree: ast.expr) -> Value:
         match tree:

@@ -48,6 +48,14 @@ def alphas(x, y):
     )
 
 
+def wider_results(x, y):
+    """What is computed in 16 bits is rounded to these before it is written to more."""
+    wide, double = torch.empty(37, 45), torch.empty(37, 45, dtype=torch.float64)
+    torch.mul(x, 3.7, out=wide)
+    torch.addcmul(x, y, y, value=0.3, out=double)
+    return wide, double, torch.sub(x, y, out=wide.clone()) * 2
+
+
 def conversions(x, y):
     wide = x.float()
     return (
@@ -153,6 +161,7 @@ def functions(x, y):
         chain,
         numbers,
         alphas,
+        wider_results,
         conversions,
         writes,
         shapes,

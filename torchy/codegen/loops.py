@@ -218,6 +218,8 @@ def lower(form: ir.KernelForm) -> LoopNest:
                 given = working if name in spec.unrounded else statement.compute
                 names[name] = builder.cast(value_of(argument, given), working)
         value = _Formula(builder, names, working, spec, statement.functions).visit(rule.tree)
+        if builder.nodes[value].dtype is not torch.bool:
+            value = builder.cast(value, statement.compute)  # eager rounds before it converts
         results.append(builder.cast(value, statement.dtype))
 
     stores = []
