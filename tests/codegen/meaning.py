@@ -171,6 +171,8 @@ def _stored(
 
 def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> Any:
     """Combine the elements of a row in an order: numpy's numbers, so that each step rounds."""
+    if operator == "deviations":
+        return deviations(row, order.contracted)
     kind = ROUNDS[dtype]
     together, singly = COMBINE[operator]
     lanes, count = order.lanes, order.accumulators
@@ -227,6 +229,24 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
     if blocks or order.start == "zeros":
         start.append(functools.reduce(singly, vectors[0]))
     return functools.reduce(singly, [*map(kind, start), *rest])
+
+
+def deviations(row: list[Any], contracted: bool) -> Any:
+    """Sum the squares of deviations from the mean, as Welford does."""
+    mean = squares = numpy.float64(0)
+    for count, element in enumerate(row, 1):
+        off = element - mean
+        mean += off / numpy.float64(count)
+        now = element - mean
+        squares = fma(off, now, squares) if contracted else squares + off * now
+    return squares
+
+
+def fma(x: Any, y: Any, z: Any) -> Any:
+    """Multiply and add in float64, rounded once."""
+    if all(map(math.isfinite, (x, y, z))) and (exact := Fraction(x) * Fraction(y) + Fraction(z)):
+        return nearest(exact, torch.float64)
+    return x * y + z
 
 
 def _extreme(better: Callable[[Any, Any], bool], of_two_alike: int) -> Callable[[Any, Any], Any]:

@@ -52,8 +52,19 @@ def both(x):
     return y.sum(0), y.sum(-1), y - y.mean(0) - y.mean(-1, keepdim=True), y.amax(0)
 
 
+def spreads(x):
+    y = x * 0.5
+    mean, deviation = y.mean(0), y.std(0)
+    return (
+        x.var(0),
+        (y - mean) / deviation,
+        y.var(0, correction=0, keepdim=True) + y,
+        x.std((0,), correction=len(x) + 1),
+    )
+
+
 FUNCTIONS = (
-    standardised, batch_norm, shares, gradient_of_a_bias, of_columns_only, in_place, the_middle, both,
+    spreads, standardised, batch_norm, shares, gradient_of_a_bias, of_columns_only, in_place, the_middle, both,
 )  # fmt: skip
 EACH = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 SIZES = (

@@ -102,8 +102,21 @@ def softmaxes_back(x):
     return g * 0.5, g.sum(-1), torch._softmax_backward_data(g, y, -1, x.dtype) + 1
 
 
+def spreads(x):
+    """By themselves and between other ops, by any number of degrees of freedom, down to less than none."""
+    y = x * 0.5
+    mean, deviation = y.mean(-1, keepdim=True), y.std(-1, keepdim=True)
+    return (
+        x.var(-1),
+        (y - mean) / deviation,
+        y.var(-1, correction=0) + y.std(-1, correction=2.5),
+        y.var(-1, correction=len(x[0])),
+        torch.std(y, (-1,), correction=len(x[0]) + 3, keepdim=True) * y,
+    )
+
+
 FUNCTIONS = (
-    softmaxes, softmaxes_back,
+    spreads, softmaxes, softmaxes_back,
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
     kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip

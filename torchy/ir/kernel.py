@@ -160,6 +160,8 @@ class Order:
         into the first lanes, and if there is nothing else, one after the other.
     across
         Lanes are combined in sequence, or the second half of them with the first, and so on.
+    contracted
+        Of ``deviations``: the product that is added to what has been gathered is not rounded before.
     """
 
     lanes: int
@@ -170,6 +172,7 @@ class Order:
     join: OneOf["sequence", "pairs"] = "sequence"
     tail: OneOf["first", "last", "lanes"] = "first"
     across: OneOf["sequence", "halves"] = "sequence"
+    contracted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,8 @@ class Reduction:
     op
         The op of the table that does it.
     operator
-        ``sum``, ``max`` or ``min``.
+        ``sum``, ``max``, ``min``, or ``deviations``: the sum of the squares of what they are off their mean, which is kept
+        up to date from element to element (Welford), in float64.
     argument
         A value of each element; what is the same for all of them is repeated.
     dtype

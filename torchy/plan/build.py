@@ -69,7 +69,9 @@ def _is_lone(group: Group, roles: Sequence[Role]) -> bool:
     formula = roles[group.ops[0]].formula
     if len(group.ops) > 1 or formula is None:
         return False
-    return isinstance(formula, RowFormula) or formula.by_position
+    if isinstance(formula, RowFormula):
+        return not formula.op.spec.alone
+    return formula.by_position
 
 
 def plan_of_calls(trace: Trace) -> Plan:

@@ -52,7 +52,7 @@ def fused_group(
     for view in stored:
         writer.store(view)
     reductions = [formula for op in ops if isinstance(formula := roles[op].formula, RowFormula)]
-    space = reductions[0].op.operand if reductions else roles[ops[0]].space
+    space = reductions[0].op.rows if reductions else roles[ops[0]].space
     reduced = reductions[0].op.dimensions if reductions else ()
     axes = ELEMENTS
     if reductions:
@@ -82,9 +82,11 @@ class _Writer:
         assert formula is not None  # only fusable ops join a group
         (result,) = role.writes
         if isinstance(formula, RowFormula):
-            values = {name: self._value(given) for name, given in formula.op.arguments.items()}
-            self.statements += formula.op.spec.statements(
-                values, formula.dtype, formula.orders, first=len(self.statements)
+            of_rows = formula.op
+            values = {name: self._value(given) for name, given in of_rows.operands.items()}
+            values |= {name: self._value(given) for name, given in of_rows.numbers.items()}
+            self.statements += of_rows.spec.statements(
+                values, formula.dtype, formula.order, first=len(self.statements)
             )
         else:
             arguments = tuple(map(self._value, formula.arguments))

@@ -190,7 +190,7 @@ class Fuser:
             others = (None, columns)
             if group.reduced not in ((), reduced) or group.columns not in others:
                 return OTHER_ROWS
-            made = self._trace.buffer_of(formula.op.operand)
+            made = self._trace.buffer_of(formula.op.rows)
             if columns and made in group.written and made in self._escapes:
                 return STORED
         of_rows = self._is_of_rows(group, op)

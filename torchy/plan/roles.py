@@ -42,18 +42,18 @@ class RowFormula(NamedTuple):
         What it computes, of which views, and which of their dimensions make up a row.
     dtype
         Of all of these, and of the result.
-    orders
-        Of its reductions, by operator.
+    order
+        Of its reductions.
     """
 
     op: op_table.RowOp
     dtype: torch.dtype
-    orders: Mapping[str, Order | ColumnOrder]
+    order: Order | ColumnOrder
 
     @property
     def columns(self) -> bool:
         """True if rows stand side by side in memory."""
-        return any(isinstance(order, ColumnOrder) for order in self.orders.values())
+        return isinstance(self.order, ColumnOrder)
 
 
 class Role(NamedTuple):
@@ -83,7 +83,7 @@ class Role(NamedTuple):
     @property
     def space(self) -> int:
         """The view whose elements a fusable op walks."""
-        return self.formula.op.operand if isinstance(self.formula, RowFormula) else self.writes[0]
+        return self.formula.op.rows if isinstance(self.formula, RowFormula) else self.writes[0]
 
 
 Classify = Callable[[Op, Trace], Role]
@@ -118,15 +118,13 @@ class Exactness(Protocol):
     def by_position(self, spec: op_table.OpSpec, compute: torch.dtype) -> bool:
         """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
 
-    def order(
-        self, op: str, operator: str, dtype: torch.dtype, columns: bool
-    ) -> Order | ColumnOrder | None:
+    def order(self, op: str, dtype: torch.dtype, columns: bool) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
 
         Parameters
         ----------
-        op, operator
-            See :class:`torchy.ir.kernel.Reduction`.
+        op
+            Of the op table.
         columns
             Rows stand side by side in memory.
         """
@@ -201,26 +199,22 @@ class Classifier:
     def _row_role(
         self, op: Op, trace: Trace, of_rows: op_table.RowOp, exactness: Exactness
     ) -> Role:
-        spec, arguments, dimensions = of_rows
+        spec, dimensions = of_rows.spec, of_rows.dimensions
         (result,) = op.writes
         dtype = trace.views[result].dtype
-        layout = self._layouts[of_rows.operand]
+        layout = self._layouts[of_rows.rows]
         columns = _are_columns(layout, dimensions)
-        orders = {
-            operator: exactness.order(spec.name, operator, dtype, columns)
-            for operator in spec.operators
-        }
-        known = {operator: order for operator, order in orders.items() if order is not None}
+        order = exactness.order(spec.name, dtype, columns)
         why_not = _why_no_rows(layout, dimensions, columns, self._doubt)
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
-        if len(known) < len(orders) or why_not:
+        if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
-        views = tuple(dict.fromkeys(argument.view for argument in arguments.values()))
+        views = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
         of_elements = (*views, result) if spec.keeps_elements else views
         if not all(_lies_alike(self._layouts[view], layout) for view in of_elements):
             return call_role(op)._replace(why_not=NO_ROWS)
-        return Role(views, (result,), (result,), RowFormula(of_rows, dtype, known))
+        return Role(views, (result,), (result,), RowFormula(of_rows, dtype, order))
 
     def _ask(self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments) -> _Known:
         """Find out in which dtype an op computes, and whether it can be fused."""

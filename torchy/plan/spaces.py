@@ -33,7 +33,7 @@ class Spaces:
         for role in roles:
             if isinstance(role.formula, RowFormula):
                 rows, (result,) = role.formula.op, role.writes
-                key = _find(layout, rows.operand), rows.dimensions, trace.views[result].rank
+                key = _find(layout, rows.rows), rows.dimensions, trace.views[result].rank
                 if not rows.spec.keeps_elements:
                     same = [results.setdefault(key, result), result]
                 else:

@@ -45,8 +45,10 @@ entry:
   store i64 0, ptr %counters
   ; rows in a block
   %fit = udiv i64 BLOCK, %inner
-  %fit.none = icmp eq i64 %fit, 0
-  %block = select i1 %fit.none, i64 1, i64 %fit
+  %least.p = getelementptr i64, ptr %job, i64 5
+  %least = load i64, ptr %least.p
+  %fit.few = icmp ult i64 %fit, %least
+  %block = select i1 %fit.few, i64 %least, i64 %fit
   %block.elements = mul i64 %block, %inner
   %room.0 = add i64 %block.elements, ROOM_MORE
   %room.1 = and i64 %room.0, ROOM_MASK

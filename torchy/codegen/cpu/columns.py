@@ -71,12 +71,12 @@ class ColumnWriter(RowWriter):
         (operand,), order = node.inputs, node.order
         if not isinstance(order, ColumnOrder):
             raise CompileError(f"a reduction of columns in the order {order}")
-        symbol = self._routine(node)
+        symbol, given = self._routine(node).symbol, self._given(node)
         self.declarations.add(f"declare void @{symbol}(ptr, i64, i64, i64, ptr)\n")
         access = None if operand in self.slots else self._memory(operand)
         if access is None:
             first = self.slots[operand]
-            stride = self.emit(f"mul i64 %n, {node.dtype.itemsize}")
+            stride = self.emit(f"mul i64 %n, {given.itemsize}")
         else:
             first, stride = f"%a{access}", f"%r{access}"
         kind = TYPES[node.dtype]
@@ -84,7 +84,7 @@ class ColumnWriter(RowWriter):
             more = self.emit(f"sub i64 %n, {begin}")
             some = self.emit(f"call i64 @llvm.smax.i64(i64 {more}, i64 0)")
             width = self.emit(f"call i64 @llvm.smin.i64(i64 {some}, i64 {order.block})")
-            column = self.emit(f"getelementptr {kind}, ptr {first}, i64 {begin}")
+            column = self.emit(f"getelementptr {TYPES[given]}, ptr {first}, i64 {begin}")
             out = self.emit(f"getelementptr {kind}, ptr {self.arrays[index]}, i64 {begin}")
             arguments = f"ptr {column}, i64 %r, i64 {stride}, i64 {width}, ptr {out}"
             self.lines.append(f"  call void @{symbol}({arguments})")

@@ -17,7 +17,8 @@ overlaps the one before, where the row is long enough. An access's traits are it
 row), VARIES (over the space), DENSE (one index serves the space and it), LOADED and STORED.
 
 Where an axis is reduced, a row is all of it, and a kernel's code takes blocks of whole rows, and scratch memory for them
-(see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element, arrays of 8 bytes a row``.
+(see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element,
+arrays of 8 bytes a row, rows in a block at least``.
 
 Where it matters where an element stands, elements are cut into chunks as eager cuts them: one a thread. ``vectors`` does as
 many of a chunk as eager's vector body does, whose multiple is in the place of the lanes; ``singly``, which is in the place
@@ -444,9 +445,12 @@ def chunk_stub(traits: list[int], numbers: int, multiple: int) -> str:
     return _stub(CHUNKS, *words, "ptrtoint (ptr @singly to i64)", *traits)
 
 
-def row_stub(accesses: int, numbers: int, element_bytes: int, arrays: int, columns: bool) -> str:
+def row_stub(
+    accesses: int, numbers: int, element_bytes: int, arrays: int, least_rows: int, columns: bool
+) -> str:
     """Write the job of a kernel of rows or columns, and its entry."""
-    return _stub(COLUMNS if columns else ROWS, accesses, numbers, element_bytes, arrays)
+    words = accesses, numbers, element_bytes, arrays, least_rows
+    return _stub(COLUMNS if columns else ROWS, *words)
 
 
 def _stub(drive: str, *words: int | str) -> str:

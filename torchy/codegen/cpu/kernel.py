@@ -13,13 +13,13 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import torch
 
-from torchy.codegen.cpu import driver, orders, threads
+from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.compare import Run
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
 from torchy.codegen.cpu.launch import launch_words
 from torchy.codegen.cpu.math import MathLibrary
 from torchy.codegen.cpu.module import Module, write_module
-from torchy.codegen.cpu.rows import Routine
+from torchy.codegen.cpu.routines import Routine, code
 from torchy.codegen.cpu.verdicts import Verdicts
 from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
@@ -287,10 +287,10 @@ class Compiler:
         return self.verifier.by_position(spec, compute)
 
     def order(
-        self, op: str, operator: str, dtype: torch.dtype, columns: bool = False
+        self, op: str, dtype: torch.dtype, columns: bool = False
     ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
-        return self.verifier.order(op, operator, dtype, columns)
+        return self.verifier.order(op, dtype, columns)
 
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""
@@ -343,7 +343,7 @@ class Compiler:
         """Return the address of what reduces a row, or columns."""
         engine = self._routines.get(name)
         if engine is None:
-            engine = self._routines[name] = self._engine(orders.routine(*routine), {})
+            engine = self._routines[name] = self._engine(code(routine), {})
         address: int = engine.get_function_address(name)
         return address
 

@@ -8,7 +8,8 @@ from torchy.codegen.cpu import driver
 from torchy.codegen.cpu.columns import ColumnWriter
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
-from torchy.codegen.cpu.rows import Routines, RowWriter
+from torchy.codegen.cpu.routines import Routines
+from torchy.codegen.cpu.rows import RowWriter
 from torchy.codegen.loops import LoopNest
 from torchy.ir.trace import Mode
 
@@ -45,7 +46,9 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
         rows = (ColumnWriter if columns else RowWriter)(nest=nest, library=library)
         text = rows.vectors()
         sizes = len(form.accesses), len(form.number_kinds)
-        text += driver.row_stub(*sizes, rows.element_bytes, len(rows.arrays), columns)
+        text += driver.row_stub(
+            *sizes, rows.element_bytes, len(rows.arrays), rows.least_rows, columns
+        )
         text += "".join(sorted(rows.declarations))
         return Module(text, tuple(rows.math.values()), rows.routines, rows.most_elements)
     writer = Writer(nest=nest, library=library)

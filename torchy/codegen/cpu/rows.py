@@ -13,32 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 
-from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
+from torchy.codegen.cpu.routines import MANY, Routine, Routines
+from torchy.codegen.cpu.threads import GRAIN
 from torchy.codegen.loops import Node, Stage
-from torchy.ir.kernel import ColumnOrder, Order
 from torchy.ir.trace import Mode
 
 # of one row: what a second-level cache holds beside what it is read from
 _SCRATCH_BYTES: Final = 1 << 18
 _MOST: Final = 1 << 30  # elements in a row without scratch: vector functions take 32-bit lengths
-
-
-class Routine(NamedTuple):
-    """What reduces a row, or columns, by an operator in an order."""
-
-    operator: str
-    dtype: torch.dtype
-    order: Order | ColumnOrder
-
-
-Routines = dict[str, Routine]  # by name
 
 
 @dataclass(slots=True)
@@ -49,8 +38,8 @@ class RowWriter(Writer):
     ----------
     element_bytes, arrays
         Bytes of scratch for each element, and how many arrays it needs.
-    most_elements
-        How many a row can have, for its scratch memory.
+    most_elements, least_rows
+        How many a row can have, for its scratch memory; how many rows a block has, if there are so many.
     routines
         What it calls to reduce a row.
     """
@@ -60,6 +49,7 @@ class RowWriter(Writer):
     element_bytes: int = 0
     arrays: dict[int, str] = field(default_factory=dict)  # by node: of what is of rows
     most_elements: int = _MOST
+    least_rows: int = 1
     # of which the rows of a block are one run
     run_on: frozenset[Mode] = frozenset((Mode.LINEAR, Mode.SCALAR))
     routines: Routines = field(default_factory=dict)
@@ -296,14 +286,28 @@ class RowWriter(Writer):
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
         (operand,) = node.inputs
-        symbol, kind = self._routine(node), TYPES[node.dtype]
+        routine, given = self._routine(node), self._given(node)
+        symbol, kind, of = routine.symbol, TYPES[node.dtype], TYPES[given]
+        access = None if operand in self.slots else self._memory(operand)
+        if routine.of_many:
+            first, stride = f"%a{access}", f"%r{access}"
+            if access is None:
+                first, stride = (
+                    self.slots[operand],
+                    self.emit(f"mul i64 %n, {given.itemsize}"),
+                )
+            self.declarations.add(f"declare void @{symbol}(ptr, i64, i64, i64, ptr)\n")
+            arguments = f"ptr {first}, i64 %n, i64 %r, i64 {stride}, ptr {self.arrays[index]}"
+            self.lines.append(f"  call void @{symbol}({arguments})")
+            self.least_rows = MANY
+            self.most_elements = min(self.most_elements, GRAIN - 1)
+            return previous
         self.declarations.add(f"declare {kind} @{symbol}(ptr, i64)\n")
 
         def body(label: str) -> str:
-            access = None if operand in self.slots else self._memory(operand)
             if access is None:
                 first = self.emit(f"mul i64 {self._row}, %n")
-                row = self.emit(f"getelementptr {kind}, ptr {self.slots[operand]}, i64 {first}")
+                row = self.emit(f"getelementptr {of}, ptr {self.slots[operand]}, i64 {first}")
             else:
                 row = self._pointer(access)
             value = self.emit(f"call {kind} @{symbol}(ptr {row}, i64 %n)")
@@ -312,12 +316,12 @@ class RowWriter(Writer):
 
         return self._over_rows(f"reduce{position}", previous, body)
 
-    def _routine(self, node: Node) -> str:
-        """Return the name of the routine that makes a reduction's value."""
+    def _routine(self, node: Node) -> Routine:
+        """Return what makes a reduction's value."""
         assert node.order is not None  # of a reduction
-        symbol = orders.symbol(str(node.detail), node.dtype, node.order)
-        self.routines[symbol] = Routine(str(node.detail), node.dtype, node.order)
-        return symbol
+        routine = Routine(str(node.detail), self._given(node), node.dtype, node.order)
+        self.routines[routine.symbol] = routine
+        return routine
 
     # --- what is of rows
 

@@ -27,6 +27,8 @@ EAGER_ROWS: Final[Mapping[str, Callable[..., torch.Tensor]]] = {
     "mean": _own.mean,
     "amax": _own.amax,
     "amin": _own.amin,
+    "var": _own.var,
+    "std": _own.std,
     "_softmax": lambda x, dim: _own._softmax(x, dim, False),
     "_log_softmax": lambda x, dim: _own._log_softmax(x, dim, False),
     "_log_softmax_backward_data": lambda g, y, dim: _own._log_softmax_backward_data(
@@ -43,15 +45,13 @@ def form_of(spec: RowSpec, dtype: torch.dtype, columns: bool, lanes: int) -> ir.
     lanes
         float32 elements in a vector of eager's; 0: there are none.
     """
-    found = {}
-    for operator in spec.operators:
-        order = orders.order(spec.name, operator, dtype, columns, lanes)
-        if order is None:
-            return None
-        found[operator] = order
-    count = len(spec.parameters)
-    values = {name: ir.Load(at) for at, name in enumerate(spec.parameters)}
-    statements = spec.statements(values, dtype, found)
+    order = orders.order(spec.name, dtype, columns, lanes)
+    if order is None:
+        return None
+    operands = spec.operands
+    values: dict[str, ir.Value] = {name: ir.Load(at) for at, name in enumerate(operands)}
+    values |= {name: ir.Literal(number) for name, number in spec.numbers.items()}
+    statements, count = spec.statements(values, dtype, order), len(operands)
     result = ir.Access(dtype, Mode.LINEAR if spec.keeps_elements else Mode.ROW)
     return ir.KernelForm(
         (*[ir.Access(dtype, Mode.LINEAR)] * count, result),
@@ -77,7 +77,7 @@ def attempt_rows(
     if columns:
         narrow = [(length, 45) for length in _LENGTHS if length < 2000]
         sizes = [*narrow, (4200, 32), (16400, 9)]
-    count = len(spec.parameters)
+    count = len(spec.operands)
     for data in _samples(dtype, count * max(itertools.starmap(operator_module.mul, sizes))):
         for size in sizes:
             many = size[0] * size[1]

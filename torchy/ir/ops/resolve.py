@@ -160,20 +160,21 @@ class RowOp(NamedTuple):
     ----------
     spec
         Its line of the table.
-    arguments
+    operands, numbers
         By parameter.
     dimensions
         Those of what has the rows that make up a row, counted from the first.
     """
 
     spec: RowSpec
-    arguments: Mapping[str, Operand]
+    operands: Mapping[str, Operand]
+    numbers: Mapping[str, Constant]
     dimensions: tuple[int, ...]
 
     @property
-    def operand(self) -> int:
-        """The view that has the rows."""
-        return self.arguments[self.spec.parameters[0]].view
+    def rows(self) -> int:
+        """The view that has them."""
+        return self.operands[self.spec.parameters[0]].view
 
 
 def row_op(op: Op, trace: Trace) -> RowOp | None:
@@ -185,26 +186,30 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
     named = named_arguments(op)
     given = named.get(spec.over)
     (result,) = op.results
-    arguments: dict[str, Operand] = {}
+    operands: dict[str, Operand] = {}
+    numbers: dict[str, Constant] = {}
     for name in spec.parameters:
-        argument = named.get(name)
-        if not isinstance(argument, Operand):
+        found = named.get(name, ABSENT)
+        if isinstance(found, Operand) and name not in spec.numbers:
+            operands[name] = found
+        elif isinstance(found, Constant) and name in spec.numbers:
+            numbers[name] = Constant(spec.numbers[name]) if found.value is None else found
+        else:
             return None
-        arguments[name] = argument
     for name, wanted in spec.only.items():
         argument = named.get(name)
         if not isinstance(argument, Constant) or argument.value != wanted:
             return None
     if not isinstance(given, Constant) or result is None:
         return None
-    dtypes = {trace.views[argument.view].dtype for argument in arguments.values()}
-    made, rank = trace.views[result], trace.views[arguments[spec.parameters[0]].view].rank
+    dtypes = {trace.views[argument.view].dtype for argument in operands.values()}
+    made, rank = trace.views[result], trace.views[operands[spec.parameters[0]].view].rank
     if dtypes != {made.dtype} or trace.buffers[made.buffer].creator != op.index:
         return None
     dimensions = (given.value,) if isinstance(given.value, int) else given.value
     if not isinstance(dimensions, tuple) or not dimensions or not rank:
         return None
-    return RowOp(spec, arguments, tuple(sorted(d % rank for d in dimensions)))
+    return RowOp(spec, operands, numbers, tuple(sorted(d % rank for d in dimensions)))
 
 
 def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:

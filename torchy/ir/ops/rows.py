@@ -14,7 +14,7 @@ A line names the op, its parameters, and its steps, each of which makes one valu
 A step that calls an operator of :class:`torchy.ir.kernel.Reduction` makes one value of each row; every other is a formula,
 as in :mod:`torchy.ir.ops.spec`, of elements if anything in it is, and ``length`` is how many elements a row has. The first
 parameter is what has the rows. In which order eager combines the elements of a row is not said here: it is a backend's to
-know, for each op, operator and dtype.
+know, for each op and dtype.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from torchy.ir.kernel import (
 )
 from torchy.ir.ops.spec import OpSpec, Rule
 
-OPERATORS: Final = ("sum", "max", "min")
+OPERATORS: Final = ("sum", "max", "min", "deviations")
 LENGTH: Final = "length"
 
 
@@ -77,25 +77,34 @@ class RowSpec:
         In order. The last makes the op's first result.
     over
         The schema's argument that names the dimensions of a row.
+    numbers
+        Parameters that are numbers and part of the code, and what they are if none is given.
     only
         Values that the schema's other arguments must have, for this to be what the op does.
+    double
+        It computes in float64 whatever it is given; else in the dtype of its operands.
+    alone
+        A kernel of it by itself is faster than torch's own.
     """
 
     name: str
     parameters: tuple[str, ...]
     steps: tuple[RowStep, ...]
     over: str
+    numbers: Mapping[str, float]
     only: Mapping[str, object]
+    double: bool
+    alone: bool
 
     @property
-    def operators(self) -> tuple[str, ...]:
-        """Those of its reductions."""
-        return tuple(step.operator for step in self.steps if step.operator)
+    def operands(self) -> tuple[str, ...]:
+        """The parameters that are tensors."""
+        return tuple(name for name in self.parameters if name not in self.numbers)
 
     @property
     def keeps_elements(self) -> bool:
         """True if its result has an element for each of the operand's, False if one for each row."""
-        of_elements = set(self.parameters)
+        of_elements = set(self.operands)
         for step in self.steps:
             if not step.operator and not of_elements.isdisjoint(step.arguments):
                 of_elements.add(step.name)
@@ -105,7 +114,7 @@ class RowSpec:
         self,
         values: Mapping[str, Value],
         dtype: torch.dtype,
-        orders: Mapping[str, Order | ColumnOrder],
+        order: Order | ColumnOrder,
         first: int = 0,
     ) -> list[Statement | Reduction]:
         """Return what a kernel form does for this op; the last statement makes the op's result.
@@ -116,26 +125,36 @@ class RowSpec:
             By parameter.
         dtype
             Of the operands and the result.
-        orders
-            By operator.
+        order
+            Of the reductions.
         first
             How many statements come before.
         """
         named = {LENGTH: RowLength(), **values}
+        compute = torch.float64 if self.double else dtype
         found: list[Statement | Reduction] = []
         for step in self.steps:
             given = tuple(named[name] for name in step.arguments)
             if step.formula is None:
-                order = orders[step.operator]
-                found.append(Reduction(self.name, step.operator, given[0], dtype, order))
+                found.append(Reduction(self.name, step.operator, given[0], compute, order))
             else:
+                made = dtype if step is self.steps[-1] else compute
                 op = step.formula.name
-                found.append(Statement(op, given, dtype, dtype, Functions.VECTORS))
+                found.append(Statement(op, given, compute, made, Functions.VECTORS))
             named[step.name] = Result(first + len(found) - 1)
         return found
 
 
-def rows(name: str, parameters: str, *steps: str, over: str = "dim", **only: object) -> RowSpec:
+def rows(
+    name: str,
+    parameters: str,
+    *steps: str,
+    over: str = "dim",
+    numbers: Mapping[str, float] | None = None,
+    only: Mapping[str, object] | None = None,
+    double: bool = False,
+    alone: bool = False,
+) -> RowSpec:
     """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
     found: list[RowStep] = []
     for at, text in enumerate(steps):
@@ -154,9 +173,19 @@ def rows(name: str, parameters: str, *steps: str, over: str = "dim", **only: obj
         used = tuple(sorted(Rule(formula).names() & known))
         spec = OpSpec(f"{name}.{at}", "pointwise", used, rules=(Rule(formula),))
         found.append(RowStep(step, "", used, spec))
-    return RowSpec(name, tuple(parameters.split()), tuple(found), over, only)
+    return RowSpec(
+        name,
+        tuple(parameters.split()),
+        tuple(found),
+        over,
+        numbers or {},
+        only or {},
+        double,
+        alone,
+    )
 
 
+_VARIANCE: Final = "squares / (length - correction if length > correction else 0)"
 ROWS: Final[Mapping[str, RowSpec]] = {
     spec.name: spec
     for spec in (
@@ -164,6 +193,18 @@ ROWS: Final[Mapping[str, RowSpec]] = {
         rows("mean", "self", "total := sum(self)", "total / length"),
         rows("amax", "self", "max(self)"),
         rows("amin", "self", "min(self)"),
+        *(
+            rows(
+                name,
+                "self correction",
+                "squares := deviations(self)",
+                formula,
+                numbers={"correction": 1},
+                double=True,
+                alone=True,
+            )
+            for name, formula in (("var", _VARIANCE), ("std", f"sqrt({_VARIANCE})"))
+        ),
         rows(
             "_softmax",
             "self",
@@ -171,7 +212,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "e := exp(self - top)",
             "all := sum(e)",
             "e * (1 / all)",
-            half_to_float=False,
+            only={"half_to_float": False},
         ),
         rows(
             "_log_softmax",
@@ -181,7 +222,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "e := exp(d)",
             "all := sum(e)",
             "d - log(all)",
-            half_to_float=False,
+            only={"half_to_float": False},
         ),
         rows(
             "_log_softmax_backward_data",
