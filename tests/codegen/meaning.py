@@ -173,6 +173,8 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
     """Combine the elements of a row in an order: numpy's numbers, so that each step rounds."""
     if operator == "deviations":
         return deviations(row, order.contracted)
+    if operator in ("mean", "squares"):
+        return moments(row, order.lanes, dtype)[operator == "squares"]
     kind = ROUNDS[dtype]
     together, singly = COMBINE[operator]
     lanes, count = order.lanes, order.accumulators
@@ -242,11 +244,70 @@ def deviations(row: list[Any], contracted: bool) -> Any:
     return squares
 
 
-def fma(x: Any, y: Any, z: Any) -> Any:
-    """Multiply and add in float64, rounded once."""
-    if all(map(math.isfinite, (x, y, z))) and (exact := Fraction(x) * Fraction(y) + Fraction(z)):
-        return nearest(exact, torch.float64)
-    return x * y + z
+def moments(row: list[Any], lanes: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Gather the mean, and the squares of what is off it: parts of 16 vectors, on a stack, then what fills no vector."""
+    kind, vectors = ROUNDS[dtype], len(row) // lanes
+    zero, parts = kind(0), math.ceil(vectors / 16)
+    depth = max(1, math.ceil(math.log2(max(parts, 1))))
+    levels = [(0, [zero] * lanes, [zero] * lanes) for _ in range(depth)]
+
+    def join(level: int, count: int, means: list[Any], sums: list[Any]) -> None:
+        had, old, old_sums = levels[level]
+        both = had + count
+        share = kind(count) / kind(both) if both else zero
+        off = [mean - before for mean, before in zip(means, old, strict=True)]
+        new = [before + share * o for before, o in zip(old, off, strict=True)]
+        total = [
+            fma(o * kind(had), share * o, before + more, dtype)
+            for o, before, more in zip(off, old_sums, sums, strict=True)
+        ]
+        levels[level] = both, new, total
+
+    def rise(level: int) -> None:
+        join(level, *levels[level - 1])
+        levels[level - 1] = 0, [zero] * lanes, [zero] * lanes
+
+    for part in range(parts):
+        count = min(16, vectors - 16 * part)
+        means, sums = [zero] * lanes, [zero] * lanes
+        for vector in range(count):
+            begin = (16 * part + vector) * lanes
+            share = kind(1) / kind(vector + 1)
+            for lane, element in enumerate(row[begin : begin + lanes]):
+                off = element - means[lane]
+                means[lane] = fma(share, off, means[lane], dtype)
+                sums[lane] = fma(off, element - means[lane], sums[lane], dtype)
+        join(0, count, means, sums)
+        level, bits = 1, part + 1
+        while level < depth and bits % 2 == 0:
+            rise(level)
+            level, bits = level + 1, bits // 2
+    for level in range(1, depth):
+        join(0, *levels[level])
+    mean = squares = zero
+    rest = row[vectors * lanes :]
+    for count, element in enumerate(rest, 1):
+        off = element - mean
+        mean = mean + off / kind(count)
+        squares = squares + off * (element - mean)
+    have = len(rest)
+    for lane_mean, lane_sum in zip(*levels[0][1:], strict=True):
+        both = have + vectors
+        share = kind(vectors) / kind(both) if both else zero
+        off = lane_mean - mean
+        mean = fma(share, off, mean, dtype)
+        squares = squares + fma(off * off * share, kind(have), lane_sum, dtype)
+        have = both
+    return mean, squares
+
+
+def fma(x: Any, y: Any, z: Any, dtype: torch.dtype = torch.float64) -> Any:
+    """Multiply and add, rounded once."""
+    if all(map(math.isfinite, (x, y, z))) and (
+        exact := Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+    ):
+        return nearest(exact, dtype)
+    return ROUNDS[dtype](float(x) * float(y) + float(z))
 
 
 def _extreme(better: Callable[[Any, Any], bool], of_two_alike: int) -> Callable[[Any, Any], Any]:

@@ -542,6 +542,10 @@ z = x - x.mean(0); z = z / torch.sqrt((z * z).mean(0) + 1e-5) * y[0]
 z = x.exp(); z = z / z.sum(0, keepdim=True)
 z = (x - y).mean(-2, keepdim=True) * x
 z = torch.softmax(x * N, -1); log.append(z * y)
+z = F.layer_norm(x + y, x.shape[-1:], y[0], x[0]); log.append(z * N)
+z, u, v = torch.native_layer_norm(x * N, x.shape[-1:], None, None, 1e-5); z = z * v; u = u + N
+z = (x - x.mean(0)) / x.std(0); log.append(x.var(0))
+z = (x * N).var(-1, correction=N) + x.std(-1)
 z = (x + y).log_softmax(1); z = z * z.exp()
 z = F.softmax(x, -1).mT + 1
 z = F.cross_entropy(x * N, torch.arange(len(x)) % x.shape[1]); log.append(z)

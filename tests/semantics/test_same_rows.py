@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sameness import program, quiet, wait_for_kernels
 
 LENGTHS = (2, 3, 5, 7, 8, 9, 16, 17, 31, 40, 100, 513, 3000)
@@ -102,6 +103,21 @@ def softmaxes_back(x):
     return g * 0.5, g.sum(-1), torch._softmax_backward_data(g, y, -1, x.dtype) + 1
 
 
+def layer_norms(x):
+    """Those of torch, with and without weights, and all three that it returns."""
+    n, w = (x.shape[-1],), x[0] * 0.5
+    y = x * 0.5 + w
+    kept, mean, scale = torch.native_layer_norm(y, n, w, None, 1e-3)
+    return (
+        F.layer_norm(y, n) * 2,
+        F.layer_norm(y, n, w, x[1]).relu(),
+        F.layer_norm(y, n, None, w) + y,
+        kept * scale,
+        mean + 1,
+        (F.layer_norm(x, x.shape) - x, F.layer_norm(x[None] + x[:, None], x.shape) * 2),
+    )
+
+
 def spreads(x):
     """By themselves and between other ops, by any number of degrees of freedom, down to less than none."""
     y = x * 0.5
@@ -116,7 +132,7 @@ def spreads(x):
 
 
 FUNCTIONS = (
-    spreads, softmaxes, softmaxes_back,
+    layer_norms, spreads, softmaxes, softmaxes_back,
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
     kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip

@@ -200,7 +200,8 @@ class Reduction:
         The op of the table that does it.
     operator
         ``sum``, ``max``, ``min``, or ``deviations``: the sum of the squares of what they are off their mean, which is kept
-        up to date from element to element (Welford), in float64.
+        up to date from element to element (Welford), in float64; ``mean`` and ``squares``, that and the mean, are gathered
+        in parts, in the order that their backend has for these two.
     argument
         A value of each element; what is the same for all of them is repeated.
     dtype

@@ -80,21 +80,22 @@ class _Writer:
     def write(self, role: Role) -> None:
         formula = role.formula
         assert formula is not None  # only fusable ops join a group
-        (result,) = role.writes
         if isinstance(formula, RowFormula):
             of_rows = formula.op
             values = {name: self._value(given) for name, given in of_rows.operands.items()}
             values |= {name: self._value(given) for name, given in of_rows.numbers.items()}
-            self.statements += of_rows.spec.statements(
+            statements, results = of_rows.spec.statements(
                 values, formula.dtype, formula.order, first=len(self.statements)
             )
+            self.statements += statements
+            self._values.update(zip(role.writes, results, strict=True))
         else:
             arguments = tuple(map(self._value, formula.arguments))
             functions = Functions.POSITION if formula.by_position else Functions.ARRAYS
             self.statements.append(
                 Statement(formula.op, arguments, formula.compute, formula.dtype, functions)
             )
-        self._values[result] = Result(len(self.statements) - 1)
+            self._values[role.writes[0]] = Result(len(self.statements) - 1)
 
     def store(self, view: int) -> None:
         self.stores.append(Store(self._access(view), self._values[view]))

@@ -323,10 +323,11 @@ class Fuser:
         if isinstance(formula, RowFormula):
             group.reduced = formula.op.dimensions
             group.columns = formula.columns
-            made = self._spaces.layout[touch.writes[0][0]]
-            if not formula.op.spec.keeps_elements and made not in group.rows:
-                group.rows.add(made)
-                self._open.setdefault(made, []).append(group)
+            for view, mode in touch.walks:
+                made = self._spaces.layout[view]
+                if mode is Mode.ROW and made not in group.rows:
+                    group.rows.add(made)
+                    self._open.setdefault(made, []).append(group)
         elif formula is not None and formula.by_position:
             group.by_position = True
         group.modes.update(walks)

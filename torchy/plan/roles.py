@@ -55,6 +55,14 @@ class RowFormula(NamedTuple):
         """True if rows stand side by side in memory."""
         return isinstance(self.order, ColumnOrder)
 
+    def walks(self, results: Sequence[int]) -> list[tuple[int, Mode]]:
+        """Return how the views that it makes, and those that it takes, are walked."""
+        made = zip(results, self.op.spec.of_elements, strict=True)
+        walks = [(view, Mode.LINEAR if each else Mode.ROW) for view, each in made]
+        for name, operand in self.op.operands.items():
+            walks.append((operand.view, Mode.UNIT if name in self.op.spec.along else Mode.LINEAR))
+        return walks
+
 
 class Role(NamedTuple):
     """How one op uses memory.
@@ -200,8 +208,7 @@ class Classifier:
         self, op: Op, trace: Trace, of_rows: op_table.RowOp, exactness: Exactness
     ) -> Role:
         spec, dimensions = of_rows.spec, of_rows.dimensions
-        (result,) = op.writes
-        dtype = trace.views[result].dtype
+        dtype = trace.views[of_rows.rows].dtype
         layout = self._layouts[of_rows.rows]
         columns = _are_columns(layout, dimensions)
         order = exactness.order(spec.name, dtype, columns)
@@ -210,11 +217,13 @@ class Classifier:
             why_not = FEW_COLUMNS
         if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
-        views = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
-        of_elements = (*views, result) if spec.keeps_elements else views
-        if not all(_lies_alike(self._layouts[view], layout) for view in of_elements):
+        formula = RowFormula(of_rows, dtype, order)
+        walks = formula.walks(op.writes)
+        linear = [view for view, mode in walks if mode is Mode.LINEAR]
+        if not all(_lies_alike(self._layouts[view], layout) for view in linear):
             return call_role(op)._replace(why_not=NO_ROWS)
-        return Role(views, (result,), (result,), RowFormula(of_rows, dtype, order))
+        reads = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
+        return Role(reads, op.writes, op.writes, formula)
 
     def _ask(self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments) -> _Known:
         """Find out in which dtype an op computes, and whether it can be fused."""

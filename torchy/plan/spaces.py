@@ -32,15 +32,17 @@ class Spaces:
         results: dict[tuple[object, ...], int] = {}
         for role in roles:
             if isinstance(role.formula, RowFormula):
-                rows, (result,) = role.formula.op, role.writes
-                key = _find(layout, rows.rows), rows.dimensions, trace.views[result].rank
-                if not rows.spec.keeps_elements:
-                    same = [results.setdefault(key, result), result]
-                else:
-                    same = [*role.reads, result]
-                for classes in (sizes, layout):
-                    for view in same[1:]:
-                        _join(classes, same[0], view)
+                rows = role.formula.op
+                for view, mode in role.formula.walks(role.writes):
+                    if mode is Mode.LINEAR:
+                        first = rows.rows
+                    elif mode is Mode.ROW:
+                        key = _find(layout, rows.rows), rows.dimensions, trace.views[view].rank
+                        first = results.setdefault(key, view)
+                    else:
+                        continue
+                    for classes in (sizes, layout):
+                        _join(classes, first, view)
         self.sizes = _classes(sizes)
         self.layout = _classes(layout)
 

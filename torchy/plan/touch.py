@@ -43,8 +43,7 @@ def _walks(op: Op, role: Role) -> list[tuple[int, Mode]]:
     if role.formula is None:
         return []
     if isinstance(role.formula, RowFormula):
-        of_result = Mode.LINEAR if role.formula.op.spec.keeps_elements else Mode.ROW
-        return [(view, of_result) for view in role.writes] + [(v, Mode.LINEAR) for v in role.reads]
+        return role.formula.walks(role.writes)
     assert op.result_mode is not None
     result = [(view, op.result_mode) for view in role.writes]
     for item in role.formula.arguments:

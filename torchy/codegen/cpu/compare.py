@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -12,8 +12,20 @@ from torchy.ir.kernel import KernelForm
 
 _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has put in their place
 
-# sizes of the space, operands, numbers, result
-Run = Callable[[Sequence[int], list[torch.Tensor], list[Any], torch.Tensor], None]
+
+class Run(Protocol):
+    """What runs a kernel."""
+
+    def __call__(
+        self,
+        sizes: Sequence[int],
+        tensors: list[torch.Tensor],
+        numbers: list[Any],
+        *results: torch.Tensor,
+    ) -> None:
+        """Run it for a space of some sizes; what is UNIT lies along the last of these."""
+
+
 Compile = Callable[[KernelForm], Run]
 
 

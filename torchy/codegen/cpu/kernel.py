@@ -319,11 +319,15 @@ class Compiler:
         kernel = self._compile(lower(form), "fast")
 
         def run(
-            sizes: Sequence[int], tensors: list[torch.Tensor], numbers: list[Any], out: torch.Tensor
+            sizes: Sequence[int],
+            tensors: list[torch.Tensor],
+            numbers: list[Any],
+            *results: torch.Tensor,
         ) -> None:
             of_row = (0, 1) if form.has_columns else (1, 0)
-            strides = [of_row if access.mode is Mode.ROW else None for access in form.accesses]
-            addresses = [tensor.data_ptr() for tensor in (*tensors, out)]
+            steps = {Mode.ROW: of_row, Mode.UNIT: (0, 1)}
+            addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
+            strides = [steps.get(access.mode) for access in form.accesses]
             kernel.launch(kernel.pack(sizes, list(zip(addresses, strides, strict=True)), numbers))
 
         return run

@@ -64,6 +64,8 @@ def order(op: str, dtype: torch.dtype, of_columns: bool, lanes: int) -> Order | 
     if op in _IN_SEQUENCE:  # contracted as the compiler did, which could not without vectors
         found = Order(1, 1, contracted=dtype is torch.float32 and lanes > 0)
         return ColumnOrder(block, found, found) if of_columns else found
+    if op == "native_layer_norm":  # its formulas and RowwiseMoments are contracted together
+        return None if of_columns or not lanes else Order(32 // size, 1, contracted=True)
     if of_columns:
         return columns(block) if op in _OF_COLUMNS else None
     if (made := _OF_ROWS.get(op)) is not None:

@@ -20,7 +20,7 @@ import torch
 from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
-from torchy.codegen.cpu.routines import MANY, Routine, Routines
+from torchy.codegen.cpu.routines import MANY, MOMENTS, PARTS, Routine, Routines
 from torchy.codegen.cpu.threads import GRAIN
 from torchy.codegen.loops import Node, Stage
 from torchy.ir.trace import Mode
@@ -302,7 +302,14 @@ class RowWriter(Writer):
             self.least_rows = MANY
             self.most_elements = min(self.most_elements, GRAIN - 1)
             return previous
-        self.declarations.add(f"declare {kind} @{symbol}(ptr, i64)\n")
+        moments = [self._moment(index, part) for part in PARTS] if node.detail in PARTS else []
+        if moments and index != min(i for i in moments if i is not None):
+            return previous  # made with the other
+        arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in moments]
+        of_moments = ", ptr, ptr" if moments else ""
+        self.declarations.add(
+            f"declare {'void' if moments else kind} @{symbol}(ptr, i64{of_moments})\n"
+        )
 
         def body(label: str) -> str:
             if access is None:
@@ -310,16 +317,33 @@ class RowWriter(Writer):
                 row = self.emit(f"getelementptr {of}, ptr {self.slots[operand]}, i64 {first}")
             else:
                 row = self._pointer(access)
-            value = self.emit(f"call {kind} @{symbol}(ptr {row}, i64 %n)")
-            self._set_array(index, value)
+            if not moments:
+                value = self.emit(f"call {kind} @{symbol}(ptr {row}, i64 %n)")
+                self._set_array(index, value)
+                return label
+            places = []
+            for array, i in zip(arrays, moments, strict=True):
+                at = self._row if i is not None else "0"
+                places.append("ptr " + self.emit(f"getelementptr {kind}, ptr {array}, i64 {at}"))
+            self.lines.append(f"  call void @{symbol}(ptr {row}, i64 %n, {', '.join(places)})")
             return label
 
         return self._over_rows(f"reduce{position}", previous, body)
 
+    def _moment(self, index: int, part: str) -> int | None:
+        """Return the node that is this moment of the same row as another, None if nothing wants it."""
+        node = self.nest.nodes[index]
+        for other in self.nest.rows:
+            of = self.nest.nodes[other]
+            if (of.op, of.detail, of.inputs, of.order) == ("reduce", part, node.inputs, node.order):
+                return other
+        return None
+
     def _routine(self, node: Node) -> Routine:
         """Return what makes a reduction's value."""
         assert node.order is not None  # of a reduction
-        routine = Routine(str(node.detail), self._given(node), node.dtype, node.order)
+        operator = MOMENTS if node.detail in PARTS else str(node.detail)
+        routine = Routine(operator, self._given(node), node.dtype, node.order)
         self.routines[routine.symbol] = routine
         return routine
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator as operator_module
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 import torch
 
@@ -21,45 +22,37 @@ _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has p
 _LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
 _ROWS: Final = 3
 
-# What eager computes, of operands and the dimension of which a row is.
-EAGER_ROWS: Final[Mapping[str, Callable[..., torch.Tensor]]] = {
-    "sum": _own.sum,
-    "mean": _own.mean,
-    "amax": _own.amax,
-    "amin": _own.amin,
-    "var": _own.var,
-    "std": _own.std,
-    "_softmax": lambda x, dim: _own._softmax(x, dim, False),
-    "_log_softmax": lambda x, dim: _own._log_softmax(x, dim, False),
-    "_log_softmax_backward_data": lambda g, y, dim: _own._log_softmax_backward_data(
-        g, y, dim, g.dtype
-    ),
-}
 
-
-def form_of(spec: RowSpec, dtype: torch.dtype, columns: bool, lanes: int) -> ir.KernelForm | None:
-    """Return the form that is one op by itself; its last access is the result. None if an order is not known.
+def form_of(
+    spec: RowSpec, dtype: torch.dtype, columns: bool, lanes: int, without: Collection[str] = ()
+) -> ir.KernelForm | None:
+    """Return the form that is one op by itself: its accesses are the operands, then the results. None if no order is known.
 
     Parameters
     ----------
     lanes
         float32 elements in a vector of eager's; 0: there are none.
+    without
+        Operands that are numbers instead.
     """
     order = orders.order(spec.name, dtype, columns, lanes)
     if order is None:
         return None
-    operands = spec.operands
-    values: dict[str, ir.Value] = {name: ir.Load(at) for at, name in enumerate(operands)}
-    values |= {name: ir.Literal(number) for name, number in spec.numbers.items()}
-    statements, count = spec.statements(values, dtype, order), len(operands)
-    result = ir.Access(dtype, Mode.LINEAR if spec.keeps_elements else Mode.ROW)
-    return ir.KernelForm(
-        (*[ir.Access(dtype, Mode.LINEAR)] * count, result),
-        (),
-        tuple(statements),
-        (ir.Store(count, ir.Result(len(statements) - 1)),),
-        ir.COLUMNS if columns else ir.ROWS,
-    )
+    values: dict[str, ir.Value] = {}
+    accesses: list[ir.Access] = []
+    for name in spec.parameters:
+        if name in without or name not in spec.operands:
+            values[name] = ir.Literal(spec.numbers[name])
+        else:
+            values[name] = ir.Load(len(accesses))
+            accesses.append(ir.Access(dtype, Mode.UNIT if name in spec.along else Mode.LINEAR))
+    statements, results = spec.statements(values, dtype, order)
+    stores = []
+    for result, of_elements in zip(results, spec.of_elements, strict=True):
+        stores.append(ir.Store(len(accesses), result))
+        accesses.append(ir.Access(dtype, Mode.LINEAR if of_elements else Mode.ROW))
+    axes = ir.COLUMNS if columns else ir.ROWS
+    return ir.KernelForm(tuple(accesses), (), tuple(statements), tuple(stores), axes)
 
 
 def attempt_rows(
@@ -69,25 +62,61 @@ def attempt_rows(
 
     Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade.
     """
-    form, eager = form_of(spec, dtype, columns, lanes), EAGER_ROWS.get(spec.name)
-    if eager is None or form is None:
-        return f"nothing is known to compare {spec.name} with"
-    run = compile(form)
     sizes = [(_ROWS, length) for length in _LENGTHS]
     if columns:
         narrow = [(length, 45) for length in _LENGTHS if length < 2000]
         sizes = [*narrow, (4200, 32), (16400, 9)]
-    count = len(spec.operands)
-    for data in _samples(dtype, count * max(itertools.starmap(operator_module.mul, sizes))):
-        for size in sizes:
-            many = size[0] * size[1]
-            given = [data[at * many : (at + 1) * many].view(size) for at in range(count)]
-            wanted = eager(*given, 0 if columns else -1)
-            out = _own.empty_like(wanted)
-            run(size, given, [], out)
-            if not same_bits(wanted, out):
-                return f"rows of {size} give {wanted.tolist()}, the kernel {out.tolist()}"
+    along = sorted(spec.along)
+    subsets = [itertools.combinations(along, count) for count in range(len(along) + 1)]
+    for without in itertools.chain(*subsets):
+        form, eager = form_of(spec, dtype, columns, lanes, without), EAGER_ROWS.get(spec.name)
+        if eager is None or form is None:
+            return f"nothing is known to compare {spec.name} with"
+        run = compile(form)
+        reads = form.accesses[: len(form.accesses) - len(form.stores)]
+        names = [name for name in spec.operands if name not in without]
+        most = max(itertools.starmap(operator_module.mul, sizes))
+        for data in _samples(dtype, len(reads) * most):
+            for size in sizes:
+                given = []
+                for at, access in enumerate(reads):
+                    shape = size if access.mode is Mode.LINEAR else size[1:]
+                    begin = at * size[0] * size[1]
+                    given.append(data[begin : begin + math.prod(shape)].view(shape))
+                found = eager(0 if columns else -1, **dict(zip(names, given, strict=True)))
+                wanted = list(found) if isinstance(found, tuple) else [found]
+                outs = [_own.empty_like(each) for each in wanted]
+                run(size, given, [], *outs)
+                for out, each in zip(outs, wanted, strict=True):
+                    if not same_bits(each, out):
+                        return f"rows of {size} give {each.tolist()}, the kernel {out.tolist()}"
     return ""
+
+
+Eager = Callable[..., Any]
+
+
+def _of_self(function: Eager) -> Eager:
+    return lambda dim, self: function(self, dim)
+
+
+# What eager computes, of the dimension of which a row is, and operands by name.
+EAGER_ROWS: Final[Mapping[str, Eager]] = {
+    "sum": _of_self(_own.sum),
+    "mean": _of_self(_own.mean),
+    "amax": _of_self(_own.amax),
+    "amin": _of_self(_own.amin),
+    "var": _of_self(_own.var),
+    "std": _of_self(_own.std),
+    "native_layer_norm": lambda dim, input, weight=None, bias=None: _own.native_layer_norm(
+        input, input.shape[dim:], weight, bias, 1e-5
+    ),
+    "_softmax": lambda dim, self: _own._softmax(self, dim, False),
+    "_log_softmax": lambda dim, self: _own._log_softmax(self, dim, False),
+    "_log_softmax_backward_data": lambda dim, grad_output, output: _own._log_softmax_backward_data(
+        grad_output, output, dim, output.dtype
+    ),
+}
 
 
 def _samples(dtype: torch.dtype, count: int) -> list[torch.Tensor]:

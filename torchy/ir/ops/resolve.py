@@ -185,12 +185,11 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         return None
     named = named_arguments(op)
     given = named.get(spec.over)
-    (result,) = op.results
     operands: dict[str, Operand] = {}
     numbers: dict[str, Constant] = {}
     for name in spec.parameters:
         found = named.get(name, ABSENT)
-        if isinstance(found, Operand) and name not in spec.numbers:
+        if isinstance(found, Operand) and (name not in spec.numbers or name in spec.along):
             operands[name] = found
         elif isinstance(found, Constant) and name in spec.numbers:
             numbers[name] = Constant(spec.numbers[name]) if found.value is None else found
@@ -200,14 +199,20 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         argument = named.get(name)
         if not isinstance(argument, Constant) or argument.value != wanted:
             return None
-    if not isinstance(given, Constant) or result is None:
+    if not isinstance(given, Constant):
         return None
-    dtypes = {trace.views[argument.view].dtype for argument in operands.values()}
-    made, rank = trace.views[result], trace.views[operands[spec.parameters[0]].view].rank
-    if dtypes != {made.dtype} or trace.buffers[made.buffer].creator != op.index:
-        return None
+    rank = trace.views[operands[spec.parameters[0]].view].rank
     dimensions = (given.value,) if isinstance(given.value, int) else given.value
     if not isinstance(dimensions, tuple) or not dimensions or not rank:
+        return None
+    if spec.over == "normalized_shape":
+        dimensions = tuple(range(-len(dimensions), 0))
+    views = [trace.views[operand.view] for operand in operands.values()]
+    for result in op.results:
+        if result is None or trace.buffers[trace.views[result].buffer].creator != op.index:
+            return None
+        views.append(trace.views[result])
+    if len({view.dtype for view in views}) > 1:
         return None
     return RowOp(spec, operands, numbers, tuple(sorted(d % rank for d in dimensions)))
 

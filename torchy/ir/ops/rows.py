@@ -13,8 +13,8 @@ A line names the op, its parameters, and its steps, each of which makes one valu
 
 A step that calls an operator of :class:`torchy.ir.kernel.Reduction` makes one value of each row; every other is a formula,
 as in :mod:`torchy.ir.ops.spec`, of elements if anything in it is, and ``length`` is how many elements a row has. The first
-parameter is what has the rows. In which order eager combines the elements of a row is not said here: it is a backend's to
-know, for each op and dtype.
+parameter is what has the rows. A formula may come with another one that holds for a value of a number. In which order eager
+combines the elements of a row is not said here: it is a backend's to know, for each op and dtype.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from torchy.ir.kernel import (
     Statement,
     Value,
 )
-from torchy.ir.ops.spec import OpSpec, Rule
+from torchy.ir.ops.spec import OpSpec, Rule, on
 
-OPERATORS: Final = ("sum", "max", "min", "deviations")
+OPERATORS: Final = ("sum", "max", "min", "deviations", "mean", "squares")
 LENGTH: Final = "length"
 
 
@@ -74,11 +74,15 @@ class RowSpec:
     parameters
         The schema's argument names that are operands or numbers of the formulas, the first of which has the rows.
     steps
-        In order. The last makes the op's first result.
+        In order.
+    results
+        Which of them make the op's results.
     over
         The schema's argument that names the dimensions of a row.
+    along
+        Operands that have one element for each of a row, the same for all rows.
     numbers
-        Parameters that are numbers and part of the code, and what they are if none is given.
+        Parameters that may be numbers, which are part of the code, and what they are if none is given.
     only
         Values that the schema's other arguments must have, for this to be what the op does.
     double
@@ -90,6 +94,8 @@ class RowSpec:
     name: str
     parameters: tuple[str, ...]
     steps: tuple[RowStep, ...]
+    results: tuple[str, ...]
+    along: frozenset[str]
     over: str
     numbers: Mapping[str, float]
     only: Mapping[str, object]
@@ -98,17 +104,19 @@ class RowSpec:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """The parameters that are tensors."""
-        return tuple(name for name in self.parameters if name not in self.numbers)
+        """The parameters that are, or may be, tensors."""
+        return tuple(n for n in self.parameters if n not in self.numbers or n in self.along)
 
     @property
-    def keeps_elements(self) -> bool:
-        """True if its result has an element for each of the operand's, False if one for each row."""
-        of_elements = set(self.operands)
+    def of_elements(self) -> tuple[bool, ...]:
+        """Whether a result has an element for each of the operand's, or one for each row; by result."""
+        found = set(self.operands)
         for step in self.steps:
-            if not step.operator and not of_elements.isdisjoint(step.arguments):
-                of_elements.add(step.name)
-        return self.steps[-1].name in of_elements
+            if step.operator or found.isdisjoint(step.arguments):
+                found.discard(step.name)
+            else:
+                found.add(step.name)
+        return tuple(name in found for name in self.results)
 
     def statements(
         self,
@@ -116,8 +124,8 @@ class RowSpec:
         dtype: torch.dtype,
         order: Order | ColumnOrder,
         first: int = 0,
-    ) -> list[Statement | Reduction]:
-        """Return what a kernel form does for this op; the last statement makes the op's result.
+    ) -> tuple[list[Statement | Reduction], list[Result]]:
+        """Return what a kernel form does for this op, and the op's results.
 
         Parameters
         ----------
@@ -132,23 +140,26 @@ class RowSpec:
         """
         named = {LENGTH: RowLength(), **values}
         compute = torch.float64 if self.double else dtype
+        made_of: dict[str, Result] = {}
         found: list[Statement | Reduction] = []
         for step in self.steps:
             given = tuple(named[name] for name in step.arguments)
             if step.formula is None:
                 found.append(Reduction(self.name, step.operator, given[0], compute, order))
             else:
-                made = dtype if step is self.steps[-1] else compute
+                made = dtype if step.name in self.results else compute
                 op = step.formula.name
                 found.append(Statement(op, given, compute, made, Functions.VECTORS))
-            named[step.name] = Result(first + len(found) - 1)
-        return found
+            named[step.name] = made_of[step.name] = Result(first + len(found) - 1)
+        return found, [made_of[name] for name in self.results]
 
 
 def rows(
     name: str,
     parameters: str,
-    *steps: str,
+    *steps: str | tuple[str, Rule],
+    results: str = "",
+    along: str = "",
     over: str = "dim",
     numbers: Mapping[str, float] | None = None,
     only: Mapping[str, object] | None = None,
@@ -157,7 +168,8 @@ def rows(
 ) -> RowSpec:
     """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
     found: list[RowStep] = []
-    for at, text in enumerate(steps):
+    for at, given in enumerate(steps):
+        text, *others = (given,) if isinstance(given, str) else given
         tree = ast.parse(f"({text})", mode="eval").body
         step = f"{name}.{at}"
         if isinstance(tree, ast.NamedExpr):
@@ -171,17 +183,19 @@ def rows(
         formula = ast.unparse(tree)
         known = {*parameters.split(), LENGTH, *(earlier.name for earlier in found)}
         used = tuple(sorted(Rule(formula).names() & known))
-        spec = OpSpec(f"{name}.{at}", "pointwise", used, rules=(Rule(formula),))
+        spec = OpSpec(f"{name}.{at}", "pointwise", used, rules=(*others, Rule(formula)))
         found.append(RowStep(step, "", used, spec))
     return RowSpec(
         name,
         tuple(parameters.split()),
         tuple(found),
-        over,
-        numbers or {},
-        only or {},
-        double,
-        alone,
+        results=tuple(results.split()) or (found[-1].name,),
+        along=frozenset(along.split()),
+        over=over,
+        numbers=numbers or {},
+        only=only or {},
+        double=double,
+        alone=alone,
     )
 
 
@@ -204,6 +218,21 @@ ROWS: Final[Mapping[str, RowSpec]] = {
                 alone=True,
             )
             for name, formula in (("var", _VARIANCE), ("std", f"sqrt({_VARIANCE})"))
+        ),
+        rows(
+            "native_layer_norm",
+            "input weight bias eps",
+            "average := mean(input)",
+            "off := squares(input)",
+            "scale := 1 / sqrt(off / length + eps)",
+            (
+                "y := fma((input - average) * scale, weight, bias)",
+                on("f", "fma(input - average, scale, bias)", weight=1),
+            ),
+            results="y average scale",
+            along="weight bias",
+            over="normalized_shape",
+            numbers={"weight": 1, "bias": 0, "eps": 1e-5},
         ),
         rows(
             "_softmax",
