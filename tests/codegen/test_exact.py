@@ -8,7 +8,16 @@ import torch
 from tests.codegen.cases import exact_cases, scalars_of
 from torchy.codegen.cpu.compare import same_bits
 from torchy.codegen.cpu.verify import samples, trials
-from torchy.ir.kernel import Access, KernelForm, Load, Result, RuntimeNumber, Store
+from torchy.ir.kernel import (
+    Access,
+    Functions,
+    KernelForm,
+    Load,
+    Result,
+    RuntimeNumber,
+    Statement,
+    Store,
+)
 from torchy.ir.trace import Mode
 
 
@@ -118,3 +127,22 @@ def test_numbers_are_rounded_as_eager_rounds_them(compiler):
         out = torch.empty(33)
         run(compiler.compile(form), [33], [x, out], [number])
         assert same_bits(out, x * number), number
+
+
+def test_the_exp_that_is_written_into_loops_is_that_of_eagers_vectors(compiler):
+    if not compiler.math.inline:
+        pytest.skip("eager has no vectors here")
+    x = (torch.arange(1 << 24) * 257).to(torch.int32).view(torch.float32)  # one of 256 numbers
+    accesses = (Access(torch.float32, Mode.LINEAR),) * 2
+    exp = Statement("exp", (Load(0),), torch.float32, torch.float32, Functions.VECTORS)
+    found = torch.empty_like(x)
+    form = KernelForm(accesses, (), (exp,), (Store(1, Result(0)),))
+    run(compiler._compile(form, "fast"), [len(x)], [x, found], [])
+    # of a row with a sum of 1, the gradient is -exp where nothing comes in
+    rows, begin = x.view(-1, 4096), 16
+    gradient = torch.zeros(len(rows), begin + 4096)
+    gradient[:, 0] = 1
+    y = torch.zeros_like(gradient)
+    y[:, begin:] = rows
+    back = torch._log_softmax_backward_data(gradient, y, -1, torch.float32)
+    assert same_bits(0 - back[:, begin:].flatten(), found + 0.0)

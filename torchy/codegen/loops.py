@@ -12,7 +12,9 @@ import ast
 import ctypes
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 import torch
@@ -20,7 +22,7 @@ import torch
 from torchy.codegen.errors import CompileError
 from torchy.ir import kernel as ir
 from torchy.ir.dtypes import OF_NUMBERS, computed_in, kind_of, short_name
-from torchy.ir.ops import OpSpec, spec_of
+from torchy.ir.ops import spec_of
 from torchy.ir.trace import Mode
 
 COMPARE: Final = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -28,7 +30,7 @@ MATH: Final = frozenset(
     "exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv"
     " lgamma root pow atan2 fmod hypot".split()
 )
-_FUNCTIONS: Final = frozenset("abs sqrt floor ceil trunc rint copysign fma".split())
+_FUNCTIONS: Final = frozenset("abs sqrt floor ceil trunc rint copysign fma ldexp".split())
 _OPERATORS: Final[dict[type, str]] = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -162,8 +164,17 @@ def rounded(number: float) -> float:
     return float(found)
 
 
-def lower(form: ir.KernelForm) -> LoopNest:
+# Formulas of ``x`` for functions of vectors, by name and dtype: parsed when the table is made, see ir.ops.spec.Rule
+Inline = Mapping[tuple[str, torch.dtype], ast.expr]
+
+
+def lower(form: ir.KernelForm, inline: Inline = MappingProxyType({})) -> LoopNest:
     """Turn a kernel form into a loop nest.
+
+    Parameters
+    ----------
+    inline
+        Functions of vectors that are computed in place; others are called, a block at a time.
 
     Raises
     ------
@@ -224,7 +235,9 @@ def lower(form: ir.KernelForm) -> LoopNest:
             elif name in used:
                 given = working if name in spec.unrounded else statement.compute
                 names[name] = builder.cast(value_of(argument, given), working)
-        value = _Formula(builder, names, working, spec, statement.functions).visit(rule.tree)
+        value = _Formula(builder, names, working, spec.name, statement.functions, inline).visit(
+            rule.tree
+        )
         if builder.nodes[value].dtype is not torch.bool:
             value = builder.cast(value, statement.compute)  # eager rounds before it converts
         results.append(builder.cast(value, statement.dtype))
@@ -243,8 +256,9 @@ class _Formula:
     builder: _Builder
     names: dict[str, int]
     compute: torch.dtype
-    spec: OpSpec
+    name: str  # of the op
     functions: ir.Functions
+    inline: Inline
 
     def visit(self, tree: ast.expr) -> int:
         build = self.builder
@@ -280,7 +294,7 @@ class _Formula:
                 return build.add("select", build.nodes[a].dtype, c, a, b)
             case ast.Call(func=ast.Name(id=name), args=arguments):
                 return self.call(name, [self.visit(argument) for argument in arguments])
-        raise CompileError(f"{self.spec.name}: {ast.unparse(tree)!r} is not a formula")
+        raise CompileError(f"{self.name}: {ast.unparse(tree)!r} is not a formula")
 
     def unary(self, op: str, value: int) -> int:
         build = self.builder
@@ -312,10 +326,14 @@ class _Formula:
         if name in _FUNCTIONS:
             return build.add(name, dtype, *values)
         if name in MATH:
+            written = self.inline.get((name, dtype))
+            if written is not None and self.functions is not ir.Functions.ARRAYS:
+                inner = replace(self, names={"x": values[0]}, compute=dtype)
+                return inner.visit(written)
             return build.add("call", dtype, *values, detail=name, functions=self.functions)
         if name == "cast":
             return build.cast(values[0], self.compute)
-        raise CompileError(f"{self.spec.name}: no primitive named {name!r}")
+        raise CompileError(f"{self.name}: no primitive named {name!r}")
 
 
 def _staged(

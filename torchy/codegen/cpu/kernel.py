@@ -23,7 +23,7 @@ from torchy.codegen.cpu.routines import Routine, code
 from torchy.codegen.cpu.verdicts import Verdicts
 from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
-from torchy.codegen.loops import LoopNest, lower
+from torchy.codegen.loops import lower
 from torchy.disk import Shelf
 from torchy.ir.kernel import ColumnOrder, KernelForm, Order
 from torchy.ir.ops import Numerics, OpSpec, Rule
@@ -49,10 +49,8 @@ class Kernel:
         What it computes.
     identity
         Short hash of the form, the machine and the versions: equal in all processes on equal machines.
-    nest
-        The loop nest.
     module
-        Its code as text.
+        Its loop nest, and its code as text.
     compiler
         What compiled it, with the code that all kernels share.
     engine
@@ -67,12 +65,17 @@ class Kernel:
     )  # fmt: skip
 
     def __init__(
-        self, form: KernelForm, identity: str, nest: LoopNest, module: Module, compiler: Compiler, engine: Any,
+        self,
+        form: KernelForm,
+        identity: str,
+        module: Module,
+        compiler: Compiler,
+        engine: Any,
         seconds: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.form = form
         self.id = identity
-        self.nest = nest
+        self.nest = module.nest
         self.llvm_ir = module.text
         self.most_elements = module.most_elements
         self.compiler = compiler
@@ -294,7 +297,7 @@ class Compiler:
 
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""
-        return {LOOP_NEST: lambda: str(lower(form))}
+        return {LOOP_NEST: lambda: str(lower(form, self.math.inline))}
 
     def compile(self, form: KernelForm, numerics: Numerics = "exact") -> Kernel:
         """Compile a form.
@@ -308,15 +311,12 @@ class Compiler:
         """
         if not form.accesses or not form.stores:
             raise CompileError("a kernel without accesses or stores")
-        start = perf_counter()
-        nest = lower(form)
-        lowered = perf_counter() - start
         if numerics == "exact":
             self.verifier.check(form)
-        return self._compile(nest, numerics, lowered)
+        return self._compile(form, numerics)
 
     def _compile_unverified(self, form: KernelForm) -> Run:
-        kernel = self._compile(lower(form), "fast")
+        kernel = self._compile(form, "fast")
 
         def run(
             sizes: Sequence[int],
@@ -332,16 +332,15 @@ class Compiler:
 
         return run
 
-    def _compile(self, nest: LoopNest, numerics: Numerics, lowered: float = 0.0) -> Kernel:
-        start = perf_counter() - lowered
-        module = write_module(nest, self.math)
+    def _compile(self, form: KernelForm, numerics: Numerics) -> Kernel:
+        start = perf_counter()
+        module = write_module(form, self.math)
         symbols = {function.symbol: self.math.address(function.symbol) for function in module.math}
         symbols |= {name: self._address_of(name, what) for name, what in module.routines.items()}
-        drive = driver.entry(nest.form)
+        drive = driver.entry(form)
         engine = self._engine(module.text, {drive: self.entries[drive], **symbols})
-        identity = self.identity(nest.form, numerics)
-        seconds = perf_counter() - start
-        return Kernel(nest.form, identity, nest, module, self, engine, seconds)
+        identity = self.identity(form, numerics)
+        return Kernel(form, identity, module, self, engine, perf_counter() - start)
 
     def _address_of(self, name: str, routine: Routine) -> int:
         """Return the address of what reduces a row, or columns."""

@@ -6,6 +6,7 @@ the width of the instruction set that ATen chose. Both are exported by ``libtorc
 
 from __future__ import annotations
 
+import ast
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, Literal
 
 import torch
 
+from torchy.codegen.loops import Inline
 from torchy.ir.kernel import Functions
 
 VML_MODE: Final = 0x2 | 0x00140000 | 0x100  # HA | FTZDAZ_OFF | ERRMODE_IGNORE, as ATen sets it
@@ -29,6 +31,20 @@ _SLEEF: Final = {
     "tanh": "u10", "erf": "u10", "erfc": "u15", "asin": "u10", "acos": "u10", "atan": "u10",
 }  # fmt: skip
 BINARY: Final = frozenset(("pow", "atan2", "hypot", "fmod"))
+
+
+# What SLEEF computes, for a formula that is written into the loop: equal to Sleef_expf16_u10 on all 2^32 inputs.
+# (``xexpf`` in its sleefsimdsp.c; q is small enough that NaN and what overflows are all that needs care.)
+_EXPF: Final = """(
+    q := rint(x * 1.442695040888963407359924681001892137426645954152985934135449406931),
+    s := fma(q, -1.428606765330187045e-06, fma(q, -0.693145751953125, x)),
+    a := fma(0.000198527617612853646278381, s, 0.00139304355252534151077271),
+    b := fma(fma(a, s, 0.00833336077630519866943359), s, 0.0416664853692054748535156),
+    u := fma(fma(b, s, 0.166666671633720397949219), s, 0.5),
+    y := ldexp(1 + fma(s * s, u, s), q),
+    inf if 100 < x else 0 if x < -104 else y
+)"""
+INLINE: Final = {("exp", torch.float32): ast.parse(_EXPF, mode="eval").body}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,11 @@ class MathLibrary:
         if mkl:
             choose_processor(library)
         return cls(library, {"AVX2": 8, "AVX512": 16}.get(capability, 0), mkl)
+
+    @property
+    def inline(self) -> Inline:
+        """The functions of vectors that are written into a loop: those of SLEEF, where eager calls them."""
+        return INLINE if self.lanes else {}
 
     def find(
         self,

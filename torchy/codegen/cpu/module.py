@@ -1,4 +1,4 @@
-"""Loop nest -> the whole LLVM module of a kernel: its own code, and its job for the driver."""
+"""Kernel form -> the whole LLVM module of a kernel: its own code, and its job for the driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
 from torchy.codegen.cpu.routines import Routines
 from torchy.codegen.cpu.rows import RowWriter
-from torchy.codegen.loops import LoopNest
+from torchy.codegen.loops import LoopNest, lower
+from torchy.ir.kernel import KernelForm
 from torchy.ir.trace import Mode
 
 
@@ -20,27 +21,30 @@ class Module:
 
     Parameters
     ----------
+    nest
+        What it is the text of.
     math, routines
         Vector-math functions, and what reduces a row.
     most_elements
         How many a row, or a block of columns, can have; 0: there are none.
     """
 
+    nest: LoopNest
     text: str
     math: tuple[MathFunction, ...]
     routines: Routines
     most_elements: int = 0
 
 
-def write_module(nest: LoopNest, library: MathLibrary) -> Module:
-    """Write the LLVM module of a loop nest.
+def write_module(form: KernelForm, library: MathLibrary) -> Module:
+    """Write the LLVM module of a kernel form.
 
     Raises
     ------
     CompileError
-        If a vector-math function, or a routine for the order of a reduction, is missing.
+        If an op has no formula, or a vector-math function, or a routine for the order of a reduction, is missing.
     """
-    form = nest.form
+    nest = lower(form, library.inline)
     if form.has_rows:
         columns = form.has_columns
         rows = (ColumnWriter if columns else RowWriter)(nest=nest, library=library)
@@ -50,7 +54,7 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
             *sizes, rows.element_bytes, len(rows.arrays), rows.least_rows, columns
         )
         text += "".join(sorted(rows.declarations))
-        return Module(text, tuple(rows.math.values()), rows.routines, rows.most_elements)
+        return Module(nest, text, tuple(rows.math.values()), rows.routines, rows.most_elements)
     writer = Writer(nest=nest, library=library)
     vectors = writer.vectors()
     stored = {access for access, _ in nest.stores}
@@ -65,12 +69,12 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
         for i, access in enumerate(form.accesses)
     ]
     if form.by_position:
-        singly = Writer(nest=nest, library=library, tail=True)
+        singly = Writer(nest=lower(form), library=library, tail=True)
         vectors += singly.vectors("singly")
         # ATen's vectorized loop does two vectors a turn; what is left over is its scalar tail
         text = vectors + driver.chunk_stub(traits, len(form.number_kinds), 2 * library.lanes)
         text += "".join(sorted(writer.declarations | singly.declarations))
-        return Module(text, (*writer.math.values(), *singly.math.values()), {})
+        return Module(nest, text, (*writer.math.values(), *singly.math.values()), {})
     gathers = not form.flat
     if gathers:
         again = Writer(nest=_all_linear(nest), library=library)
@@ -79,7 +83,7 @@ def write_module(nest: LoopNest, library: MathLibrary) -> Module:
         writer.math.update(again.math)
     stub = driver.stub(traits, len(form.number_kinds), writer.lanes, gathers)
     text = vectors + stub + "".join(sorted(writer.declarations))
-    return Module(text, tuple(writer.math.values()), {})
+    return Module(nest, text, tuple(writer.math.values()), {})
 
 
 def _all_linear(nest: LoopNest) -> LoopNest:

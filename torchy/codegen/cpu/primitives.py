@@ -117,9 +117,35 @@ class Emitter:
             return self.emit(f"xor {text} {inputs[0]}, {every}")
         if node.op == "abs" and kind == "i":
             return self._intrinsic("abs", text, dtype, vector, inputs, ", i1 false")
+        if node.op == "ldexp" and dtype is torch.float32:
+            return self._scaled(inputs[0], inputs[1], vector)
         if node.op in ("abs", *_INTRINSICS) and kind == "f":
             return self._intrinsic(_INTRINSICS.get(node.op, "fabs"), text, dtype, vector, inputs)
         raise CompileError(f"no code for {node.op} on {dtype}")
+
+    def _scaled(self, value: str, power: str, vector: bool) -> str:
+        """Multiply a float32 by two to a power, a whole float32 of less than 252: in two factors, rounded once."""
+        wide, word = self._of("float", vector), self._of("i32", vector)
+        self.declarations.add(
+            f"declare {wide} @llvm.floor.{self._overload('f32', vector)}({wide})\n"
+        )
+        half = self.emit(f"fmul {wide} {power}, {self._splatted('float 0.5', vector)}")
+        floor = f"@llvm.floor.{self._overload('f32', vector)}"
+        first = self.emit(f"call {wide} {floor}({wide} {half})")
+        second = self.emit(f"fsub {wide} {power}, {first}")
+        for part in (first, second):
+            # behind 1.5 * 2^23, a whole number is the last bits of the sum
+            sum_ = self.emit(f"fadd {wide} {part}, {self._splatted('float 12582912.0', vector)}")
+            bits = self.emit(f"bitcast {wide} {sum_} to {word}")
+            high = self.emit(f"shl {word} {bits}, {self._splatted('i32 23', vector)}")
+            factor = self.emit(f"add {word} {high}, {self._splatted('i32 1065353216', vector)}")
+            number = self.emit(f"bitcast {word} {factor} to {wide}")
+            value = self.emit(f"fmul {wide} {value}, {number}")
+        return value
+
+    def _overload(self, suffix: str, vector: bool) -> str:
+        """Return how an intrinsic is called for a type."""
+        return f"v{self.lanes}{suffix}" if vector else suffix
 
     def _zero(self, vector: bool) -> str:
         return "zeroinitializer" if vector else "0"
@@ -133,8 +159,7 @@ class Emitter:
         inputs: list[str],
         more: str = "",
     ) -> str:
-        suffix = f"v{self.lanes}{_suffix(dtype)}" if vector else _suffix(dtype)
-        symbol = f"@llvm.{name}.{suffix}"
+        symbol = f"@llvm.{name}.{self._overload(_suffix(dtype), vector)}"
         types = ", ".join([text] * len(inputs)) + (", i1" if more else "")
         self.declarations.add(f"declare {text} {symbol}({types})\n")
         return self.emit(
