@@ -162,6 +162,9 @@ class Order:
         Lanes are combined in sequence, or the second half of them with the first, and so on.
     contracted
         Of ``deviations``: the product that is added to what has been gathered is not rounded before.
+    alone
+        So many elements a row may have for eager to combine it in this order if there is no other row; on one thread, any
+        number, unless it is none: longer ones are cut into parts, for several threads.
     """
 
     lanes: int
@@ -173,6 +176,7 @@ class Order:
     tail: OneOf["first", "last", "lanes"] = "first"
     across: OneOf["sequence", "halves"] = "sequence"
     contracted: bool = False
+    alone: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +277,12 @@ class KernelForm:
         return not self.has_rows and all(
             access.mode in (Mode.LINEAR, Mode.SCALAR) for access in self.accesses
         )
+
+    @property
+    def alone(self) -> int:
+        """How many elements a row may have if there is no other: see :class:`Order`."""
+        orders = [s.order for s in self.statements if isinstance(s, Reduction)]
+        return min((o.alone if isinstance(o, Order) else 0 for o in orders), default=0)
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:

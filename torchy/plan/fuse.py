@@ -221,7 +221,10 @@ class Fuser:
         # in x - x.mean(0).
         of_rows = Mode.UNIT if group.columns else Mode.REPEAT
         walks = []
+        one_row = len(group.reduced) == rank
         for view, mode in touch.walks:
+            if one_row and mode is Mode.SCALAR and group.modes.get(view) is Mode.ROW:
+                mode = Mode.ROW
             if mode is of_rows and group.modes.get(view) is Mode.ROW:
                 own, reduced = self._trace.views[view].rank, group.reduced
                 leading = bool(group.columns) and reduced == tuple(range(len(reduced)))

@@ -5,6 +5,7 @@ The only file of the plan that asks the op table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -144,7 +145,7 @@ NO_ROWS = "is a call: what it reduces does not lie together in memory"
 FEW_COLUMNS = (
     "is a call: there are fewer columns than make a vector, which eager reduces in another order"
 )
-ONE_ROW = "is a call: of a single row, eager reduces parts on several threads"
+ONE_ROW = "is a call: a single row of so many elements eager reduces in parts"
 SAME_MEMORY = "reads the memory that it writes, through another view"
 NO_KERNEL_DTYPE = "has a dtype that no kernel takes"
 NO_FORMULA = "has no formula for these dtypes and arguments"
@@ -212,7 +213,8 @@ class Classifier:
         layout = self._layouts[of_rows.rows]
         columns = _are_columns(layout, dimensions)
         order = exactness.order(spec.name, dtype, columns)
-        why_not = _why_no_rows(layout, dimensions, columns, self._doubt)
+        alone = order.alone if isinstance(order, Order) else 0
+        why_not = _why_no_rows(layout, dimensions, columns, self._doubt, alone)
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
         if order is None or why_not:
@@ -310,13 +312,15 @@ def _columns(layout: Layout, dimensions: tuple[int, ...]) -> int:
     return min(reduced, default=0)
 
 
-def _why_no_rows(layout: Layout, dimensions: tuple[int, ...], columns: bool, doubt: bool) -> str:
+def _why_no_rows(
+    layout: Layout, dimensions: tuple[int, ...], columns: bool, doubt: bool, alone: int
+) -> str:
     """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can.
 
     A kernel looks for itself, each time (``pack_rows`` in record/walker/pack.cpp): this only has to agree with it for what
     is common. Sizes change more often than the order of dimensions: without doubt, only this tells.
     """
-    if len(dimensions) == len(layout.sizes):
+    if len(dimensions) == len(layout.sizes) and math.prod(layout.sizes) > alone:
         return ONE_ROW
     if 0 in layout.sizes and not doubt:
         return ""  # strides of nothing tell nothing
@@ -337,7 +341,7 @@ def _why_no_rows(layout: Layout, dimensions: tuple[int, ...], columns: bool, dou
         length *= size if d in dimensions else 1
     if not doubt:
         return ""
-    return ONE_ROW if length == dense else NO_ROWS if length < 2 else ""
+    return ONE_ROW if length == dense > alone else NO_ROWS if length < 2 else ""
 
 
 def _moves(argument: Operand | Number | Constant) -> bool:

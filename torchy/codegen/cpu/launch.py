@@ -3,7 +3,8 @@
 ::
 
     how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side
-    how many elements a row, or a block of columns, can have; the dimensions that make up a row, as bits
+    how many elements a row, or a block of columns, can have, and if there is no other row; the dimensions that make up a
+    row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
     n, numbers[n]
     what is filled in, n, sizes and strides of these views as they were last[n], arguments
@@ -54,4 +55,14 @@ def launch_words(
     if form.has_rows:
         walk = _COLUMNS if form.has_columns else _ROWS
     bits = sum(1 << dimension for dimension in reduced)
-    return [walk, most_elements, bits, 1 + len(accesses), *places, len(numbers), *numbers, *room]
+    return [
+        walk,
+        most_elements,
+        form.alone,
+        bits,
+        1 + len(accesses),
+        *places,
+        len(numbers),
+        *numbers,
+        *room,
+    ]

@@ -12,23 +12,26 @@ from typing import Final, Literal
 
 import torch
 
+from torchy.codegen.cpu.threads import GRAIN
 from torchy.ir.kernel import ColumnOrder, Order
+
+_ANY: Final = 1 << 62  # these ops never cut a row
 
 
 def cascade(lanes: int) -> Order:
     """Return the order of ``cascade_sum``."""
-    return Order(lanes, 4, levels=4)
+    return Order(lanes, 4, levels=4, alone=GRAIN - 1)
 
 
 def blocks(lanes: int) -> Order:
     """Return the order of ``vectorized_reduction``."""
-    return Order(lanes, 4, start="first", rest="last", join="pairs", tail="last")
+    return Order(lanes, 4, start="first", rest="last", join="pairs", tail="last", alone=GRAIN - 1)
 
 
 def one_vector(lanes: int, dtype: torch.dtype) -> Order:
     """Return the order of ``vec::reduce_all``; its ``vec_reduce_all`` is written out for floats only."""
     across: Literal["halves", "sequence"] = "halves" if dtype is torch.float32 else "sequence"
-    return Order(lanes, 1, start="first", tail="lanes", across=across)
+    return Order(lanes, 1, start="first", tail="lanes", across=across, alone=_ANY)
 
 
 def columns(elements: int) -> ColumnOrder:
@@ -40,6 +43,7 @@ def columns(elements: int) -> ColumnOrder:
 _OF_ROWS: Final[Mapping[str, Callable[[int], Order]]] = {
     "sum": cascade,
     "mean": cascade,
+    "mse_loss": cascade,
     "amax": blocks,
     "amin": blocks,
 }
@@ -62,12 +66,21 @@ def order(op: str, dtype: torch.dtype, of_columns: bool, lanes: int) -> Order | 
     if dtype not in (torch.float32, torch.float64):
         return None
     if op in _IN_SEQUENCE:  # contracted as the compiler did, which could not without vectors
+        # a row alone is gone through twice
         found = Order(1, 1, contracted=dtype is torch.float32 and lanes > 0)
         return ColumnOrder(block, found, found) if of_columns else found
     if op == "native_layer_norm":  # its formulas and RowwiseMoments are contracted together
-        return None if of_columns or not lanes else Order(32 // size, 1, contracted=True)
+        return (
+            None if of_columns or not lanes else Order(32 // size, 1, contracted=True, alone=_ANY)
+        )
     if of_columns:
         return columns(block) if op in _OF_COLUMNS else None
     if (made := _OF_ROWS.get(op)) is not None:
         return made(32 // size)
     return one_vector(4 * lanes // size, dtype) if lanes and op in _OF_WIDE_ROWS else None
+
+
+def alone(op: str, dtype: torch.dtype, lanes: int) -> int:
+    """Return how many elements a row may have if there is no other: see :class:`torchy.ir.kernel.Order`."""
+    found = order(op, dtype, False, lanes)
+    return found.alone if isinstance(found, Order) else 0

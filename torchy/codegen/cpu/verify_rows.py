@@ -63,7 +63,12 @@ def attempt_rows(
     Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade.
     """
     sizes = [(_ROWS, length) for length in _LENGTHS]
-    if columns:
+    if not spec.over:  # all dimensions, always
+        sizes = []
+    if not columns:
+        alone = orders.alone(spec.name, dtype, lanes)
+        sizes += [(1, length) for length in _LENGTHS if length <= alone]
+    else:
         narrow = [(length, 45) for length in _LENGTHS if length < 2000]
         sizes = [*narrow, (4200, 32), (16400, 9)]
     along = sorted(spec.along)
@@ -104,6 +109,7 @@ def _of_self(function: Eager) -> Eager:
 EAGER_ROWS: Final[Mapping[str, Eager]] = {
     "sum": _of_self(_own.sum),
     "mean": _of_self(_own.mean),
+    "mse_loss": lambda dim, self, target: torch.ops.aten.mse_loss(self, target),
     "amax": _of_self(_own.amax),
     "amin": _of_self(_own.amin),
     "var": _of_self(_own.var),

@@ -184,7 +184,7 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
     if spec is None or op.result_mode is not None or op.writes != op.results:
         return None
     named = named_arguments(op)
-    given = named.get(spec.over)
+    given = named.get(spec.over, ABSENT)
     operands: dict[str, Operand] = {}
     numbers: dict[str, Constant] = {}
     for name in spec.parameters:
@@ -203,10 +203,12 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         return None
     rank = trace.views[operands[spec.parameters[0]].view].rank
     dimensions = (given.value,) if isinstance(given.value, int) else given.value
-    if not isinstance(dimensions, tuple) or not dimensions or not rank:
+    if dimensions in (None, ()):
+        dimensions = tuple(range(rank))
+    if not isinstance(dimensions, tuple) or not rank:
         return None
     if spec.over == "normalized_shape":
-        dimensions = tuple(range(-len(dimensions), 0))
+        dimensions = tuple(range(rank - len(dimensions), rank))
     views = [trace.views[operand.view] for operand in operands.values()]
     for result in op.results:
         if result is None or trace.buffers[trace.views[result].buffer].creator != op.index:

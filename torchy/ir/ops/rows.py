@@ -78,7 +78,7 @@ class RowSpec:
     results
         Which of them make the op's results.
     over
-        The schema's argument that names the dimensions of a row.
+        The schema's argument that names the dimensions of a row: all of them, if it names none, or there is none.
     along
         Operands that have one element for each of a row, the same for all rows.
     numbers
@@ -205,6 +205,17 @@ ROWS: Final[Mapping[str, RowSpec]] = {
     for spec in (
         rows("sum", "self", "sum(self)"),
         rows("mean", "self", "total := sum(self)", "total / length"),
+        rows(
+            "mse_loss",
+            "self target",
+            "d := self - target",
+            "square := d * d",
+            "total := sum(square)",
+            "total / length",
+            over="",
+            only={"reduction": 1},
+            alone=True,
+        ),
         rows("amax", "self", "max(self)"),
         rows("amin", "self", "min(self)"),
         *(

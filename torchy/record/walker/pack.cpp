@@ -31,6 +31,7 @@ struct Launch {
   explicit Launch(Cursor cursor)
       : walk(static_cast<Walk>(cursor.next())),
         longest(cursor.next()),
+        alone(cursor.next()),
         reduced(static_cast<uint64_t>(cursor.next())) {
     const auto words = cursor.list(sizeof(ViewWords) / sizeof(int64_t));
     numbers = cursor.list();
@@ -50,6 +51,7 @@ struct Launch {
 
   Walk walk;
   int64_t longest;                 // row that it takes; elements
+  int64_t alone;                   // and if there is no other
   uint64_t reduced;                // dimensions of the space that make up a row, as bits
   c10::ArrayRef<ViewWords> views;  // the space, then each access
   c10::IntArrayRef numbers;
@@ -163,7 +165,9 @@ class Packer {
     if (!fits(rows[0])) return Refusal::kLayout;
     if (launch_.walk == Walk::kColumns && columns * space_.itemsize < kVector)
       return Refusal::kLayout;
-    if (row[0].size == total) return Refusal::kOneRow;
+    if (row[0].size == total && row[0].size > launch_.alone &&
+        (launch_.alone == 0 || at::get_num_threads() > 1))
+      return Refusal::kOneRow;
     if (row[0].size * std::min(columns, kBlock) > launch_.longest) return Refusal::kLong;
     const Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
     rows.append(outer.begin(), outer.end());
