@@ -179,14 +179,17 @@ def test_an_op_on_rows_means_what_eager_computes(op, dtype, length):
         pytest.skip("the order in which eager reduces this dtype is not known")
     generator = torch.Generator().manual_seed(length)
     count = len(form.accesses) - len(form.stores)
-    powers = 10.0 ** torch.randint(-5, 5, (count, 2, length), generator=generator)
-    numbers = torch.randn(count, 2, length, generator=generator, dtype=dtype) * powers.to(dtype)
+    shape = (count, 2 if ROWS[op].over else 1, length)
+    powers = 10.0 ** torch.randint(-5, 5, shape, generator=generator)
+    numbers = torch.randn(shape, generator=generator, dtype=dtype) * powers.to(dtype)
     zeros = (torch.randint(2, numbers.shape, generator=generator) - 0.5).to(dtype) * 0
     for data in (numbers, zeros):
         found = EAGER_ROWS[op](-1, **dict(zip(ROWS[op].operands, data, strict=False)))
         expected = found if isinstance(found, tuple) else (found,)
         given = [[list(row) for row in each.numpy()] for each in data]
-        each = [[[0] * length] * 2 if yes else [0] * 2 for yes in ROWS[op].of_elements]
+        each = [
+            [[0] * length] * shape[1] if yes else [0] * shape[1] for yes in ROWS[op].of_elements
+        ]
         stored = elements(form, [*given, *each], [])
         for wanted, numbers_, yes in zip(expected, stored, ROWS[op].of_elements, strict=True):
             flat = [n for row in numbers_ for n in row] if yes else numbers_

@@ -120,20 +120,18 @@ def test_a_session_that_sleeps_is_woken_by_the_next_region():
         assert torchy.is_pending(x * 2)
 
 
-def regression():
-    """Return what takes a step of SGD on so small a model that recording it is no gain, and looks at its loss."""
-    x = torch.linspace(0, 1, 50).reshape(50, 1)
-    model = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+def products():
+    """Return what multiplies small matrices one by one and looks at each: there is nothing to fuse."""
+    x = torch.eye(3)
 
-    def train():
-        loss = torch.nn.functional.mse_loss(model(x[10:]), 2 * x[10:])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+    def multiply():
+        y = x
+        for _ in range(10):
+            y = y.mm(x)
+            last = y[0, 0].item()
+        return last
 
-    return train
+    return multiply
 
 
 def sessions(body, until, seconds=60):
@@ -149,8 +147,8 @@ def sessions(body, until, seconds=60):
 
 
 def test_where_sessions_have_not_paid_the_next_ones_sleep():
-    x, train = torch.randn(4), regression()
-    for session in sessions(lambda: [train() for _ in range(5)], until=all):
+    x, multiply = torch.randn(4), products()
+    for session in sessions(lambda: [multiply() for _ in range(5)], until=all):
         assert counters_of(session) == {"recorded": 0, "flushes": 0}
     [event] = session.report.events
     assert (event.kind, event.text) == (
@@ -201,13 +199,13 @@ def test_where_kernels_are_still_being_compiled_nothing_is_compared():
 
 
 def test_a_region_within_one_that_sleeps_is_recorded():
-    x, train = torch.randn(4), regression()
+    x, multiply = torch.randn(4), products()
 
     def inner():
         with torchy.lazy() as outer:
             slept = outer.asleep
             for _ in range(5):
-                train()
+                multiply()
             if slept:
                 with torchy.lazy() as session:
                     assert session is outer and not session.asleep
@@ -222,15 +220,15 @@ def test_a_region_within_one_that_sleeps_is_recorded():
 
 
 def test_a_session_that_does_not_pay_goes_to_sleep_between_two_looks():
-    train = regression()
-    losses = {train()}
+    multiply = products()
+    found = {multiply()}
     end = time.monotonic() + 60
     with torchy.lazy() as session:
         while not session.asleep:
             assert time.monotonic() < end
-            losses.add(train())
-        losses.add(train())
-    assert len(losses) == 1
+            found.add(multiply())
+        found.add(multiply())
+    assert len(found) == 1
 
 
 def run_new_lines(name, lines, look=torchy.flush):
@@ -265,16 +263,16 @@ def test_looks_that_come_by_new_places_each_time_are_compared_too():
 
 
 def test_a_session_goes_on_where_the_one_before_has_found_out_what_pays():
-    train, asleep = regression(), [0]
+    multiply, asleep = products(), [0]
     end = time.monotonic() + 60
     while sum(asleep[-10:]) < 10:
         assert time.monotonic() < end, asleep
         with torchy.lazy() as session:
-            train()
+            multiply()
             asleep.append(session.asleep)  # after its first look
             begun = time.perf_counter()
             while not session.asleep and time.perf_counter() - begun < 0.04:
-                train()
+                multiply()
 
 
 def test_a_session_that_comes_by_the_same_places_too_stays_awake():
@@ -365,16 +363,16 @@ def test_only_what_came_since_the_last_question_counts():
 def test_nobody_sleeps_where_functions_of_torch_compile_are_in_use():
     """They are compiled anew where recording begins or stops."""
     torch.compile(lambda y: y + 1, backend="eager")(torch.ones(3))
-    train = regression()
+    multiply = products()
     end = time.monotonic() + 1
     with torchy.lazy() as session:
         while time.monotonic() < end:
-            train()
+            multiply()
         assert not session.asleep
     while time.monotonic() < end + 1:
         with torchy.lazy() as session:
             for _ in range(5):
-                train()
+                multiply()
             assert not session.asleep
 
 
@@ -394,31 +392,31 @@ def test_trials_mind_memory_that_two_storages_share():
 
 
 def test_no_trial_where_an_inner_region_is_not_to_sleep():
-    train, x = regression(), torch.randn(4)
+    multiply, x = products(), torch.randn(4)
     end = time.monotonic() + 1
     with torchy.lazy(), torchy.lazy(compile="never") as session:
         while time.monotonic() < end:
-            train()
+            multiply()
             assert torchy.is_pending(x * 2)
         assert not session.asleep
 
 
 def test_a_session_that_a_trial_put_to_sleep_is_woken():
-    train, x = regression(), torch.randn(4)
+    multiply, x = products(), torch.randn(4)
     end = time.monotonic() + 60
     with torchy.lazy() as session:
         while not session.asleep:
             assert time.monotonic() < end
-            train()
+            multiply()
         with torchy.lazy():
             assert torchy.is_pending(x * 2)
 
 
 def test_what_is_run_by_hand_is_recorded_each_time():
-    train, x = regression(), torch.randn(4)
+    multiply, x = products(), torch.randn(4)
     for _ in range(40):
         time.sleep(0.03)
         with torchy.lazy():
             assert torchy.is_pending(x * 2)
             for _ in range(50):
-                train()
+                multiply()

@@ -192,4 +192,4 @@ def test_saved_bytes_are_those_of_this_size(compile):
             run(size)
     saved = [trace.bytes_saved for trace in session.report.traces]
     if compile == "always":
-        assert saved == [80, 80, 80, 8000, 8000, 80]
+        assert saved == [120, 120, 120, 12000, 12000, 120]

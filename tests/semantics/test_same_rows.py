@@ -290,9 +290,17 @@ def test_scratch_memory_is_not_on_the_stack():
     assert torch.equal(found[0], softmax(x))
 
 
-def test_a_reduction_by_itself_is_a_call():
-    (group,) = groups_of(torch.randn(9, 64), lambda x: x.sum(-1), compile="always")
-    assert group.kind == "call"
+@pytest.mark.parametrize(("dimension", "kind"), [(-1, "fused"), (0, "call")])
+def test_rows_by_themselves_are_faster_in_a_kernel_and_sums_of_columns_are_not(dimension, kind):
+    (group,) = groups_of(torch.randn(9, 64), lambda x: x.sum(dimension), compile="always")
+    assert group.kind == kind
+
+
+def test_what_depends_on_positions_does_not_join_rows():
+    groups = groups_of(
+        torch.randn(9, 64), lambda x: torch.sigmoid(x.softmax(-1)) * 2, compile="always"
+    )
+    assert [(group.kind, len(group.ops)) for group in groups] == [("fused", 1), ("fused", 2)]
 
 
 def squares(x):

@@ -70,7 +70,7 @@ def _is_lone(group: Group, roles: Sequence[Role]) -> bool:
     if len(group.ops) > 1 or formula is None:
         return False
     if isinstance(formula, RowFormula):
-        return not formula.op.spec.alone
+        return formula.columns and not formula.op.spec.double
     return formula.by_position
 
 

@@ -200,9 +200,10 @@ class Fuser:
         for view, mode in walks:
             if group.modes.get(view, mode) is not mode:
                 return OTHER_WALK
+        has_rows = bool(group.reduced) or isinstance(formula, RowFormula)
         if group.by_position or (isinstance(formula, Formula) and formula.by_position):
             modes = {mode for _, mode in walks}.union(group.modes.values())
-            if not modes <= ONE_RUN:
+            if has_rows or not modes <= ONE_RUN:
                 return BY_POSITION
         return ""
 

@@ -87,8 +87,6 @@ class RowSpec:
         Values that the schema's other arguments must have, for this to be what the op does.
     double
         It computes in float64 whatever it is given; else in the dtype of its operands.
-    alone
-        A kernel of it by itself is faster than torch's own.
     """
 
     name: str
@@ -100,7 +98,6 @@ class RowSpec:
     numbers: Mapping[str, float]
     only: Mapping[str, object]
     double: bool
-    alone: bool
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -164,7 +161,6 @@ def rows(
     numbers: Mapping[str, float] | None = None,
     only: Mapping[str, object] | None = None,
     double: bool = False,
-    alone: bool = False,
 ) -> RowSpec:
     """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
     found: list[RowStep] = []
@@ -181,8 +177,9 @@ def rows(
                 found.append(RowStep(step, operator, (value,)))
                 continue
         formula = ast.unparse(tree)
-        known = {*parameters.split(), LENGTH, *(earlier.name for earlier in found)}
-        used = tuple(sorted(Rule(formula).names() & known))
+        known = [*parameters.split(), LENGTH, *(earlier.name for earlier in found)]
+        names = Rule(formula).names()
+        used = tuple(each for each in known if each in names)
         spec = OpSpec(f"{name}.{at}", "pointwise", used, rules=(*others, Rule(formula)))
         found.append(RowStep(step, "", used, spec))
     return RowSpec(
@@ -195,7 +192,6 @@ def rows(
         numbers=numbers or {},
         only=only or {},
         double=double,
-        alone=alone,
     )
 
 
@@ -214,7 +210,6 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "total / length",
             over="",
             only={"reduction": 1},
-            alone=True,
         ),
         rows("amax", "self", "max(self)"),
         rows("amin", "self", "min(self)"),
@@ -226,7 +221,6 @@ ROWS: Final[Mapping[str, RowSpec]] = {
                 formula,
                 numbers={"correction": 1},
                 double=True,
-                alone=True,
             )
             for name, formula in (("var", _VARIANCE), ("std", f"sqrt({_VARIANCE})"))
         ),
