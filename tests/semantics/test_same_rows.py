@@ -238,6 +238,39 @@ def test_gradients_through_rows(x):
     return loss, x.grad
 
 
+def windows():
+    torch.manual_seed(8)
+    x, m = torch.randn(900), torch.randn(40, 70)
+    return [
+        x.unfold(0, 20, 1), x.unfold(0, 64, 16), m, m[:, ::2], m.t(), m.t()[5:60], m[:1].expand(50, 70),
+        m[:, :1].expand(40, 9), m.view(4, 10, 70).transpose(0, 1)[:, ::2], m.unfold(1, 9, 3), m.unfold(0, 40, 1)[0], x.view(30, 30).diagonal()[None],
+        m.double()[::3], x.unfold(0, 20, 1),
+    ]  # fmt: skip
+
+
+@program(given=windows)
+def test_spreads_of_rows_that_lie_in_any_way(windows):
+    found = []
+    for x in windows:
+        found.append((x.std(-1), x.var(0) * 2, x.var(-1, keepdim=True) + x.mean(-1, keepdim=True)))
+        found.append(((x - x.mean()).std(-1), x.std((0, -1)), x.sum(-1) + x.std(-1)))
+    return found
+
+
+def test_a_rolling_deviation_is_a_kernel():
+    import torchy
+
+    x = torch.randn(500)
+
+    def rolling(x):
+        return x.unfold(0, 20, 1).std(-1)
+
+    with torchy.lazy():
+        rolling(x)  # how the result lies is seen now
+    groups = groups_of(x, rolling, compile="always")
+    assert [(group.kind, len(group.ops)) for group in groups] == [("fused", 1)]
+
+
 def groups_of(x, function, **settings):
     """Return the fused and called groups of a flush."""
     import torchy

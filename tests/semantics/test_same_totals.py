@@ -137,6 +137,32 @@ def test_a_step_of_training(x, y, w):
     return found, w
 
 
+def close(x, y):
+    """What compares is recorded as the ops that it is made of; it raises at its own line, as they do."""
+    found = []
+    for other in (y, y + 1e-9, y.double(), y[:1], y[:-1], y.to(torch.int64), y / 0):
+        for settings in (
+            {},
+            {"rtol": 0, "atol": 0},
+            {"equal_nan": True},
+            {"atol": 2.5},
+            {"rtol": -1.0},
+        ):
+            try:
+                found.append(torch.allclose(x, other, **settings))
+                found.append(torch.isclose(x * 2, other * 2, **settings).sum().item())
+            except RuntimeError as error:
+                found.append(str(error))
+    return found
+
+
+@program(given=lambda: (torch.randn(40), torch.randn(40)))
+def test_comparing_two_tensors(x, y):
+    missing = x.clone()
+    missing[3] = torch.nan
+    return close(x, x), close(x, y), close(missing, missing), close(x * 0, y * 0)
+
+
 def groups_of(function, *given):
     import torchy
 

@@ -178,6 +178,11 @@ class Order:
     contracted: bool = False
     alone: int = 0
 
+    @property
+    def in_sequence(self) -> bool:
+        """True if elements come one after the other, however they lie in memory."""
+        return self.lanes == self.accumulators == self.levels == 1
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnOrder:
@@ -262,6 +267,14 @@ class KernelForm:
     def has_columns(self) -> bool:
         """True if its rows stand side by side in memory."""
         return self.has_rows and self.axes[-1] is Axis.PARALLEL
+
+    @property
+    def has_loose_rows(self) -> bool:
+        """True if rows may lie in memory in any way: nothing shows how, neither an order nor another access."""
+        orders = [s.order for s in self.statements if isinstance(s, Reduction)]
+        sequence = all(isinstance(order, Order) and order.in_sequence for order in orders)
+        linear = any(access.mode is Mode.LINEAR for access in self.accesses)
+        return self.has_rows and sequence and not linear
 
     @property
     def by_position(self) -> bool:

@@ -45,11 +45,14 @@ class RowFormula(NamedTuple):
         Of all of these, and of the result.
     order
         Of its reductions.
+    mode
+        How what has the rows is walked.
     """
 
     op: op_table.RowOp
     dtype: torch.dtype
     order: Order | ColumnOrder
+    mode: Mode = Mode.LINEAR
 
     @property
     def columns(self) -> bool:
@@ -61,7 +64,7 @@ class RowFormula(NamedTuple):
         made = zip(results, self.op.spec.of_elements, strict=True)
         walks = [(view, Mode.LINEAR if each else Mode.ROW) for view, each in made]
         for name, operand in self.op.operands.items():
-            walks.append((operand.view, Mode.UNIT if name in self.op.spec.along else Mode.LINEAR))
+            walks.append((operand.view, Mode.UNIT if name in self.op.spec.along else self.mode))
         return walks
 
 
@@ -211,12 +214,19 @@ class Classifier:
         spec, dimensions = of_rows.spec, of_rows.dimensions
         dtype = trace.views[of_rows.rows].dtype
         layout = self._layouts[of_rows.rows]
+        reads = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
         columns = _are_columns(layout, dimensions)
         order = exactness.order(spec.name, dtype, columns)
         alone = order.alone if isinstance(order, Order) else 0
         why_not = _why_no_rows(layout, dimensions, columns, self._doubt, alone)
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
+        if why_not == NO_ROWS and len(dimensions) == 1:
+            order = exactness.order(spec.name, dtype, False)
+            if isinstance(order, Order) and order.in_sequence and not any(spec.of_elements):
+                mode = Mode.UNIT if layout.strides[dimensions[0]] == 1 else Mode.STRIDED
+                formula = RowFormula(of_rows, dtype, order, mode)
+                return Role(reads, op.writes, op.writes, formula)
         if order is None or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
         formula = RowFormula(of_rows, dtype, order)
@@ -224,7 +234,6 @@ class Classifier:
         linear = [view for view, mode in walks if mode is Mode.LINEAR]
         if not all(_lies_alike(self._layouts[view], layout) for view in linear):
             return call_role(op)._replace(why_not=NO_ROWS)
-        reads = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
         return Role(reads, op.writes, op.writes, formula)
 
     def _ask(self, op: Op, trace: Trace, spec: op_table.OpSpec, arguments: Arguments) -> _Known:

@@ -56,6 +56,8 @@ COPIES = frozenset({"_to_copy", "clone"})  # which may be asked for another layo
 TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 # ops on lists that hand a tensor with the number on to the plain op; others take the number out of it
 PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
+# made of ops that are recorded in their place
+MADE_OF_OTHERS = frozenset({"allclose"})
 # change the memory of their first argument, though their schemas do not say that they write to it
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -77,6 +79,8 @@ def classify(name: str) -> Classification:
         scalars = any(str(a.type) == "Tensor" and a.name != "self" for a in schema.arguments)
         reads = scalars and base.rstrip("_") not in PASSES_SCALAR_ON
         return RUN_NOW if reads else Classification(OpClass.DESCEND)
+    if base in MADE_OF_OTHERS:
+        return Classification(OpClass.DESCEND)
     spec = lookup(name)
     if spec is None or base in COPIES_FIRST:
         return RUN_NOW

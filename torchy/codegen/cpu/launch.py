@@ -2,7 +2,8 @@
 
 ::
 
-    how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side
+    how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side, 4 row by row however
+    these lie
     how many elements a row, or a block of columns, can have, and if there is no other row; the dimensions that make up a
     row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
@@ -23,7 +24,9 @@ from torchy.ir.kernel import KernelForm
 from torchy.ir.words import ViewWords
 from torchy.record.codes import MODES
 
-_STRIDED, _LINEAR, _ROWS, _COLUMNS = range(4)  # how the space is walked, for the walker
+_STRIDED, _LINEAR, _ROWS, _COLUMNS, _LOOSE_ROWS = range(
+    5
+)  # how the space is walked, for the walker
 
 
 def launch_words(
@@ -53,7 +56,7 @@ def launch_words(
     room = (0, known, *[0] * (known + packed))
     walk = _LINEAR if form.flat else _STRIDED
     if form.has_rows:
-        walk = _COLUMNS if form.has_columns else _ROWS
+        walk = _COLUMNS if form.has_columns else _LOOSE_ROWS if form.has_loose_rows else _ROWS
     bits = sum(1 << dimension for dimension in reduced)
     return [
         walk,

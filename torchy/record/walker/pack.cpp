@@ -9,9 +9,9 @@ namespace torchy {
 
 namespace {
 
-// How a kernel walks its space: as one run, row by row, in columns that stand side by side, or in
-// any other order.
-enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2, kColumns = 3 };
+// How a kernel walks its space: as one run, row by row, in columns that stand side by side, row by
+// row however these lie, or in any other order.
+enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2, kColumns = 3, kLooseRows = 4 };
 
 // What a step says of one view that its kernel uses; see codegen/cpu/launch.py. The first is the
 // space.
@@ -45,7 +45,8 @@ struct Launch {
 
   // In the inner dimension, in bytes, as the code takes it to be.
   int64_t inner_step(const ViewWords& access) const {
-    const bool still = access.mode == kRow && walk == Walk::kRows;
+    const bool rows = walk == Walk::kRows || walk == Walk::kLooseRows;
+    const bool still = access.mode == kRow && rows;
     return access.mode == kScalar || access.mode == kRepeat || still ? 0 : access.itemsize;
   }
 
@@ -78,6 +79,7 @@ class Packer {
       return Refusal::kFits;
     }
     const auto order = inner_first();
+    if (launch_.walk == Walk::kLooseRows) return pack_rows(reduced_first(), total, out);
     if (launch_.walk == Walk::kRows || launch_.walk == Walk::kColumns)
       return pack_rows(order, total, out);
     Dimensions rows = coalesce(order, 1);
@@ -130,6 +132,16 @@ class Packer {
     return rows;
   }
 
+  // Reduced dimensions first, then the others: the space's order in memory is of no matter.
+  Order reduced_first() const {
+    const auto sizes = space_.sizes(trace_);
+    Order order;
+    for (const bool reduced : {true, false})
+      for (size_t d = sizes.size(); d-- > 0;)
+        if (sizes[d] != 1 && is_reduced(d) == reduced) order.push_back(d);
+    return order;
+  }
+
   // A row is all of the reduced dimensions, which must be the innermost of a space without gaps. So
   // must they be of what lies around columns; of fewer columns than make a vector, eager sums in
   // another order. See also plan/roles.py, which plans for what fits here.
@@ -137,9 +149,10 @@ class Packer {
     constexpr int64_t kVector = 32;  // bytes
     constexpr int64_t kBlock = 32;   // columns that are done together: see codegen/cpu/driver.py
     const auto strides = space_.strides(trace_), sizes = space_.sizes(trace_);
+    const bool loose = launch_.walk == Walk::kLooseRows;
     int64_t dense = 1;
     for (size_t d : order) {
-      if (strides[d] != dense) return Refusal::kLayout;
+      if (strides[d] != dense && !loose) return Refusal::kLayout;
       dense *= sizes[d];
     }
     // that one index serves an access is recorded of pointwise ops only
@@ -156,6 +169,7 @@ class Packer {
     while (end < order.size() && is_reduced(order[end])) ++end;
     for (size_t i = end; i < order.size(); ++i)
       if (is_reduced(order[i])) return Refusal::kLayout;
+    if (loose && end > 1) return Refusal::kLayout;         // in which order, only memory tells
     Dimensions rows = coalesce(order.slice(0, begin), 1);  // columns, if any
     if (rows.size() > 1) return Refusal::kLayout;
     const int64_t columns = rows.empty() ? 1 : rows[0].size;
