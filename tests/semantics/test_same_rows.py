@@ -243,7 +243,8 @@ def windows():
     x, m = torch.randn(900), torch.randn(40, 70)
     return [
         x.unfold(0, 20, 1), x.unfold(0, 64, 16), m, m[:, ::2], m.t(), m.t()[5:60], m[:1].expand(50, 70),
-        m[:, :1].expand(40, 9), m.view(4, 10, 70).transpose(0, 1)[:, ::2], m.unfold(1, 9, 3), m.unfold(0, 40, 1)[0], x.view(30, 30).diagonal()[None],
+        m[:, :1].expand(40, 9), m.view(4, 10, 70).transpose(0, 1)[:, ::2], m.unfold(1, 9, 3),
+        m.unfold(0, 40, 1)[0], x.view(30, 30).diagonal()[None],
         m.double()[::3], x.unfold(0, 20, 1),
     ]  # fmt: skip
 
