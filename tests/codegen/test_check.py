@@ -12,7 +12,7 @@ from torchy.ir.kernel import Access, Axis, KernelForm, Load, Reduction, Result, 
 from torchy.ir.trace import Mode
 
 F = torch.float32
-SUM = order("sum", F, of_columns=False, lanes=8)
+SUM = order("sum", "sum", F, of_columns=False, lanes=8)
 NEST = lower(
     KernelForm(
         (Access(F, Mode.LINEAR), Access(F, Mode.ROW)),

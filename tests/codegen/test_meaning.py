@@ -166,7 +166,8 @@ def reductions(columns):
         for spec in ROWS.values()
         for step in spec.steps
         for dtype in (torch.float32, torch.float64)
-        if step.operator and (found := order(spec.name, dtype, columns, LANES)) is not None
+        if step.operator
+        and (found := order(spec.name, step.operator, dtype, columns, LANES)) is not None
     ]
 
 

@@ -22,7 +22,7 @@ from torchy.ir.kernel import (
 from torchy.ir.trace import Mode
 
 F = torch.float32
-SUM = order("sum", F, of_columns=False, lanes=8)
+SUM = order("sum", "sum", F, of_columns=False, lanes=8)
 ROWS = (Axis.PARALLEL, Axis.REDUCED)
 GOOD = KernelForm(
     (Access(F, Mode.LINEAR), Access(F, Mode.ROW), Access(F, Mode.LINEAR)),

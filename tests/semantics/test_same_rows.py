@@ -97,6 +97,17 @@ def softmaxes(x):
     return p * x.abs(), (p * q).sum(-1), q.exp(), torch.softmax(q, -1).sum(-1, keepdim=True) * p
 
 
+def log_sums(x):
+    y = x * 0.5
+    m = torch.logsumexp(y + x[0], -1)
+    return (
+        m * 2,
+        y - y.logsumexp(-1, keepdim=True),
+        (y - m[:, None]).exp(),
+        torch.logsumexp(x / 0, -1),
+    )
+
+
 def softmaxes_back(x):
     y = x * 2
     g = torch._log_softmax_backward_data(x.abs(), y, -1, x.dtype)
@@ -132,7 +143,7 @@ def spreads(x):
 
 
 FUNCTIONS = (
-    layer_norms, spreads, softmaxes, softmaxes_back,
+    log_sums, layer_norms, spreads, softmaxes, softmaxes_back,
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
     kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip

@@ -85,7 +85,7 @@ class _Writer:
             values = {name: self._value(given) for name, given in of_rows.operands.items()}
             values |= {name: self._value(given) for name, given in of_rows.numbers.items()}
             statements, results = of_rows.spec.statements(
-                values, formula.dtype, formula.order, first=len(self.statements)
+                values, formula.dtype, formula.orders, first=len(self.statements)
             )
             self.statements += statements
             self._values.update(zip(role.writes, results, strict=True))

@@ -43,21 +43,21 @@ class RowFormula(NamedTuple):
         What it computes, of which views, and which of their dimensions make up a row.
     dtype
         Of all of these, and of the result.
-    order
-        Of its reductions.
+    orders
+        Of its reductions, by operator.
     mode
         How what has the rows is walked.
     """
 
     op: op_table.RowOp
     dtype: torch.dtype
-    order: Order | ColumnOrder
+    orders: Mapping[str, Order | ColumnOrder]
     mode: Mode = Mode.LINEAR
 
     @property
     def columns(self) -> bool:
         """True if rows stand side by side in memory."""
-        return isinstance(self.order, ColumnOrder)
+        return any(isinstance(order, ColumnOrder) for order in self.orders.values())
 
     def walks(self, results: Sequence[int]) -> list[tuple[int, Mode]]:
         """Return how the views that it makes, and those that it takes, are walked."""
@@ -130,13 +130,15 @@ class Exactness(Protocol):
     def by_position(self, spec: op_table.OpSpec, compute: torch.dtype) -> bool:
         """Return whether an op's result depends on where an element stands: see :class:`torchy.ir.kernel.Statement`."""
 
-    def order(self, op: str, dtype: torch.dtype, columns: bool) -> Order | ColumnOrder | None:
+    def order(
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool
+    ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces the rows of a dtype, None if none is known; it must cost nothing.
 
         Parameters
         ----------
-        op
-            Of the op table.
+        op, operator
+            Of the op table, and of one of its steps.
         columns
             Rows stand side by side in memory.
         """
@@ -216,20 +218,19 @@ class Classifier:
         layout = self._layouts[of_rows.rows]
         reads = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
         columns = _are_columns(layout, dimensions)
-        order = exactness.order(spec.name, dtype, columns)
-        alone = order.alone if isinstance(order, Order) else 0
-        why_not = _why_no_rows(layout, dimensions, columns, self._doubt, alone)
+        orders = _orders(exactness, spec, dtype, columns)
+        why_not = _why_no_rows(layout, dimensions, columns, self._doubt, _alone(orders))
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
-        if why_not == NO_ROWS and len(dimensions) == 1:
-            order = exactness.order(spec.name, dtype, False)
-            if isinstance(order, Order) and order.in_sequence and not any(spec.of_elements):
+        if why_not == NO_ROWS and len(dimensions) == 1 and not any(spec.of_elements):
+            orders = _orders(exactness, spec, dtype, columns=False)
+            if orders and all(isinstance(o, Order) and o.in_sequence for o in orders.values()):
                 mode = Mode.UNIT if layout.strides[dimensions[0]] == 1 else Mode.STRIDED
-                formula = RowFormula(of_rows, dtype, order, mode)
+                formula = RowFormula(of_rows, dtype, orders, mode)
                 return Role(reads, op.writes, op.writes, formula)
-        if order is None or why_not:
+        if not orders or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
-        formula = RowFormula(of_rows, dtype, order)
+        formula = RowFormula(of_rows, dtype, orders)
         walks = formula.walks(op.writes)
         linear = [view for view, mode in walks if mode is Mode.LINEAR]
         if not all(_lies_alike(self._layouts[view], layout) for view in linear):
@@ -307,6 +308,25 @@ def _lies_alike(one: Layout, other: Layout) -> bool:
         a == b or size == 1
         for a, b, size in zip(one.strides, other.strides, one.sizes, strict=True)
     )
+
+
+def _orders(
+    exactness: Exactness, spec: op_table.RowSpec, dtype: torch.dtype, columns: bool
+) -> dict[str, Order | ColumnOrder]:
+    """Return the orders of an op's reductions by operator, nothing if one is not known."""
+    found = {}
+    for operator in spec.operators:
+        order = exactness.order(spec.name, operator, dtype, columns)
+        if order is None:
+            return {}
+        found[operator] = order
+    return found
+
+
+def _alone(orders: Mapping[str, Order | ColumnOrder]) -> int:
+    """Return how many elements a row may have if there is no other: see :class:`torchy.ir.kernel.Order`."""
+    rows = [order.alone if isinstance(order, Order) else 0 for order in orders.values()]
+    return min(rows, default=0)
 
 
 def _are_columns(layout: Layout, dimensions: tuple[int, ...]) -> bool:

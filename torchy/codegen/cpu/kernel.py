@@ -290,10 +290,10 @@ class Compiler:
         return self.verifier.by_position(spec, compute)
 
     def order(
-        self, op: str, dtype: torch.dtype, columns: bool = False
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool = False
     ) -> Order | ColumnOrder | None:
         """Return the order in which eager reduces rows: see :meth:`Verifier.order`."""
-        return self.verifier.order(op, dtype, columns)
+        return self.verifier.order(op, operator, dtype, columns)
 
     def levels(self, form: KernelForm) -> dict[str, Callable[[], str]]:
         """Return what gives the texts of a form that is not compiled."""

@@ -48,21 +48,28 @@ _OF_ROWS: Final[Mapping[str, Callable[[int], Order]]] = {
     "amin": blocks,
 }
 _OF_COLUMNS: Final = frozenset(("sum", "mean"))  # of which the orders of columns are known
+# Those that are made of others: by operator.
+_MADE_OF: Final = {"logsumexp": {"max": "amax", "sum": "sum"}}
 # Those whose kernels have the vectors that ATen chose.
 _OF_WIDE_ROWS: Final = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data"))
 # Those that go through a row, or a column, one by one.
 _IN_SEQUENCE: Final = frozenset(("var", "std"))
 
 
-def order(op: str, dtype: torch.dtype, of_columns: bool, lanes: int) -> Order | ColumnOrder | None:
+def order(
+    op: str, operator: str, dtype: torch.dtype, of_columns: bool, lanes: int
+) -> Order | ColumnOrder | None:
     """Return the order in which an op of the table reduces rows, or columns, of a dtype; None if it is not known.
 
     Parameters
     ----------
+    operator
+        Of one of its steps.
     lanes
         float32 elements in a vector of eager's; 0: there are none.
     """
     size, block = dtype.itemsize, 128 // dtype.itemsize
+    op = _MADE_OF.get(op, {}).get(operator, op)
     if dtype not in (torch.float32, torch.float64):
         return None
     if op in _IN_SEQUENCE:  # contracted as the compiler did, which could not without vectors
@@ -78,9 +85,3 @@ def order(op: str, dtype: torch.dtype, of_columns: bool, lanes: int) -> Order | 
     if (made := _OF_ROWS.get(op)) is not None:
         return made(32 // size)
     return one_vector(4 * lanes // size, dtype) if lanes and op in _OF_WIDE_ROWS else None
-
-
-def alone(op: str, dtype: torch.dtype, lanes: int) -> int:
-    """Return how many elements a row may have if there is no other: see :class:`torchy.ir.kernel.Order`."""
-    found = order(op, dtype, False, lanes)
-    return found.alone if isinstance(found, Order) else 0

@@ -295,11 +295,13 @@ class Verifier:
         """Return whether an op is exact where a kernel minds where elements stand, and only there."""
         return bool(self.lanes) and compute is torch.float32 and spec.name in BY_POSITION
 
-    def order(self, op: str, dtype: torch.dtype, columns: bool) -> ir.Order | ir.ColumnOrder | None:
+    def order(
+        self, op: str, operator: str, dtype: torch.dtype, columns: bool
+    ) -> ir.Order | ir.ColumnOrder | None:
         """Return the order in which eager reduces rows, None if none is known; costs nothing, as :meth:`why_inexact`."""
         if self.verdicts.differs(_rows_key(op, dtype, columns)):
             return None
-        return orders.order(op, dtype, columns, self.lanes)
+        return orders.order(op, operator, dtype, columns, self.lanes)
 
     def verify_rows(self, op: str, dtype: torch.dtype, columns: bool = False) -> str:
         """Try an op on rows, or on columns, once; return where it differs from eager, empty if nowhere."""

@@ -35,9 +35,12 @@ def form_of(
     without
         Operands that are numbers instead.
     """
-    order = orders.order(spec.name, dtype, columns, lanes)
-    if order is None:
-        return None
+    found = {}
+    for operator in spec.operators:
+        order = orders.order(spec.name, operator, dtype, columns, lanes)
+        if order is None:
+            return None
+        found[operator] = order
     values: dict[str, ir.Value] = {}
     accesses: list[ir.Access] = []
     for name in spec.parameters:
@@ -46,7 +49,7 @@ def form_of(
         else:
             values[name] = ir.Load(len(accesses))
             accesses.append(ir.Access(dtype, Mode.UNIT if name in spec.along else Mode.LINEAR))
-    statements, results = spec.statements(values, dtype, order)
+    statements, results = spec.statements(values, dtype, found)
     stores = []
     for result, of_elements in zip(results, spec.of_elements, strict=True):
         stores.append(ir.Store(len(accesses), result))
@@ -65,10 +68,7 @@ def attempt_rows(
     sizes = [(_ROWS, length) for length in _LENGTHS]
     if not spec.over:  # all dimensions, always
         sizes = []
-    if not columns:
-        alone = orders.alone(spec.name, dtype, lanes)
-        sizes += [(1, length) for length in _LENGTHS if length <= alone]
-    else:
+    if columns:
         narrow = [(length, 45) for length in _LENGTHS if length < 2000]
         sizes = [*narrow, (4200, 32), (16400, 9)]
     along = sorted(spec.along)
@@ -78,11 +78,12 @@ def attempt_rows(
         if eager is None or form is None:
             return f"nothing is known to compare {spec.name} with"
         run = compile(form)
+        alone = [(1, length) for length in _LENGTHS if length <= form.alone]
         reads = form.accesses[: len(form.accesses) - len(form.stores)]
         names = [name for name in spec.operands if name not in without]
-        most = max(itertools.starmap(operator_module.mul, sizes))
+        most = max(itertools.starmap(operator_module.mul, sizes + alone))
         for data in _samples(dtype, len(reads) * most):
-            for size in sizes:
+            for size in sizes + alone:
                 given = []
                 for at, access in enumerate(reads):
                     shape = size if access.mode is Mode.LINEAR else size[1:]
@@ -117,6 +118,7 @@ EAGER_ROWS: Final[Mapping[str, Eager]] = {
     "native_layer_norm": lambda dim, input, weight=None, bias=None: _own.native_layer_norm(
         input, input.shape[dim:], weight, bias, 1e-5
     ),
+    "logsumexp": _of_self(_own.logsumexp),
     "_softmax": lambda dim, self: _own._softmax(self, dim, False),
     "_log_softmax": lambda dim, self: _own._log_softmax(self, dim, False),
     "_log_softmax_backward_data": lambda dim, grad_output, output: _own._log_softmax_backward_data(

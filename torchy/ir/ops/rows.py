@@ -85,6 +85,8 @@ class RowSpec:
         Parameters that may be numbers, which are part of the code, and what they are if none is given.
     only
         Values that the schema's other arguments must have, for this to be what the op does.
+    functions
+        Those that its formulas call.
     double
         It computes in float64 whatever it is given; else in the dtype of its operands.
     """
@@ -97,7 +99,13 @@ class RowSpec:
     over: str
     numbers: Mapping[str, float]
     only: Mapping[str, object]
+    functions: Functions
     double: bool
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Those of its reductions."""
+        return tuple(step.operator for step in self.steps if step.operator)
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -119,7 +127,7 @@ class RowSpec:
         self,
         values: Mapping[str, Value],
         dtype: torch.dtype,
-        order: Order | ColumnOrder,
+        orders: Mapping[str, Order | ColumnOrder],
         first: int = 0,
     ) -> tuple[list[Statement | Reduction], list[Result]]:
         """Return what a kernel form does for this op, and the op's results.
@@ -130,8 +138,8 @@ class RowSpec:
             By parameter.
         dtype
             Of the operands and the result.
-        order
-            Of the reductions.
+        orders
+            By operator.
         first
             How many statements come before.
         """
@@ -142,11 +150,12 @@ class RowSpec:
         for step in self.steps:
             given = tuple(named[name] for name in step.arguments)
             if step.formula is None:
+                order = orders[step.operator]
                 found.append(Reduction(self.name, step.operator, given[0], compute, order))
             else:
                 made = dtype if step.name in self.results else compute
                 op = step.formula.name
-                found.append(Statement(op, given, compute, made, Functions.VECTORS))
+                found.append(Statement(op, given, compute, made, self.functions))
             named[step.name] = made_of[step.name] = Result(first + len(found) - 1)
         return found, [made_of[name] for name in self.results]
 
@@ -160,6 +169,7 @@ def rows(
     over: str = "dim",
     numbers: Mapping[str, float] | None = None,
     only: Mapping[str, object] | None = None,
+    functions: Functions = Functions.VECTORS,
     double: bool = False,
 ) -> RowSpec:
     """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
@@ -191,6 +201,7 @@ def rows(
         over=over,
         numbers=numbers or {},
         only=only or {},
+        functions=functions,
         double=double,
     )
 
@@ -257,6 +268,16 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "all := sum(e)",
             "d - log(all)",
             only={"half_to_float": False},
+        ),
+        rows(
+            "logsumexp",
+            "self",
+            "highest := max(self)",
+            "top := 0 if abs(highest) == inf else highest",
+            "e := exp(self - top)",
+            "all := sum(e)",
+            "log(all) + top",
+            functions=Functions.ARRAYS,
         ),
         rows(
             "_log_softmax_backward_data",
