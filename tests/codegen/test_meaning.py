@@ -81,6 +81,9 @@ def known_ops():
 KNOWN = list(known_ops())
 
 
+SIGNS = frozenset(("signbit", "copysign"))
+
+
 class Draw:
     """A random form, with values for what it reads."""
 
@@ -105,7 +108,9 @@ class Draw:
                 continue
             mask = name in spec.masks
             ranks = ORDER[: ORDER.index("b" if mask else kind_of(compute)) + 1]
-            fits = [value for value, dtype in self.values if kind_of(dtype) in ranks]
+            # the sign of a NaN of 16 bits is nobody's business: eager's own differ
+            shy = {torch.bfloat16} if spec.name in SIGNS else set()
+            fits = [v for v, dtype in self.values if kind_of(dtype) in ranks and dtype not in shy]
             if name not in spec.promoted and not mask or not fits or self.draw.random() < 0.2:
                 arguments.append(self.number("b" if mask else kind_of(compute)))
             else:
@@ -167,6 +172,7 @@ def reductions(columns):
         for step in spec.steps
         for dtype in (torch.float32, torch.float64)
         if step.operator
+        and form_of(spec, dtype, columns, LANES)
         and (found := order(spec.name, step.operator, dtype, columns, LANES)) is not None
     ]
 
