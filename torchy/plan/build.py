@@ -69,9 +69,7 @@ def _is_lone(group: Group, roles: Sequence[Role]) -> bool:
     formula = roles[group.ops[0]].formula
     if len(group.ops) > 1 or formula is None:
         return False
-    if isinstance(formula, RowFormula):
-        return formula.columns and not formula.op.spec.double
-    return formula.by_position
+    return not formula.alone if isinstance(formula, RowFormula) else formula.by_position
 
 
 def plan_of_calls(trace: Trace) -> Plan:

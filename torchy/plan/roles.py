@@ -20,6 +20,9 @@ from torchy.ir.trace import Constant, Layout, Mode, Number, Op, Operand, Trace
 Arguments = tuple[Operand | Number | Constant, ...]
 
 VECTOR = 32  # bytes
+FEW_ELEMENTS = (
+    1 << 16
+)  # of a sum of columns: what torch takes for a call is more than what it takes to read them
 
 LITERALS = (bool, int, float, str, type(None))
 
@@ -47,12 +50,16 @@ class RowFormula(NamedTuple):
         Of its reductions, by operator.
     mode
         How what has the rows is walked.
+    alone
+        By itself, it is faster in a kernel than torch's own: rows are; columns where there is little of them, or more to
+        compute than to read. Sizes are those of one recording, and only a hint.
     """
 
     op: op_table.RowOp
     dtype: torch.dtype
     orders: Mapping[str, Order | ColumnOrder]
     mode: Mode = Mode.LINEAR
+    alone: bool = True
 
     @property
     def columns(self) -> bool:
@@ -230,7 +237,8 @@ class Classifier:
                 return Role(reads, op.writes, op.writes, formula)
         if not orders or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
-        formula = RowFormula(of_rows, dtype, orders)
+        alone = not columns or spec.double or math.prod(layout.sizes) < FEW_ELEMENTS
+        formula = RowFormula(of_rows, dtype, orders, alone=alone)
         walks = formula.walks(op.writes)
         linear = [view for view, mode in walks if mode is Mode.LINEAR]
         if not all(_lies_alike(self._layouts[view], layout) for view in linear):

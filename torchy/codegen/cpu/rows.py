@@ -17,10 +17,11 @@ from typing import Final
 
 import torch
 
+from torchy.codegen.cpu.deviations import MANY
 from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
-from torchy.codegen.cpu.routines import MANY, MOMENTS, PARTS, Routine, Routines
+from torchy.codegen.cpu.routines import MOMENTS, PARTS, Routine, Routines
 from torchy.codegen.cpu.threads import GRAIN
 from torchy.codegen.loops import Node, Stage
 from torchy.ir.trace import Mode
@@ -285,31 +286,19 @@ class RowWriter(Writer):
 
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
-        (operand,) = node.inputs
-        routine, given = self._routine(node), self._given(node)
-        symbol, kind, of = routine.symbol, TYPES[node.dtype], TYPES[given]
-        access = None if operand in self.slots else self._memory(operand)
+        routine = self._routine(node)
         if routine.of_many:
-            first, stride = f"%a{access}", f"%r{access}"
-            if access is None:
-                first, stride = (
-                    self.slots[operand],
-                    self.emit(f"mul i64 %n, {given.itemsize}"),
-                )
-            self.declarations.add(f"declare void @{symbol}(ptr, i64, i64, i64, ptr)\n")
-            arguments = f"ptr {first}, i64 %n, i64 %r, i64 {stride}, ptr {self.arrays[index]}"
-            self.lines.append(f"  call void @{symbol}({arguments})")
-            self.least_rows = MANY
-            self.most_elements = min(self.most_elements, GRAIN - 1)
-            return previous
+            return self._reduce_many(routine, index, previous)
         moments = [self._moment(index, part) for part in PARTS] if node.detail in PARTS else []
         if moments and index != min(i for i in moments if i is not None):
             return previous  # made with the other
+        symbol, kind, of = routine.symbol, TYPES[node.dtype], TYPES[self._given(node)]
+        (operand,) = node.inputs
+        access = None if operand in self.slots else self._memory(operand)
         arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in moments]
-        of_moments = ", ptr, ptr" if moments else ""
-        self.declarations.add(
-            f"declare {'void' if moments else kind} @{symbol}(ptr, i64{of_moments})\n"
-        )
+        parameters = ", ".join(["ptr", "i64", *["ptr"] * len(arrays)])
+        made = "void" if moments else kind
+        self.declarations.add(f"declare {made} @{symbol}({parameters})\n")
 
         def body(label: str) -> str:
             if access is None:
@@ -329,6 +318,23 @@ class RowWriter(Writer):
             return label
 
         return self._over_rows(f"reduce{position}", previous, body)
+
+    def _reduce_many(self, routine: Routine, index: int, previous: str) -> str:
+        """Call a routine that takes all rows of the block."""
+        (operand,) = self.nest.nodes[index].inputs
+        access = None if operand in self.slots else self._memory(operand)
+        if access is None:
+            first = self.slots[operand]
+            stride = self.emit(f"mul i64 %n, {routine.given.itemsize}")
+        else:
+            first, stride = f"%a{access}", f"%r{access}"
+        self.declarations.add(f"declare void @{routine.symbol}(ptr, i64, i64, i64, ptr)\n")
+        arguments = f"ptr {first}, i64 %n, i64 %r, i64 {stride}, ptr {self.arrays[index]}"
+        self.lines.append(f"  call void @{routine.symbol}({arguments})")
+        self.least_rows = MANY
+        # longer ones eager may cut into parts, for several threads
+        self.most_elements = min(self.most_elements, GRAIN - 1)
+        return previous
 
     def _moment(self, index: int, part: str) -> int | None:
         """Return the node that is this moment of the same row as another, None if nothing wants it."""

@@ -1,0 +1,283 @@
+"""Routines that combine elements by an operator, in the orders of eager's kernels."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from torchy.codegen.cpu.routine import RoutineWriter
+from torchy.ir.kernel import ColumnOrder, Order
+
+_IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
+_LEAST_POWER: Final = 4  # of the cascade: see Order
+_NAN: Final = "0x7FF8000000000000"
+
+
+class Folds(RoutineWriter):
+    """Writes the code of one routine; an operator's vector and scalar form may differ."""
+
+    def __init__(self, operator: str, element: str) -> None:
+        super().__init__(element)
+        self.operator = operator
+
+    def _combine(self, kind: str, a: str, b: str) -> str:
+        """Join two values: ATen's vector form gives the second of two zeros, its scalar form the first."""
+        if self.operator == "sum":
+            return self._emit(f"fadd {kind} {a}, {b}")
+        vector = kind != self.element
+        truth = kind.replace(self.element, "i1")
+        better, worse = ("ogt", "olt") if self.operator == "max" else ("olt", "ogt")
+        first = self._emit(f"fcmp {better if vector else worse} {kind} {a}, {b}")
+        chosen = (a, b) if vector else (b, a)
+        best = self._emit(f"select {truth} {first}, {kind} {chosen[0]}, {kind} {chosen[1]}")
+        missing = self._emit(f"fcmp uno {kind} {a}, {b}")
+        nan = f"splat ({self.element} {_NAN})" if vector else _NAN
+        return self._emit(f"select {truth} {missing}, {kind} {nan}, {kind} {best}")
+
+    def cascade(self, name: str, order: Order) -> str:
+        """Write ``cascade_sum`` of a row: fewer elements than lanes are summed in the same order, with one lane."""
+        kind = f"<{order.lanes} x {self.element}>"
+        text = self._accumulate(f"{name}.vectors", kind, order.lanes, order)
+        text += self._accumulate(f"{name}.single", self.element, 1, order)
+        self._write(
+            f"  %few = icmp ult i64 %n, {order.lanes}", "  br i1 %few, label %short, label %long"
+        )
+        self._write("short:")
+        short = self._emit(f"call {self.element} @{name}.single(ptr %x, i64 %n)")
+        self._write(f"  ret {self.element} {short}", "long:")
+        vectors = self._emit(f"udiv i64 %n, {order.lanes}")
+        sums = self._emit(f"call {kind} @{name}.vectors(ptr %x, i64 {vectors})")
+        done = self._emit(f"mul i64 {vectors}, {order.lanes}")
+        (total,) = self._loop(
+            "tail", (done, "long"), "%n", self.element, ["0.0"],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
+        )  # fmt: skip
+        for lane in range(order.lanes):
+            one = self._emit(f"extractelement {kind} {sums}, i64 {lane}")
+            total = self._combine(self.element, total, one)
+        self._write(f"  ret {self.element} {total}")
+        return text + self._function(self.element, name)
+
+    def _accumulate(self, name: str, kind: str, lanes: int, order: Order) -> str:
+        """Write the sum of n vectors: K accumulators in turn, whose sums move up a level from time to time."""
+        count, levels = order.accumulators, order.levels
+        for level in range(1, levels):
+            for k in range(count):
+                self._write(f"  %l{level}.{k} = alloca {kind}, align 64")
+        zero = "zeroinitializer" if lanes > 1 else "0.0"
+        blocks = self._emit(f"udiv i64 %n, {count}")
+
+        def block(i: str, sums: list[str]) -> list[str]:
+            first = self._emit(f"mul i64 {i}, {count}")
+            loaded = self._vectors(kind, lanes, first, count)
+            return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
+
+        # of so few blocks nothing moves up: all levels but the first stay zero, and adding them changes no sum
+        self._write(f"  %flat = icmp ult i64 {blocks}, {1 << _LEAST_POWER}")
+        self._write("  br i1 %flat, label %low, label %high", "low:")
+        low = self._loop("short", ("0", "low"), blocks, kind, [zero] * count, block)
+        self._write("  br label %joined", "high:")
+        for level in range(1, levels):
+            for k in range(count):
+                self._write(f"  store {kind} {zero}, ptr %l{level}.{k}, align 64")
+        # a sum moves up after every 2^power blocks
+        less = self._emit(f"sub i64 {blocks}, 1")
+        zeros = self._emit(f"call i64 @llvm.ctlz.i64(i64 {less}, i1 false)")
+        log = self._emit(f"sub i64 64, {zeros}")
+        share = self._emit(f"udiv i64 {log}, {levels}")
+        small = self._emit(f"icmp ult i64 {share}, {_LEAST_POWER}")
+        power = self._emit(f"select i1 {small}, i64 {_LEAST_POWER}, i64 {share}")
+        step = self._emit(f"shl i64 1, {power}")
+        mask = self._emit(f"sub i64 {step}, 1")
+        self._write("  br label %climb", "climb:")
+        self._write("  %at = phi i64 [0, %high], [%up.to, %up.end]")
+        self._write(f"  %up.to = add i64 %at, {step}")
+        self._write(f"  %whole = icmp ule i64 %up.to, {blocks}")
+        self._write("  br i1 %whole, label %sum, label %rest", "sum:")
+        sums = self._loop("turn", ("%at", "sum"), "%up.to", kind, [zero] * count, block)
+        for level in range(1, levels):
+            for k in range(count):
+                below = sums[k]
+                if level > 1:
+                    below = self._emit(f"load {kind}, ptr %l{level - 1}.{k}, align 64")
+                    self._write(f"  store {kind} {zero}, ptr %l{level - 1}.{k}, align 64")
+                held = self._emit(f"load {kind}, ptr %l{level}.{k}, align 64")
+                raised = self._combine(kind, held, below)
+                self._write(f"  store {kind} {raised}, ptr %l{level}.{k}, align 64")
+            shift = self._emit(f"mul i64 {power}, {level}")
+            bits = self._emit(f"shl i64 {mask}, {shift}")
+            set_ = self._emit(f"and i64 %up.to, {bits}")
+            stays = self._emit(f"icmp ne i64 {set_}, 0")
+            after = f"up{level}" if level < levels - 1 else "up.end"
+            self._write(f"  br i1 {stays}, label %up.end, label %{after}", f"{after}:")
+        self._write("  br label %climb", "rest:")
+        sums = self._loop("left", ("%at", "rest"), blocks, kind, [zero] * count, block)
+        for level in range(1, levels):
+            sums = [
+                self._combine(kind, c, self._emit(f"load {kind}, ptr %l{level}.{k}, align 64"))
+                for k, c in enumerate(sums)
+            ]
+        self._write("  br label %joined", "joined:")
+        sums = [
+            self._emit(f"phi {kind} [{a}, %short.end], [{b}, %left.end]")
+            for a, b in zip(low, sums, strict=True)
+        ]
+        done = self._emit(f"mul i64 {blocks}, {count}")
+
+        def one(i: str, sums: list[str]) -> list[str]:
+            return [self._combine(kind, sums[0], *self._vectors(kind, lanes, i, 1))]
+
+        (total,) = self._loop("one", (done, "joined"), "%n", kind, [sums[0]], one)
+        for k in range(1, count):
+            total = self._combine(kind, total, sums[k])
+        self._write(f"  ret {kind} {total}")
+        self.declarations.add("declare i64 @llvm.ctlz.i64(i64, i1)\n")
+        return self._function(kind, name, internal=True)
+
+    # --- extremes, in blocks
+
+    def blocks(self, name: str, order: Order) -> str:
+        """Write ``vectorized_reduction`` of a row: whole blocks of K vectors, then what is left one by one."""
+        lanes, count = order.lanes, order.accumulators
+        kind = f"<{lanes} x {self.element}>"
+        size = lanes * count
+        double = struct.unpack(">Q", struct.pack(">d", _IDENTITY[self.operator]))[0]
+        identity = f"0x{double:016X}"
+
+        def vectors(at: str) -> list[str]:
+            base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
+            return [self._load(kind, base, str(k * lanes)) for k in range(count)]
+
+        def turn(i: str, sums: list[str]) -> list[str]:
+            loaded = vectors(self._emit(f"mul i64 {i}, {size}"))
+            return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
+
+        blocks = self._emit(f"udiv i64 %n, {size}")
+        self._write(f"  %any = icmp ne i64 {blocks}, 0", "  br i1 %any, label %first, label %rest")
+        self._write("first:")
+        best = self._loop("turn", ("1", "first"), blocks, kind, vectors("0"), turn)
+        while len(best) > 1:
+            best = [self._combine(kind, a, b) for a, b in zip(best[::2], best[1::2], strict=True)]
+        of_lanes = [
+            self._emit(f"extractelement {kind} {best[0]}, i64 {lane}") for lane in range(lanes)
+        ]
+        whole = of_lanes[0]
+        for lane in of_lanes[1:]:
+            whole = self._combine(self.element, whole, lane)
+        whole = self._combine(self.element, identity, whole)
+        self._write("  br label %rest", "rest:")
+        self._write(f"  %so.far = phi {self.element} [{identity}, %entry], [{whole}, %turn.end]")
+        done = self._emit(f"mul i64 {blocks}, {size}")
+        (total,) = self._loop(
+            "tail", (done, "rest"), "%n", self.element, ["%so.far"],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
+        )  # fmt: skip
+        self._write(f"  ret {self.element} {total}")
+        return self._function(self.element, name)
+
+    # --- one vector
+
+    def one_vector(self, name: str, order: Order) -> str:
+        """Write ``vec::reduce_all`` of a row (``ATen/cpu/vec/functional_base.h``): one vector, whose lanes are folded.
+
+        The operator is that of vectors throughout.
+        """
+        lanes = order.lanes
+        kind = f"<{lanes} x {self.element}>"
+
+        def together(a: str, b: str, lanes: int) -> str:
+            """Combine vectors; two numbers as vectors of one."""
+            return self._combine(f"<{lanes} x {self.element}>", a, b)
+
+        def element(i: str) -> str:
+            return self._load(f"<1 x {self.element}>", "%x", i)
+
+        self._write(
+            f"  %few = icmp ult i64 %n, {lanes}",
+            "  br i1 %few, label %short, label %long",
+            "short:",
+        )
+        (total,) = self._loop(
+            "each", ("1", "short"), "%n", f"<1 x {self.element}>", [element("0")],
+            lambda i, c: [together(c[0], element(i), 1)],
+        )  # fmt: skip
+        one = self._emit(f"extractelement <1 x {self.element}> {total}, i64 0")
+        self._write(f"  ret {self.element} {one}", "long:")
+        vectors = self._emit(f"udiv i64 %n, {lanes}")
+        (total,) = self._loop(
+            "turn", ("1", "long"), vectors, kind, self._vectors(kind, lanes, "0", 1),
+            lambda i, c: [together(c[0], self._vectors(kind, lanes, i, 1)[0], lanes)],
+        )  # fmt: skip
+        done = self._emit(f"mul i64 {vectors}, {lanes}")
+        left = self._emit(f"sub i64 %n, {done}")
+        mask = self._lanes_below(left, lanes)
+        pointer = self._emit(f"getelementptr {self.element}, ptr %x, i64 {done}")
+        rest = self._load_masked(lanes, pointer, mask)
+        both = together(total, rest, lanes)
+        total = self._emit(f"select <{lanes} x i1> {mask}, {kind} {both}, {kind} {total}")
+        if order.across == "sequence":
+            parts = [
+                self._emit(f"shufflevector {kind} {total}, {kind} poison, <1 x i32> <i32 {lane}>")
+                for lane in range(lanes)
+            ]
+            total = parts[0]
+            for part in parts[1:]:
+                total = together(total, part, 1)
+            lanes = 1
+        while lanes > 1:
+            half = lanes // 2
+            kind = f"<{lanes} x {self.element}>"
+            parts = []
+            for begin in (0, half):
+                picked = ", ".join(f"i32 {lane}" for lane in range(begin, begin + half))
+                parts.append(
+                    self._emit(
+                        f"shufflevector {kind} {total}, {kind} poison, <{half} x i32> <{picked}>"
+                    )
+                )
+            total, lanes = together(parts[0], parts[1], half), half
+        one = self._emit(f"extractelement <1 x {self.element}> {total}, i64 0")
+        self._write(f"  ret {self.element} {one}")
+        return self._function(self.element, name)
+
+
+class ColumnFolds(Folds):
+    """Writes the routine of columns: a vector has one element of each, and vectors lie a row apart."""
+
+    parameters = "ptr %x, i64 %n, i64 %stride, i64 %w"
+
+    def __init__(self, operator: str, element: str, block: int) -> None:
+        super().__init__(operator, element)
+        self.block = block
+        self.kind = f"<{block} x {element}>"
+        self.masked = False
+
+    def columns(self, name: str, order: ColumnOrder) -> str:
+        """Write the sums of a block of columns, or of what is left of them."""
+        text = self._accumulate(f"{name}.whole", self.kind, self.block, order.whole)
+        self.masked = True
+        text += self._accumulate(f"{name}.rest", self.kind, self.block, order.rest)
+        arguments = "ptr %x, i64 %n, i64 %stride, i64 %w"
+        self._write(
+            f"  %all = icmp eq i64 %w, {self.block}", "  br i1 %all, label %whole, label %rest"
+        )
+        for which in ("whole", "rest"):
+            self._write(f"{which}:")
+            sums = self._emit(f"call {self.kind} @{name}.{which}({arguments})")
+            self._write(f"  store {self.kind} {sums}, ptr %out, align 1", "  ret void")
+        self.parameters = f"{arguments}, ptr %out"
+        return text + self._function("void", name)
+
+    def _vectors(self, kind: str, lanes: int, first: str, count: int) -> list[str]:
+        at = self._emit(f"mul i64 {first}, %stride")
+        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {at}")
+        found = []
+        for _ in range(count):
+            found.append(self._row(pointer))
+            pointer = self._emit(f"getelementptr i8, ptr {pointer}, i64 %stride")
+        return found
+
+    def _row(self, pointer: str) -> str:
+        if not self.masked:
+            return self._emit(f"load {self.kind}, ptr {pointer}, align 1")
+        return self._load_masked(self.block, pointer, self._lanes_below("%w", self.block))

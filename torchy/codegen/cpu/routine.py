@@ -1,0 +1,98 @@
+"""Writes the code of a routine that reduces rows, or columns: what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class RoutineWriter:
+    """Writes the code of one routine, instruction by instruction; each value gets a name of its own."""
+
+    def __init__(self, element: str) -> None:
+        self.element = element
+        self.lines: list[str] = []
+        self.declarations: set[str] = set()
+        self.counter = 0
+
+    @property
+    def declared(self) -> str:
+        """What the code calls of LLVM's."""
+        return "".join(sorted(self.declarations))
+
+    def _emit(self, text: str) -> str:
+        self.counter += 1
+        self.lines.append(f"  %v{self.counter} = {text}")
+        return f"%v{self.counter}"
+
+    def _write(self, *lines: str) -> None:
+        self.lines.extend(lines)
+
+    def _load(self, kind: str, base: str, at: str) -> str:
+        pointer = self._emit(f"getelementptr {self.element}, ptr {base}, i64 {at}")
+        return self._emit(f"load {kind}, ptr {pointer}, align 1")
+
+    def _load_masked(self, lanes: int, pointer: str, mask: str) -> str:
+        """Load the lanes of a mask, zeros for the others: what is not there is not read, a row may end a page."""
+        kind, truth = f"<{lanes} x {self.element}>", f"<{lanes} x i1>"
+        symbol = f"@llvm.masked.load.v{lanes}f{32 if self.element == 'float' else 64}.p0"
+        self.declarations.add(f"declare {kind} {symbol}(ptr, {truth}, {kind})\n")
+        return self._emit(
+            f"call {kind} {symbol}(ptr align 1 {pointer}, {truth} {mask}, {kind} zeroinitializer)"
+        )
+
+    def _vectors(self, kind: str, lanes: int, first: str, count: int) -> list[str]:
+        """Load vectors that follow each other, from one on."""
+        at = self._emit(f"mul i64 {first}, {lanes}")
+        base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
+        return [self._load(kind, base, str(k * lanes)) for k in range(count)]
+
+    def _loop(
+        self,
+        name: str,
+        begin: tuple[str, str],
+        end: str,
+        kind: str,
+        values: list[str],
+        body: Callable[[str, list[str]], list[str]],
+    ) -> list[str]:
+        """Write a loop that may be empty; return what the values are after it.
+
+        Parameters
+        ----------
+        begin
+            The first index, and the label that comes before the loop.
+        values, body
+            What is carried from turn to turn, all of this kind, and what it becomes in one.
+        """
+        first, before = begin
+        carried = [f"%{name}.c{k}" for k in range(len(values))]
+        self._write(f"  br label %{name}", f"{name}:")
+        self._write(f"  %{name}.i = phi i64 [{first}, %{before}], [%{name}.next, %{name}.do]")
+        mark = len(self.lines)
+        self._write(f"  %{name}.more = icmp ult i64 %{name}.i, {end}")
+        self._write(f"  br i1 %{name}.more, label %{name}.do, label %{name}.end", f"{name}.do:")
+        after = body(f"%{name}.i", carried)
+        self.lines[mark:mark] = [
+            f"  {c} = phi {kind} [{given}, %{before}], [{new}, %{name}.do]"
+            for c, given, new in zip(carried, values, after, strict=True)
+        ]
+        self._write(f"  %{name}.next = add i64 %{name}.i, 1", f"  br label %{name}", f"{name}.end:")
+        return carried
+
+    parameters = "ptr %x, i64 %n"
+
+    def _function(self, kind: str, name: str, internal: bool = False) -> str:
+        body = "\n".join(self.lines)
+        self.lines = []
+        linkage = "internal " if internal else ""
+        return f"define {linkage}{kind} @{name}({self.parameters}) {{\nentry:\n{body}\n}}\n"
+
+    def _lanes_below(self, count: str, lanes: int) -> str:
+        """Return the mask of the first lanes of a vector."""
+        kind = f"<{lanes} x i64>"
+        one = self._emit(f"insertelement {kind} poison, i64 {count}, i64 0")
+        same = self._emit(
+            f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
+        )
+        numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
+        return self._emit(f"icmp ult {kind} <{numbers}>, {same}")
