@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from torchy.codegen.cpu.routine import RoutineWriter
-
-MANY: Final = 16  # rows that are done at a time
+from torchy.codegen.cpu.routine import MANY, RoutineWriter
 
 
 class _Deviations(RoutineWriter):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
-from torchy.codegen.cpu.routine import RoutineWriter
+from torchy.codegen.cpu.routine import MANY, RoutineWriter
 from torchy.ir.kernel import ColumnOrder, Order
 
 _IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
+_FEW: Final = (
+    16  # elements of a row: where gathering them costs as much as a call for each row (measured)
+)
 _LEAST_POWER: Final = 4  # of the cascade: see Order
 _NAN: Final = "0x7FF8000000000000"
 
@@ -20,18 +24,130 @@ class Folds(RoutineWriter):
         super().__init__(element)
         self.operator = operator
 
-    def _combine(self, kind: str, a: str, b: str) -> str:
+    def many(self, name: str, order: Order) -> str:
+        """Write the routine of one row, and of many: rows of a few elements side by side, one in each lane."""
+        text, few = self._one(f"{name}.one", order)
+        self.parameters = "ptr %x, i64 %n, i64 %rows, i64 %stride, ptr %out"
+        kind, lanes = f"<{MANY} x {self.element}>", f"<{MANY} x i64>"
+        self._write(f"  %few = icmp ult i64 %n, {few}", "  br i1 %few, label %beside, label %each")
+        # one after the other
+        self._write("each:", "  %row = phi i64 [0, %entry], [%row.next, %each]")
+        by = self._emit("mul i64 %row, %stride")
+        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {by}")
+        value = self._emit(f"call {self.element} @{name}.one(ptr {pointer}, i64 %n)")
+        place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %row")
+        self._write(f"  store {self.element} {value}, ptr {place}, align 1")
+        self._write("  %row.next = add i64 %row, 1", "  %row.more = icmp ult i64 %row.next, %rows")
+        self._write("  br i1 %row.more, label %each, label %exit")
+        # side by side; past the last one: that again
+        self._write("beside:")
+        last, step = self._splat("i64", "%last", MANY), self._splat("i64", "%stride", MANY)
+        numbers = ", ".join(f"i64 {lane}" for lane in range(MANY))
+        self._write("  br label %some", "some:", "  %first = phi i64 [0, %beside], [%next, %done]")
+        begin = self._splat("i64", "%first", MANY)
+        wanted = self._emit(f"add {lanes} {begin}, <{numbers}>")
+        below = self._emit(f"icmp ult {lanes} {wanted}, {last}")
+        row = self._emit(f"select <{MANY} x i1> {below}, {lanes} {wanted}, {lanes} {last}")
+        offsets = self._emit(f"mul {lanes} {row}, {step}")
+        pointers = self._emit(f"getelementptr i8, ptr %x, {lanes} {offsets}")
+        total = self._beside(order, kind, pointers)
+        place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %first")
+        self._write(f"  store {kind} {total}, ptr {place}, align 1", "  br label %done", "done:")
+        self._write(f"  %next = add i64 %first, {MANY}", "  %more = icmp ult i64 %next, %rows")
+        self._write("  br i1 %more, label %some, label %exit", "exit:", "  ret void")
+        self.lines.insert(0, "  %last = sub i64 %rows, 1")
+        return text + self._function("void", name)
+
+    @property
+    def _identity(self) -> str:
+        double = struct.unpack(">Q", struct.pack(">d", _IDENTITY[self.operator]))[0]
+        return f"0x{double:016X}"
+
+    def _one(self, name: str, order: Order) -> tuple[str, int]:
+        """Write the routine of one row; return also from how many elements on one by one is faster."""
+        if order.tail == "lanes":
+            return self.one_vector(name, order), order.lanes
+        if order.start == "zeros":
+            return self.cascade(name, order), _FEW
+        return self.blocks(name, order), order.lanes * order.accumulators
+
+    def _beside(self, order: Order, kind: str, pointers: str) -> str:
+        """Reduce rows that make no block, one in each lane."""
+        symbol = f"@llvm.masked.gather.v{MANY}f{self._bits}.v{MANY}p0"
+        taken = f"<{MANY} x ptr>", f"<{MANY} x i1>"
+        self.declarations.add(f"declare {kind} {symbol}({', '.join((*taken, kind))})\n")
+
+        def element(i: str) -> str:
+            at = self._emit(f"getelementptr {self.element}, {taken[0]} {pointers}, i64 {i}")
+            mask = f"{taken[1]} splat (i1 true)"
+            return self._emit(
+                f"call {kind} {symbol}({taken[0]} align 1 {at}, {mask}, {kind} poison)"
+            )
+
+        if order.start == "first":
+            singly = order.tail != "lanes"
+            start = element("0") if not singly else f"splat ({self.element} {self._identity})"
+            (total,) = self._loop(
+                "element", ("0" if singly else "1", "some"), "%n", kind, [start],
+                lambda i, c: [self._combine(kind, c[0], element(i), singly)],
+            )  # fmt: skip
+            return total
+        return self._beside_in_cascade(order, kind, element)
+
+    def _beside_in_cascade(self, order: Order, kind: str, element: Callable[[str], str]) -> str:
+        """Sum rows of so few elements that nothing moves up: with one lane if they make no vector."""
+        lanes, count = order.lanes, order.accumulators
+        self._write(f"  %vectors.any = icmp uge i64 %n, {lanes}")
+        self._write("  br i1 %vectors.any, label %long, label %short", "short:")
+        # a block is an element for each accumulator, what is left goes to the first
+        self._write(f"  %block = icmp uge i64 %n, {count}")
+        self._write("  br i1 %block, label %whole, label %rest", "whole:")
+        sums = [self._emit(f"fadd {kind} zeroinitializer, {element(str(k))}") for k in range(count)]
+        self._write("  br label %rest", "rest:")
+        sums = [self._emit(f"phi {kind} [zeroinitializer, %short], [{s}, %whole]") for s in sums]
+        self._write(f"  %from = phi i64 [0, %short], [{count}, %whole]")
+        (single,) = self._loop(
+            "element", ("%from", "rest"), "%n", kind, [sums[0]],
+            lambda i, c: [self._combine(kind, c[0], element(i))],
+        )  # fmt: skip
+        for more in sums[1:]:
+            single = self._combine(kind, single, more)
+        single = self._combine(kind, "zeroinitializer", single)
+        self._write("  br label %single.end", "single.end:", "  br label %summed", "long:")
+        vectors = self._emit(f"udiv i64 %n, {lanes}")
+
+        def vector(i: str, sums: list[str]) -> list[str]:
+            begin = self._emit(f"mul i64 {i}, {lanes}")
+            return [
+                self._combine(kind, total, element(self._emit(f"add i64 {begin}, {lane}")))
+                for lane, total in enumerate(sums)
+            ]
+
+        of_lanes = self._loop(
+            "vector", ("0", "long"), vectors, kind, ["zeroinitializer"] * lanes, vector
+        )
+        done = self._emit(f"mul i64 {vectors}, {lanes}")
+        (total,) = self._loop(
+            "tail", (done, "vector.end"), "%n", kind, ["zeroinitializer"],
+            lambda i, c: [self._combine(kind, c[0], element(i))],
+        )  # fmt: skip
+        for each in of_lanes:
+            total = self._combine(kind, total, each)
+        self._write("  br label %tail.done", "tail.done:", "  br label %summed", "summed:")
+        return self._emit(f"phi {kind} [{single}, %single.end], [{total}, %tail.done]")
+
+    def _combine(self, kind: str, a: str, b: str, singly: bool = False) -> str:
         """Join two values: ATen's vector form gives the second of two zeros, its scalar form the first."""
         if self.operator == "sum":
             return self._emit(f"fadd {kind} {a}, {b}")
-        vector = kind != self.element
+        vector = kind != self.element and not singly
         truth = kind.replace(self.element, "i1")
         better, worse = ("ogt", "olt") if self.operator == "max" else ("olt", "ogt")
         first = self._emit(f"fcmp {better if vector else worse} {kind} {a}, {b}")
         chosen = (a, b) if vector else (b, a)
         best = self._emit(f"select {truth} {first}, {kind} {chosen[0]}, {kind} {chosen[1]}")
         missing = self._emit(f"fcmp uno {kind} {a}, {b}")
-        nan = f"splat ({self.element} {_NAN})" if vector else _NAN
+        nan = _NAN if kind == self.element else f"splat ({self.element} {_NAN})"
         return self._emit(f"select {truth} {missing}, {kind} {nan}, {kind} {best}")
 
     def cascade(self, name: str, order: Order) -> str:
@@ -125,7 +241,7 @@ class Folds(RoutineWriter):
         done = self._emit(f"mul i64 {blocks}, {count}")
 
         def one(i: str, sums: list[str]) -> list[str]:
-            return [self._combine(kind, sums[0], *self._vectors(kind, lanes, i, 1))]
+            return [self._combine(kind, sums[0], self._vectors(kind, lanes, i, 1)[0])]
 
         (total,) = self._loop("one", (done, "joined"), "%n", kind, [sums[0]], one)
         for k in range(1, count):
@@ -141,8 +257,7 @@ class Folds(RoutineWriter):
         lanes, count = order.lanes, order.accumulators
         kind = f"<{lanes} x {self.element}>"
         size = lanes * count
-        double = struct.unpack(">Q", struct.pack(">d", _IDENTITY[self.operator]))[0]
-        identity = f"0x{double:016X}"
+        identity = self._identity
 
         def vectors(at: str) -> list[str]:
             base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")

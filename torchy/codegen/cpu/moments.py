@@ -26,7 +26,7 @@ class Moments(RoutineWriter):
     def _fma(self, kind: str, a: str, b: str, c: str) -> str:
         lanes = kind.partition(" ")[0].lstrip("<")
         wide = f"v{lanes}" if kind != self.element else ""
-        symbol = f"@llvm.fma.{wide}f{32 if self.element == 'float' else 64}"
+        symbol = f"@llvm.fma.{wide}f{self._bits}"
         self.declarations.add(f"declare {kind} {symbol}({kind}, {kind}, {kind})\n")
         return self._emit(f"call {kind} {symbol}({kind} {a}, {kind} {b}, {kind} {c})")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+MANY: Final = 16  # rows that are done side by side
 
 
 class RoutineWriter:
@@ -34,7 +37,7 @@ class RoutineWriter:
     def _load_masked(self, lanes: int, pointer: str, mask: str) -> str:
         """Load the lanes of a mask, zeros for the others: what is not there is not read, a row may end a page."""
         kind, truth = f"<{lanes} x {self.element}>", f"<{lanes} x i1>"
-        symbol = f"@llvm.masked.load.v{lanes}f{32 if self.element == 'float' else 64}.p0"
+        symbol = f"@llvm.masked.load.v{lanes}f{self._bits}.p0"
         self.declarations.add(f"declare {kind} {symbol}(ptr, {truth}, {kind})\n")
         return self._emit(
             f"call {kind} {symbol}(ptr align 1 {pointer}, {truth} {mask}, {kind} zeroinitializer)"
@@ -87,12 +90,20 @@ class RoutineWriter:
         linkage = "internal " if internal else ""
         return f"define {linkage}{kind} @{name}({self.parameters}) {{\nentry:\n{body}\n}}\n"
 
+    @property
+    def _bits(self) -> int:
+        return 32 if self.element == "float" else 64
+
+    def _splat(self, kind: str, value: str, lanes: int) -> str:
+        """Return a vector that has a value in all lanes."""
+        vector = f"<{lanes} x {kind}>"
+        one = self._emit(f"insertelement {vector} poison, {kind} {value}, i64 0")
+        return self._emit(
+            f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
+        )
+
     def _lanes_below(self, count: str, lanes: int) -> str:
         """Return the mask of the first lanes of a vector."""
-        kind = f"<{lanes} x i64>"
-        one = self._emit(f"insertelement {kind} poison, i64 {count}, i64 0")
-        same = self._emit(
-            f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
-        )
+        kind, same = f"<{lanes} x i64>", self._splat("i64", count, lanes)
         numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
         return self._emit(f"icmp ult {kind} <{numbers}>, {same}")

@@ -46,17 +46,14 @@ class Routine(NamedTuple):
             return f"{name}_columns_{self.order.block}_{short_name(self.given)}"
         return f"{name}_{self.order.accumulators}x{self.order.lanes}_{short_name(self.given)}"
 
-    @property
-    def of_many(self) -> bool:
-        """True if it takes many rows at once: one in a lane."""
-        return self.operator == DEVIATIONS and not isinstance(self.order, ColumnOrder)
-
 
 Routines = dict[str, Routine]  # by the name of their code
 
 
 def code(routine: Routine) -> str:
-    """Write a routine, ``element symbol(ptr row, i64 n)``.
+    """Write a routine, ``void symbol(ptr first, i64 n, i64 rows, i64 bytes from row to row, ptr results)``.
+
+    The results have room for :data:`.routine.MANY` more.
 
     Raises
     ------
@@ -65,10 +62,8 @@ def code(routine: Routine) -> str:
 
     Notes
     -----
-    Of moments: ``void symbol(ptr row, i64 n, ptr mean, ptr squares)``. Of many rows: ``void symbol(ptr first, i64 n, i64
-    rows, i64 bytes from row to row, ptr results)``; the results have room for :data:`.deviations.MANY` more. Of columns:
-    ``void symbol(ptr first, i64 rows, i64 bytes from row to row, i64 columns, ptr results)``, for a block of columns or
-    less; the results have room for a block.
+    Of moments: ``void symbol(ptr row, i64 n, ptr mean, ptr squares)``. Of columns: ``void symbol(ptr first, i64 rows, i64
+    bytes from row to row, i64 columns, ptr results)``, for a block of columns or less; the results have room for a block.
     """
     operator, given, dtype, order = routine
     name, element = routine.symbol, TYPES[given]
@@ -86,11 +81,9 @@ def code(routine: Routine) -> str:
     if isinstance(order, ColumnOrder):
         writer = ColumnFolds(operator, element, order.block)
         return writer.columns(name, order) + writer.declared
-    single = Folds(operator, element)
-    if order == orders.cascade(order.lanes):
-        return single.cascade(name, order) + single.declared
-    if order == orders.blocks(order.lanes):
-        return single.blocks(name, order) + single.declared
-    if order in [orders.one_vector(order.lanes, d) for d in (torch.float32, torch.float64)]:
-        return single.one_vector(name, order) + single.declared
-    raise CompileError(f"no routine is written for the order {order}")
+    known = [orders.cascade(order.lanes), orders.blocks(order.lanes)]
+    known += [orders.one_vector(order.lanes, each) for each in (torch.float32, torch.float64)]
+    if order not in known:
+        raise CompileError(f"no routine is written for the order {order}")
+    rows = Folds(operator, element)
+    return rows.many(name, order) + rows.declared

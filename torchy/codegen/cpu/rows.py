@@ -17,11 +17,11 @@ from typing import Final
 
 import torch
 
-from torchy.codegen.cpu.deviations import MANY
 from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
-from torchy.codegen.cpu.routines import MOMENTS, PARTS, Routine, Routines
+from torchy.codegen.cpu.routine import MANY
+from torchy.codegen.cpu.routines import DEVIATIONS, MOMENTS, PARTS, Routine, Routines
 from torchy.codegen.cpu.threads import GRAIN
 from torchy.codegen.loops import Node, Stage
 from torchy.ir.trace import Mode
@@ -285,44 +285,12 @@ class RowWriter(Writer):
         return after
 
     def _reduce(self, position: int, index: int, previous: str) -> str:
+        """Call a routine for all rows of the block."""
         node = self.nest.nodes[index]
-        routine = self._routine(node)
-        if routine.of_many:
-            return self._reduce_many(routine, index, previous)
-        moments = [self._moment(index, part) for part in PARTS] if node.detail in PARTS else []
-        if moments and index != min(i for i in moments if i is not None):
-            return previous  # made with the other
-        symbol, kind, of = routine.symbol, TYPES[node.dtype], TYPES[self._given(node)]
-        (operand,) = node.inputs
+        routine, (operand,) = self._routine(node), node.inputs
         access = None if operand in self.slots else self._memory(operand)
-        arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in moments]
-        parameters = ", ".join(["ptr", "i64", *["ptr"] * len(arrays)])
-        made = "void" if moments else kind
-        self.declarations.add(f"declare {made} @{symbol}({parameters})\n")
-
-        def body(label: str) -> str:
-            if access is None:
-                first = self.emit(f"mul i64 {self._row}, %n")
-                row = self.emit(f"getelementptr {of}, ptr {self.slots[operand]}, i64 {first}")
-            else:
-                row = self._pointer(access)
-            if not moments:
-                value = self.emit(f"call {kind} @{symbol}(ptr {row}, i64 %n)")
-                self._set_array(index, value)
-                return label
-            places = []
-            for array, i in zip(arrays, moments, strict=True):
-                at = self._row if i is not None else "0"
-                places.append("ptr " + self.emit(f"getelementptr {kind}, ptr {array}, i64 {at}"))
-            self.lines.append(f"  call void @{symbol}(ptr {row}, i64 %n, {', '.join(places)})")
-            return label
-
-        return self._over_rows(f"reduce{position}", previous, body)
-
-    def _reduce_many(self, routine: Routine, index: int, previous: str) -> str:
-        """Call a routine that takes all rows of the block."""
-        (operand,) = self.nest.nodes[index].inputs
-        access = None if operand in self.slots else self._memory(operand)
+        if node.detail in PARTS:
+            return self._reduce_moments(position, index, routine, access, previous)
         if access is None:
             first = self.slots[operand]
             stride = self.emit(f"mul i64 %n, {routine.given.itemsize}")
@@ -331,10 +299,39 @@ class RowWriter(Writer):
         self.declarations.add(f"declare void @{routine.symbol}(ptr, i64, i64, i64, ptr)\n")
         arguments = f"ptr {first}, i64 %n, i64 %r, i64 {stride}, ptr {self.arrays[index]}"
         self.lines.append(f"  call void @{routine.symbol}({arguments})")
-        self.least_rows = MANY
-        # longer ones eager may cut into parts, for several threads
-        self.most_elements = min(self.most_elements, GRAIN - 1)
+        if node.detail == DEVIATIONS:
+            self.least_rows = MANY
+            # longer ones eager may cut into parts, for several threads
+            self.most_elements = min(self.most_elements, GRAIN - 1)
         return previous
+
+    def _reduce_moments(
+        self, position: int, index: int, routine: Routine, access: int | None, previous: str
+    ) -> str:
+        """Call a routine row by row, once for both moments."""
+        moments = [self._moment(index, part) for part in PARTS]
+        if index != min(i for i in moments if i is not None):
+            return previous  # made with the other
+        node, kind = self.nest.nodes[index], TYPES[routine.given]
+        arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in moments]
+        self.declarations.add(f"declare void @{routine.symbol}(ptr, i64, ptr, ptr)\n")
+
+        def body(label: str) -> str:
+            if access is None:
+                first = self.emit(f"mul i64 {self._row}, %n")
+                slot = self.slots[node.inputs[0]]
+                row = self.emit(f"getelementptr {kind}, ptr {slot}, i64 {first}")
+            else:
+                row = self._pointer(access)
+            places = []
+            for array, i in zip(arrays, moments, strict=True):
+                at = self._row if i is not None else "0"
+                places.append("ptr " + self.emit(f"getelementptr {kind}, ptr {array}, i64 {at}"))
+            arguments = f"ptr {row}, i64 %n, {', '.join(places)}"
+            self.lines.append(f"  call void @{routine.symbol}({arguments})")
+            return label
+
+        return self._over_rows(f"reduce{position}", previous, body)
 
     def _moment(self, index: int, part: str) -> int | None:
         """Return the node that is this moment of the same row as another, None if nothing wants it."""
