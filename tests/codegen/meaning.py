@@ -172,7 +172,7 @@ def _stored(
 def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> Any:
     """Combine the elements of a row in an order: numpy's numbers, so that each step rounds."""
     if operator == "deviations":
-        return deviations(row, order.contracted)
+        return deviations(row)
     if operator in ("mean", "squares"):
         return moments(row, order.lanes, dtype)[operator == "squares"]
     kind = ROUNDS[dtype]
@@ -233,14 +233,13 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
     return functools.reduce(singly, [*map(kind, start), *rest])
 
 
-def deviations(row: list[Any], contracted: bool) -> Any:
+def deviations(row: list[Any]) -> Any:
     """Sum the squares of deviations from the mean, as Welford does."""
     mean = squares = numpy.float64(0)
     for count, element in enumerate(row, 1):
         off = element - mean
         mean += off / numpy.float64(count)
-        now = element - mean
-        squares = fma(off, now, squares) if contracted else squares + off * now
+        squares += off * (element - mean)
     return squares
 
 

@@ -283,6 +283,57 @@ def test_a_rolling_deviation_is_a_kernel():
     assert [(group.kind, len(group.ops)) for group in groups] == [("fused", 1)]
 
 
+def of_the_last_but_one(x):
+    """What comes last has one element: eager's softmax has another order then, and its layer norm copies."""
+    y = x * 2
+    return (
+        F.softmax(y, -2) * 2,
+        F.log_softmax(y, -2),
+        torch.logsumexp(y, -2),
+        y.sum(-2) + y.amax(-2),
+        F.layer_norm(y, y.shape[-2:]).sum((-1, -2)),
+        F.softmax(y, -1) + 1,
+    )
+
+
+@program(given=lambda: [torch.randn(5, n, m) * 3 for n, m in ((8, 4), (64, 1), (7, 33), (40, 1))])
+def test_dimensions_of_one_element_come_last(given):
+    return [of_the_last_but_one(x) for x in given for _ in range(2)]
+
+
+@program(given=lambda: (torch.randn(6, 33, 37), torch.randn(6, 37, 33).mT))
+def test_layer_norm_of_several_dimensions_in_another_order(z, p):
+    found = []
+    for x in (z, z, z, p, p, z, p):
+        found.append(F.layer_norm(x, (33, 37)).sum((-1, -2)).tolist())
+        y, mean, scale = torch.native_layer_norm(x, (33, 37), None, None, 1e-5)
+        del y
+        found.append((mean.tolist(), scale, F.layer_norm(x, (37,)).amax(-1).tolist()))
+    return found
+
+
+def halves():
+    """Rows of which the sum of squares lies in the middle between two results now and then."""
+    torch.manual_seed(0)
+    a, b = 0.3518311679363251, 1.2695573568344116
+    whole = [(torch.randn(20_000, n) * 2048).round() for n in (3, 4, 5, 9)]
+    return [torch.tensor([[a, b, a, a]] * 16), *whole]
+
+
+@program(given=halves)
+def test_spreads_that_are_hard_to_round(halves):
+    return [(x.std(-1), x.var(-1) + 1, x.t().contiguous().var(0), x.mT.std(0)) for x in halves]
+
+
+@program(given=lambda: torch.randn(1, 70_000))
+def test_threads_that_change_while_layouts_stay(x):
+    found = []
+    for threads in (1, 1, 1, 2, 2, 1, 3, 1):
+        torch.set_num_threads(threads)
+        found.append((x.sum(-1).item(), x.mean(-1).item(), (x * 2).sum(-1).item(), x.amax().item()))
+    return found
+
+
 def groups_of(x, function, **settings):
     """Return the fused and called groups of a flush."""
     import torchy
@@ -367,7 +418,7 @@ LAYOUT = "this time rows do not lie together in memory"
             torch.randn(1, 40_000),
             "this time there is a single row of so many elements that eager reduces it in parts",
         ),
-        (torch.randn(2, 70_000), "this time rows are longer than the kernel's scratch memory"),
+        (torch.randn(2, 70_000), "this time rows are longer than the kernel can take"),
     ],
 )
 def test_where_rows_lie_otherwise_the_ops_are_called_and_the_report_says_so(other, why):

@@ -160,8 +160,6 @@ class Order:
         into the first lanes, and if there is nothing else, one after the other.
     across
         Lanes are combined in sequence, or the second half of them with the first, and so on.
-    contracted
-        Of ``deviations``: the product that is added to what has been gathered is not rounded before.
     alone
         So many elements a row may have for eager to combine it in this order if there is no other row; on one thread, any
         number, unless it is none: longer ones are cut into parts, for several threads.
@@ -175,7 +173,6 @@ class Order:
     join: OneOf["sequence", "pairs"] = "sequence"
     tail: OneOf["first", "last", "lanes"] = "first"
     across: OneOf["sequence", "halves"] = "sequence"
-    contracted: bool = False
     alone: int = 0
 
     @property

@@ -200,7 +200,7 @@ class Fuser:
         for view, mode in walks:
             if group.modes.get(view, mode) is not mode:
                 return OTHER_WALK
-        has_rows = bool(group.reduced) or isinstance(formula, RowFormula)
+        has_rows = group.columns is not None or isinstance(formula, RowFormula)
         if group.by_position or (isinstance(formula, Formula) and formula.by_position):
             modes = {mode for _, mode in walks}.union(group.modes.values())
             if has_rows or not modes <= ONE_RUN:

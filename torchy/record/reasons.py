@@ -16,7 +16,7 @@ WORDS = {
 REFUSALS = {
     Refusal.LAYOUT: "this time rows do not lie together in memory",
     Refusal.ONE_ROW: "this time there is a single row of so many elements that eager reduces it in parts",
-    Refusal.LONG: "this time rows are longer than the kernel's scratch memory",
+    Refusal.LONG: "this time rows are longer than the kernel can take",
 }
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
 

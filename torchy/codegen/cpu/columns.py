@@ -68,6 +68,7 @@ class ColumnWriter(RowWriter):
 
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
+        # however long: eager gives its threads columns, never parts of one
         (operand,), order = node.inputs, node.order
         if not isinstance(order, ColumnOrder):
             raise CompileError(f"a reduction of columns in the order {order}")

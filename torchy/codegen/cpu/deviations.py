@@ -12,18 +12,12 @@ class _Deviations(RoutineWriter):
     ----------
     lanes
         How many rows or columns there are in one vector of the code: LLVM cuts it into those of the machine.
-    contracted
-        See :class:`torchy.ir.kernel.Order`.
     """
 
-    def __init__(self, element: str, lanes: int, contracted: bool) -> None:
+    def __init__(self, element: str, lanes: int) -> None:
         super().__init__(element)
-        self.contracted = contracted
         self.wide = f"<{lanes} x double>"
         self.lanes = lanes
-        self.declarations.add(
-            f"declare {self.wide} @llvm.fma.v{lanes}f64({self.wide}, {self.wide}, {self.wide})\n"
-        )
 
     def _widened(self, value: str) -> str:
         if self.element == "double":
@@ -44,11 +38,8 @@ class _Deviations(RoutineWriter):
         part = self._emit(f"fdiv {kind} {off}, {count}")
         mean = self._emit(f"fadd {kind} {mean}, {part}")
         now = self._emit(f"fsub {kind} {wide}, {mean}")
-        if not self.contracted:
-            square = self._emit(f"fmul {kind} {off}, {now}")
-            return mean, self._emit(f"fadd {kind} {squares}, {square}")
-        more = f"{kind} {off}, {kind} {now}, {kind} {squares}"
-        return mean, self._emit(f"call {kind} @llvm.fma.v{self.lanes}f64({more})")
+        square = self._emit(f"fmul {kind} {off}, {now}")
+        return mean, self._emit(f"fadd {kind} {squares}, {square}")
 
     def _count(self, i: str) -> str:
         """Return how many elements there are up to one, as a vector."""

@@ -11,8 +11,8 @@
     what is filled in, n, sizes and strides of these views as they were last[n], arguments
 
 where the walker lays out the kernel's arguments (see `driver.py`): while sizes and strides stay, a launch only fills in
-addresses and numbers. What is filled in: 0 nothing, 1 the arguments, or less than 0: why these layouts are none that the
-kernel may be launched for (:class:`torchy.record.codes.Refusal`).
+addresses and numbers. What is filled in: 0 nothing, 1 the arguments, 2 arguments for one thread only, or less than 0: why
+these layouts are none that the kernel may be launched for (:class:`torchy.record.codes.Refusal`).
 """
 
 from __future__ import annotations

@@ -72,14 +72,12 @@ def order(
     op = _MADE_OF.get(op, {}).get(operator, op)
     if dtype not in (torch.float32, torch.float64):
         return None
-    if op in _IN_SEQUENCE:  # contracted as the compiler did, which could not without vectors
+    if op in _IN_SEQUENCE:
         # a row alone is gone through twice
-        found = Order(1, 1, contracted=dtype is torch.float32 and lanes > 0)
+        found = Order(1, 1)
         return ColumnOrder(block, found, found) if of_columns else found
-    if op == "native_layer_norm":  # its formulas and RowwiseMoments are contracted together
-        return (
-            None if of_columns or not lanes else Order(32 // size, 1, contracted=True, alone=_ANY)
-        )
+    if op == "native_layer_norm":  # whose products compilers contract, where there are vectors
+        return None if of_columns or not lanes else Order(32 // size, 1, alone=_ANY)
     if of_columns:
         return columns(block) if op in _OF_COLUMNS else None
     if (made := _OF_ROWS.get(op)) is not None:

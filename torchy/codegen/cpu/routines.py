@@ -40,8 +40,7 @@ class Routine(NamedTuple):
     @property
     def symbol(self) -> str:
         """The name of its code."""
-        each = self.order.whole if isinstance(self.order, ColumnOrder) else self.order
-        name = f"torchy_{self.operator}{'_contracted' if each.contracted else ''}"
+        name = f"torchy_{self.operator}"
         if isinstance(self.order, ColumnOrder):
             return f"{name}_columns_{self.order.block}_{short_name(self.given)}"
         return f"{name}_{self.order.accumulators}x{self.order.lanes}_{short_name(self.given)}"
@@ -69,9 +68,9 @@ def code(routine: Routine) -> str:
     name, element = routine.symbol, TYPES[given]
     if operator == DEVIATIONS:
         if isinstance(order, ColumnOrder):
-            of_columns = ColumnDeviations(element, order.block, order.whole.contracted)
+            of_columns = ColumnDeviations(element, order.block)
             return of_columns.columns(name) + of_columns.declared
-        of_rows = RowDeviations(element, 8, order.contracted)
+        of_rows = RowDeviations(element, 8)
         return of_rows.rows(name) + of_rows.declared
     if operator == MOMENTS and isinstance(order, Order):
         moments = Moments(element, order)

@@ -216,7 +216,10 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         views.append(trace.views[result])
     if len({view.dtype for view in views}) > 1:
         return None
-    return RowOp(spec, operands, numbers, tuple(sorted(d % rank for d in dimensions)))
+    along = tuple(sorted(d % rank for d in dimensions))
+    if spec.last and along != (rank - 1,):
+        return None
+    return RowOp(spec, operands, numbers, along)
 
 
 def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:

@@ -85,6 +85,8 @@ class RowSpec:
         Parameters that may be numbers, which are part of the code, and what they are if none is given.
     only
         Values that the schema's other arguments must have, for this to be what the op does.
+    last
+        Eager does it so along the last dimension only, and in the order of dimensions: not in that of memory.
     functions
         Those that its formulas call.
     double
@@ -99,6 +101,7 @@ class RowSpec:
     over: str
     numbers: Mapping[str, float]
     only: Mapping[str, object]
+    last: bool
     functions: Functions
     double: bool
 
@@ -169,6 +172,7 @@ def rows(
     over: str = "dim",
     numbers: Mapping[str, float] | None = None,
     only: Mapping[str, object] | None = None,
+    last: bool = False,
     functions: Functions = Functions.VECTORS,
     double: bool = False,
 ) -> RowSpec:
@@ -201,6 +205,7 @@ def rows(
         over=over,
         numbers=numbers or {},
         only=only or {},
+        last=last,
         functions=functions,
         double=double,
     )
@@ -249,6 +254,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             along="weight bias",
             over="normalized_shape",
             numbers={"weight": 1, "bias": 0, "eps": 1e-5},
+            last=True,
         ),
         rows(
             "_softmax",
@@ -258,6 +264,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "all := sum(e)",
             "e * (1 / all)",
             only={"half_to_float": False},
+            last=True,
         ),
         rows(
             "_log_softmax",
@@ -268,6 +275,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "all := sum(e)",
             "d - log(all)",
             only={"half_to_float": False},
+            last=True,
         ),
         rows(
             "logsumexp",
@@ -284,6 +292,7 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             "grad_output output",
             "all := sum(grad_output)",
             "fma(-exp(output), all, grad_output)",
+            last=True,
         ),
     )
 }

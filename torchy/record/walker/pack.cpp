@@ -13,6 +13,9 @@ namespace {
 // row however these lie, or in any other order.
 enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2, kColumns = 3, kLooseRows = 4 };
 
+// What is laid out: nothing, or arguments that may be launched on any number of threads, or on one.
+constexpr int64_t kNothing = 0, kAnyThreads = 1, kOneThread = 2;
+
 // What a step says of one view that its kernel uses; see codegen/cpu/launch.py. The first is the
 // space.
 struct ViewWords {
@@ -56,7 +59,7 @@ struct Launch {
   uint64_t reduced;                // dimensions of the space that make up a row, as bits
   c10::ArrayRef<ViewWords> views;  // the space, then each access
   c10::IntArrayRef numbers;
-  int64_t* filled;  // what is laid out: 0: nothing, 1: the arguments; less than 0: why none are
+  int64_t* filled;  // what is laid out: kNothing, the arguments; less than 0: why none are
 };
 
 class Packer {
@@ -69,6 +72,14 @@ class Packer {
         space_(launch.views[0]),
         accesses_(launch.views.data() + 1),
         count_(launch.views.size() - 1) {}
+
+  // Whether the arguments that were laid out are for a row that eager cuts into parts, if there are
+  // several threads.
+  bool wants_one_thread(const int64_t* packed) const {
+    const bool rows = launch_.walk == Walk::kRows || launch_.walk == Walk::kLooseRows;
+    const int64_t total = packed[0], inner = packed[1];
+    return rows && inner == total && total > launch_.alone;
+  }
 
   // Lays the arguments out; addresses and numbers are left open.
   Refusal pack(int64_t* out) const {
@@ -179,9 +190,7 @@ class Packer {
     if (!fits(rows[0])) return Refusal::kLayout;
     if (launch_.walk == Walk::kColumns && columns * space_.itemsize < kVector)
       return Refusal::kLayout;
-    if (row[0].size == total && row[0].size > launch_.alone &&
-        (launch_.alone == 0 || at::get_num_threads() > 1))
-      return Refusal::kOneRow;
+    if (row[0].size == total && launch_.alone == 0) return Refusal::kOneRow;
     if (row[0].size * std::min(columns, kBlock) > launch_.longest) return Refusal::kLong;
     const Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
     rows.append(outer.begin(), outer.end());
@@ -254,7 +263,7 @@ class Packer {
 
 Refusal prepare(const Trace& trace, Cursor cursor) {
   const Launch launch(cursor);
-  bool same = *launch.filled != 0;
+  bool same = *launch.filled != kNothing;
   const int64_t* at = launch.known();
   for (const ViewWords& view : launch.views) {
     if (!same) break;
@@ -266,9 +275,16 @@ Refusal prepare(const Trace& trace, Cursor cursor) {
     int64_t* to = launch.known();
     for (const ViewWords& view : launch.views)
       to = std::copy_n(&trace.words[view.at] + 1, 2 * view.rank, to);
-    const auto refusal = Packer(trace, launch).pack(launch.packed());
-    *launch.filled = refusal == Refusal::kFits ? 1 : -static_cast<int64_t>(refusal);
+    const Packer packer(trace, launch);
+    const auto refusal = packer.pack(launch.packed());
+    if (refusal != Refusal::kFits) {
+      *launch.filled = -static_cast<int64_t>(refusal);
+    } else {
+      *launch.filled = packer.wants_one_thread(launch.packed()) ? kOneThread : kAnyThreads;
+    }
   }
+  // asked each time: it may change while layouts stay
+  if (*launch.filled == kOneThread && at::get_num_threads() > 1) return Refusal::kOneRow;
   return static_cast<Refusal>(std::max<int64_t>(-*launch.filled, 0));
 }
 
