@@ -205,9 +205,9 @@ class Reduction:
     op
         The op of the table that does it.
     operator
-        ``sum``, ``max``, ``min``, or ``deviations``: the sum of the squares of what they are off their mean, which is kept
-        up to date from element to element (Welford), in float64; ``mean`` and ``squares``, that and the mean, are gathered
-        in parts, in the order that their backend has for these two.
+        ``sum``, ``max`` or ``min``; ``deviations``: the sum of the squares of what elements are off their mean, which is kept
+        up to date from one to the next (Welford), in float64; ``mean``, and ``squares``, the same sum: gathered in parts of
+        16 vectors, and these joined in a binary tree.
     argument
         A value of each element; what is the same for all of them is repeated.
     dtype

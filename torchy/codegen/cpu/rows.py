@@ -3,7 +3,7 @@
 Its signature is ``vectors(at, step, numbers, n, r, scratch, stride)``, for ``r`` rows of ``n`` elements, which lie
 ``stride`` bytes apart, by access. What is of elements is done row by row, the last elements of each under a mask; where
 nothing in a stage tells rows apart, all are one run. What is of rows lies in arrays, and is done in vectors of rows. What
-reduces a row is a routine of its order (:mod:`torchy.codegen.cpu.orders`), which takes the row from memory: an access's
+reduces rows is a routine of their order (:mod:`torchy.codegen.cpu.routines`), which takes them from memory: an access's
 own, or scratch.
 
 Scratch has first the values that cross stages, ``r * n`` elements each, then the arrays; all have room for a vector more.
