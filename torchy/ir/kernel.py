@@ -205,9 +205,9 @@ class Reduction:
     op
         The op of the table that does it.
     operator
-        ``sum``, ``max`` or ``min``; ``deviations``: the sum of the squares of what elements are off their mean, which is kept
-        up to date from one to the next (Welford), in float64; ``mean``, and ``squares``, the same sum: gathered in parts of
-        16 vectors, and these joined in a binary tree.
+        ``sum``, ``max`` or ``min``; ``deviations``: the sum of the squares of what elements are off their mean, which is
+        kept up to date from one to the next (Welford), in float64; ``mean``, and ``squares``, the same sum: gathered in
+        parts of 16 vectors, and these joined in a binary tree.
     argument
         A value of each element; what is the same for all of them is repeated.
     dtype
