@@ -2,7 +2,8 @@
 
 Suites: ``chains`` (the paper's microbenchmark, against TorchScript and torch.compile), ``recording`` (what recording and
 flushing cost), ``programs`` (whole programs in fresh processes: first run, steady speed, peak memory), ``models`` (the
-same of transformers), ``memory`` (of the programs those that the promise on memory was made with).
+same of transformers), ``rows`` (rows, columns and activations between their neighbours), ``memory`` (of the programs those
+that the promise on memory was made with).
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from benchmarks.chains import LENGTHS, SIZES
 from benchmarks.measure import ROUND_CALLS, machine
 from benchmarks.plot import speed_plot
 from benchmarks.programs import MEMORY
-from benchmarks.tables import case_table, recording_tables, whole_table
+from benchmarks.tables import case_table, recording_tables, row_table, whole_table
 from benchmarks.whole import table
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = ("chains", "recording", "memory", "programs", "models")
+SUITES = ("chains", "recording", "rows", "memory", "programs", "models")
 SECTIONS = ("schemas", "traces", "sessions", "looks")
 ROUNDS = 3  # of each program, in fresh processes
 PATIENCE = 150  # seconds that a program may take under torch.compile
@@ -138,6 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result["chains"] = chains(options.ops, options.sizes, options.seconds)
     if "recording" in options.suite:
         result["recording"] = recording()
+    if "rows" in options.suite:
+        result["rows"] = run_json("benchmarks.rows")
+        print(f"\n{row_table(result['rows'])}", flush=True)
     for suite in set(options.suite) & {"memory", "programs", "models"}:
         kind = "models" if suite == "models" else "programs"
         names = MEMORY if suite == "memory" else table(kind)

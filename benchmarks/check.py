@@ -35,6 +35,8 @@ def figures(result: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
             yield f"{section}: {name}", "share", row["share"]
     for row in recording.get("looks", ()):
         yield f"{row['compute']}, {row['look']}", "speed", 1 / row["speed"]
+    for name, row in result.get("rows", {}).items():
+        yield f"rows: {name}", "speed", 1 / row["ratio"]
     for suite in ("memory", "programs", "models"):
         for name, row in result.get(suite, {}).items():
             for figure in ("first", "first_twelve", "steady"):

@@ -32,6 +32,15 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def row_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return what rows take, eager beside the memory pool and Torchy, as text."""
+    lines = [["8192 x 512 unless it says otherwise", "eager", "Torchy", "faster", "equal"]]
+    for name, row in rows.items():
+        figures = duration(row["eager"]), duration(row["torchy"]), f"{row['ratio']:.2f}x"
+        lines.append([name, *figures, "yes" if row["equal"] else "NO"])
+    return aligned(lines)
+
+
 def case_table(case: dict[str, Any]) -> str:
     """Return one chain as text."""
     lines = [list(COLUMNS)]
