@@ -140,7 +140,7 @@ def _stored(
         if isinstance(statement, Reduction):
             argument = value_of(statement.argument)
             each = argument if isinstance(argument, list) else [argument] * length
-            row = [value.to(statement.dtype).number for value in each]
+            row = [value.to(statement.given).number for value in each]
             order = statement.order
             if isinstance(order, ColumnOrder):
                 order = order.whole if at < count // order.block * order.block else order.rest
@@ -171,8 +171,11 @@ def _stored(
 
 def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> Any:
     """Combine the elements of a row in an order: numpy's numbers, so that each step rounds."""
+    if operator.startswith(("first_", "where_")):
+        at = first(row, operator.endswith("max"))
+        return at if operator.startswith("where_") else row[at]
     if operator == "deviations":
-        return deviations(row)
+        return deviations([numpy.float64(number) for number in row])
     if operator in ("mean", "squares"):
         return moments(row, order.lanes, dtype)[operator == "squares"]
     kind = ROUNDS[dtype]
@@ -231,6 +234,13 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
     if blocks or order.start == "zeros":
         start.append(functools.reduce(singly, vectors[0]))
     return functools.reduce(singly, [*map(kind, start), *rest])
+
+
+def first(row: list[Any], greatest: bool) -> int:
+    """Return where the first NaN is, or else the first of the greatest or the least numbers."""
+    missing = [at for at, number in enumerate(row) if number != number]
+    extreme = max(row) if greatest else min(row)
+    return missing[0] if missing else row.index(extreme)
 
 
 def deviations(row: list[Any]) -> Any:

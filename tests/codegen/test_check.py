@@ -19,7 +19,7 @@ NEST = lower(
         (),
         (
             Statement("exp", (Load(0),), F, F),
-            Reduction("sum", "sum", Result(0), F, SUM),
+            Reduction("sum", "sum", Result(0), F, F, SUM),
             Statement("div", (Result(0), Result(1)), F, F),
             Statement("neg", (Result(1),), F, F),
         ),

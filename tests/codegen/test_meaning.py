@@ -12,7 +12,6 @@ from torchy.codegen.check import check_nest
 from torchy.codegen.cpu.compare import same_bits
 from torchy.codegen.cpu.exactness import inexact
 from torchy.codegen.cpu.math import MathLibrary
-from torchy.codegen.cpu.orders import order
 from torchy.codegen.cpu.verify import samples, trials
 from torchy.codegen.cpu.verify_rows import EAGER_ROWS, form_of
 from torchy.codegen.loops import MATH
@@ -165,16 +164,14 @@ PLAIN_ROWS = [
 
 
 def reductions(columns):
-    """Return op, operator, dtype and order of all reductions whose order is known."""
-    return [
-        (spec.name, step.operator, torch.float64 if spec.double else dtype, found)
-        for spec in ROWS.values()
-        for step in spec.steps
-        for dtype in (torch.float32, torch.float64)
-        if step.operator
-        and form_of(spec, dtype, columns, LANES)
-        and (found := order(spec.name, step.operator, dtype, columns, LANES)) is not None
-    ]
+    """Return op, operator, dtypes and order of all reductions whose order is known."""
+    found = []
+    for spec in ROWS.values():
+        for dtype in (torch.float32, torch.float64):
+            form = form_of(spec, dtype, columns, LANES)
+            of_rows = [s for s in form.statements if isinstance(s, Reduction)] if form else []
+            found += [(s.op, s.operator, s.given, s.dtype, s.order) for s in of_rows]
+    return found
 
 
 @pytest.mark.parametrize("length", [2, 3, 7, 8, 9, 15, 31, 32, 33, 100, 127, 513, 2049])
@@ -200,7 +197,7 @@ def test_an_op_on_rows_means_what_eager_computes(op, dtype, length):
         stored = elements(form, [*given, *each], [])
         for wanted, numbers_, yes in zip(expected, stored, ROWS[op].of_elements, strict=True):
             flat = [n for row in numbers_ for n in row] if yes else numbers_
-            assert same_bits(tensor_of(flat, dtype), wanted.flatten())
+            assert same_bits(tensor_of(flat, wanted.dtype), wanted.flatten())
 
 
 class DrawRows(Draw):
@@ -232,10 +229,10 @@ class DrawRows(Draw):
             self.statement(*self.draw.choice(KNOWN))
 
     def reduction(self):
-        op, operator, dtype, found = self.draw.choice(self.known)
+        op, operator, given, dtype, found = self.draw.choice(self.known)
         argument, _ = self.draw.choice(self.values)
         self.values.append((Result(len(self.statements)), dtype))
-        self.statements.append(Reduction(op, operator, argument, dtype, found))
+        self.statements.append(Reduction(op, operator, argument, given, dtype, found))
 
     def form(self):
         """Return the form: what the draw made is stored, each at its level."""

@@ -549,6 +549,7 @@ z = (x * N).var(-1, correction=N) + x.std(-1)
 z = (x + y).log_softmax(1); z = z * z.exp()
 z = F.softmax(x, -1).mT + 1
 z = (x * N).logsumexp(-1, keepdim=True); z = x - z
+z, u = (x * y).max(-1); log.append(u); v = (x - y).argmin(-1)
 z = x.reshape(-1).unfold(0, 2, 1).std(-1); log.append(z * N)
 z = F.mse_loss(x * N, y); log.append((x + y).mean() * N); z = x / (x * x).sum().sqrt()
 log.append(torch.allclose(x * N, y)); z = (x - x.mean()).abs().amax()

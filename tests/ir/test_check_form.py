@@ -28,7 +28,7 @@ GOOD = KernelForm(
     (Access(F, Mode.LINEAR), Access(F, Mode.ROW), Access(F, Mode.LINEAR)),
     (float,),
     (
-        Reduction("sum", "sum", Load(0), F, SUM),
+        Reduction("sum", "sum", Load(0), F, F, SUM),
         Statement("div", (Result(0), RowLength()), F, F),
         Statement("mul", (Load(0), Result(1)), F, F),
         Statement("mul", (Result(2), RuntimeNumber(0)), F, F),

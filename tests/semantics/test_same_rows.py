@@ -97,6 +97,21 @@ def softmaxes(x):
     return p * x.abs(), (p * q).sum(-1), q.exp(), torch.softmax(q, -1).sum(-1, keepdim=True) * p
 
 
+def places(x):
+    """Where the greatest and the least are, and which: the first of several, of zeros too; a NaN before all."""
+    y = (x * 2).round()
+    values, where = y.max(-1)
+    return (
+        values * 2,
+        where + 1,
+        y.min(-1, keepdim=True).values - y,
+        y.argmin(-1),
+        (y * 0).argmax(-1, keepdim=True) * where[:, None],
+        torch.max(x * -0.0, -1),
+        (x == x.max(-1, keepdim=True)[0]).sum(-1),
+    )
+
+
 def log_sums(x):
     y = x * 0.5
     m = torch.logsumexp(y + x[0], -1)
@@ -143,7 +158,7 @@ def spreads(x):
 
 
 FUNCTIONS = (
-    log_sums, layer_norms, spreads, softmaxes, softmaxes_back,
+    places, log_sums, layer_norms, spreads, softmaxes, softmaxes_back,
     softmax, log_softmax, layer_norm, rms_norm, scaled, lengths, of_rows_only, in_place, truths, other_rows,
     kept_apart, with_single_elements, of_single_elements,
 )  # fmt: skip
@@ -266,6 +281,7 @@ def test_spreads_of_rows_that_lie_in_any_way(windows):
     for x in windows:
         found.append((x.std(-1), x.var(0) * 2, x.var(-1, keepdim=True) + x.mean(-1, keepdim=True)))
         found.append(((x - x.mean()).std(-1), x.std((0, -1)), x.sum(-1) + x.std(-1)))
+        found.append((x.max(-1), x.min(0).indices + 1, x.argmax(-1), x.argmin(0), x.argmax()))
     return found
 
 

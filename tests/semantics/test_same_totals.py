@@ -16,6 +16,7 @@ def of_all(x):
         y.abs().sum() / y.numel(),
         (x - x.mean()).amax(),
         (y + x).amin() - 1,
+        y.argmax() + (x * 0).argmin(),
         torch.sum(y, ()),
         y.sum(keepdim=True, dim=tuple(range(y.dim()))) * 2,
     )

@@ -184,8 +184,7 @@ def lower(form: ir.KernelForm, inline: Inline = MappingProxyType({})) -> LoopNes
     builder = _Builder(form)
     results: list[int] = []
 
-    def value_of(value: ir.Value, dtype: torch.dtype | None) -> int:
-        """Return a value, converted if a dtype is given."""
+    def value_of(value: ir.Value, dtype: torch.dtype) -> int:
         match value:
             case ir.Load(access):
                 found = builder.add("load", form.accesses[access].dtype, detail=access)
@@ -197,18 +196,12 @@ def lower(form: ir.KernelForm, inline: Inline = MappingProxyType({})) -> LoopNes
             case ir.RowLength():
                 found = builder.add("length", torch.int64)
             case ir.Literal(literal):
-                return builder.constant(literal, dtype or torch.get_default_dtype())
-        return builder.cast(found, dtype) if dtype else found
+                return builder.constant(literal, dtype)
+        return builder.cast(found, dtype)
 
     for statement in form.statements:
         if isinstance(statement, ir.Reduction):
-            value = value_of(statement.argument, None)
-            # widening float32 is exact, and left to the routine
-            if (
-                statement.operator != "deviations"
-                or builder.nodes[value].dtype is not torch.float32
-            ):
-                value = builder.cast(value, statement.dtype)
+            value = value_of(statement.argument, statement.given)
             reduced = builder.add(
                 "reduce", statement.dtype, value, detail=statement.operator, order=statement.order
             )

@@ -207,11 +207,12 @@ class Reduction:
     operator
         ``sum``, ``max`` or ``min``; ``deviations``: the sum of the squares of what elements are off their mean, which is
         kept up to date from one to the next (Welford), in float64; ``mean``, and ``squares``, the same sum: gathered in
-        parts of 16 vectors, and these joined in a binary tree.
+        parts of 16 vectors, and these joined in a binary tree; ``first_max`` and ``first_min``: the first NaN, or the first
+        of the greatest, or least, elements; ``where_max`` and ``where_min``: how many come before that, in int64.
     argument
         A value of each element; what is the same for all of them is repeated.
-    dtype
-        Of the accumulators and of the result: the argument is converted to it first.
+    given, dtype
+        What the argument is converted to, that of the op's operands; what is gathered, and the result's.
     order
         In which order.
     """
@@ -219,6 +220,7 @@ class Reduction:
     op: str
     operator: str
     argument: Value
+    given: torch.dtype
     dtype: torch.dtype
     order: Order | ColumnOrder
 

@@ -54,6 +54,8 @@ _MADE_OF: Final = {"logsumexp": {"max": "amax", "sum": "sum"}}
 _OF_WIDE_ROWS: Final = frozenset(("_softmax", "_log_softmax", "_log_softmax_backward_data"))
 # Those that go through a row, or a column, one by one.
 _IN_SEQUENCE: Final = frozenset(("var", "std"))
+# Those that find the first of several: in any order, so in sequence.
+_FIRST: Final = frozenset(("max", "min", "argmax", "argmin"))
 
 
 def order(
@@ -76,6 +78,8 @@ def order(
         # a row alone is gone through twice
         found = Order(1, 1)
         return ColumnOrder(block, found, found) if of_columns else found
+    if op in _FIRST:
+        return None if of_columns else Order(1, 1, alone=GRAIN - 1)
     if op == "native_layer_norm":  # whose products compilers contract, where there are vectors
         return None if of_columns or not lanes else Order(32 // size, 1, alone=_ANY)
     if of_columns:

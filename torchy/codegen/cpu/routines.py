@@ -13,6 +13,7 @@ from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.deviations import ColumnDeviations, RowDeviations
 from torchy.codegen.cpu.folds import ColumnFolds, Folds
 from torchy.codegen.cpu.moments import Moments
+from torchy.codegen.cpu.places import Places
 from torchy.codegen.cpu.primitives import TYPES
 from torchy.codegen.errors import CompileError
 from torchy.ir.dtypes import short_name
@@ -20,7 +21,18 @@ from torchy.ir.kernel import ColumnOrder, Order
 
 DEVIATIONS: Final = "deviations"
 MOMENTS: Final = "moments"
-PARTS: Final = ("mean", "squares")  # operators whose values one routine makes, that of moments
+GREATEST: Final = "greatest"
+LEAST: Final = "least"
+# By operator: the routine that makes its value and another one's, and both operators.
+PAIRS: Final = {
+    operator: (routine, pair)
+    for routine, pair in (
+        (MOMENTS, ("mean", "squares")),
+        (GREATEST, ("first_max", "where_max")),
+        (LEAST, ("first_min", "where_min")),
+    )
+    for operator in pair
+}
 
 
 class Routine(NamedTuple):
@@ -61,7 +73,7 @@ def code(routine: Routine) -> str:
 
     Notes
     -----
-    Of moments: ``void symbol(ptr row, i64 n, ptr mean, ptr squares)``. Of columns: ``void symbol(ptr first, i64 rows, i64
+    Of two values: ``void symbol(ptr row, i64 n, ptr one, ptr other)``. Of columns: ``void symbol(ptr first, i64 rows, i64
     bytes from row to row, i64 columns, ptr results)``, for a block of columns or less; the results have room for a block.
     """
     operator, given, dtype, order = routine
@@ -75,6 +87,9 @@ def code(routine: Routine) -> str:
     if operator == MOMENTS and isinstance(order, Order):
         moments = Moments(element, order)
         return moments.moments(name) + moments.declared
+    if operator in (GREATEST, LEAST):
+        places = Places(element, least=operator == LEAST)
+        return places.places(name) + places.declared
     if given is not dtype:
         raise CompileError(f"no routine makes the {operator} of {given} in {dtype}")
     if isinstance(order, ColumnOrder):

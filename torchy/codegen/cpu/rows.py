@@ -21,7 +21,7 @@ from torchy.codegen.cpu.driver import ROOM
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.primitives import TYPES
 from torchy.codegen.cpu.routine import MANY
-from torchy.codegen.cpu.routines import DEVIATIONS, MOMENTS, PARTS, Routine, Routines
+from torchy.codegen.cpu.routines import DEVIATIONS, PAIRS, Routine, Routines
 from torchy.codegen.cpu.threads import GRAIN
 from torchy.codegen.loops import Node, Stage
 from torchy.ir.trace import Mode
@@ -289,8 +289,8 @@ class RowWriter(Writer):
         node = self.nest.nodes[index]
         routine, (operand,) = self._routine(node), node.inputs
         access = None if operand in self.slots else self._memory(operand)
-        if node.detail in PARTS:
-            return self._reduce_moments(position, index, routine, access, previous)
+        if node.detail in PAIRS:
+            return self._reduce_to_two(position, index, routine, access, previous)
         if access is None:
             first = self.slots[operand]
             stride = self.emit(f"mul i64 %n, {routine.given.itemsize}")
@@ -305,27 +305,28 @@ class RowWriter(Writer):
             self.most_elements = min(self.most_elements, GRAIN - 1)
         return previous
 
-    def _reduce_moments(
+    def _reduce_to_two(
         self, position: int, index: int, routine: Routine, access: int | None, previous: str
     ) -> str:
-        """Call a routine row by row, once for both moments."""
-        moments = [self._moment(index, part) for part in PARTS]
-        if index != min(i for i in moments if i is not None):
+        """Call a routine row by row, once for both of its values."""
+        node, given = self.nest.nodes[index], TYPES[routine.given]
+        pair = [self._sibling(index, operator) for operator in PAIRS[str(node.detail)][1]]
+        if index != min(i for i in pair if i is not None):
             return previous  # made with the other
-        node, kind = self.nest.nodes[index], TYPES[routine.given]
-        arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in moments]
+        arrays = [self.arrays[i] if i is not None else self.emit("alloca double") for i in pair]
         self.declarations.add(f"declare void @{routine.symbol}(ptr, i64, ptr, ptr)\n")
 
         def body(label: str) -> str:
             if access is None:
                 first = self.emit(f"mul i64 {self._row}, %n")
                 slot = self.slots[node.inputs[0]]
-                row = self.emit(f"getelementptr {kind}, ptr {slot}, i64 {first}")
+                row = self.emit(f"getelementptr {given}, ptr {slot}, i64 {first}")
             else:
                 row = self._pointer(access)
             places = []
-            for array, i in zip(arrays, moments, strict=True):
-                at = self._row if i is not None else "0"
+            for array, i in zip(arrays, pair, strict=True):
+                kind = given if i is None else TYPES[self.nest.nodes[i].dtype]
+                at = "0" if i is None else self._row
                 places.append("ptr " + self.emit(f"getelementptr {kind}, ptr {array}, i64 {at}"))
             arguments = f"ptr {row}, i64 %n, {', '.join(places)}"
             self.lines.append(f"  call void @{routine.symbol}({arguments})")
@@ -333,20 +334,25 @@ class RowWriter(Writer):
 
         return self._over_rows(f"reduce{position}", previous, body)
 
-    def _moment(self, index: int, part: str) -> int | None:
-        """Return the node that is this moment of the same row as another, None if nothing wants it."""
+    def _sibling(self, index: int, operator: str) -> int | None:
+        """Return the node that reduces the same row by another operator, None if nothing wants it."""
         node = self.nest.nodes[index]
+        wanted = ("reduce", operator, node.inputs, node.order)
         for other in self.nest.rows:
             of = self.nest.nodes[other]
-            if (of.op, of.detail, of.inputs, of.order) == ("reduce", part, node.inputs, node.order):
+            if (of.op, of.detail, of.inputs, of.order) == wanted:
                 return other
         return None
 
     def _routine(self, node: Node) -> Routine:
         """Return what makes a reduction's value."""
         assert node.order is not None  # of a reduction
-        operator = MOMENTS if node.detail in PARTS else str(node.detail)
-        routine = Routine(operator, self._given(node), node.dtype, node.order)
+        operator = str(node.detail)
+        if operator in PAIRS:
+            operator = PAIRS[operator][0]
+        given = self._given(node)
+        dtype = given if node.detail in PAIRS else node.dtype  # one of the two is an index
+        routine = Routine(operator, given, dtype, node.order)
         self.routines[routine.symbol] = routine
         return routine
 

@@ -254,9 +254,9 @@ class Verifier:
         for statement in form.statements:
             if isinstance(statement, ir.Reduction):
                 columns = isinstance(statement.order, ir.ColumnOrder)
-                if verdict := self.verify_rows(statement.op, statement.dtype, columns):
+                if verdict := self.verify_rows(statement.op, statement.given, columns):
                     shape = "columns" if columns else "rows"
-                    what = f"{statement.op} of {shape} of {statement.dtype}"
+                    what = f"{statement.op} of {shape} of {statement.given}"
                     raise CompileError(f"on this machine {what} differs from eager: {verdict}")
                 continue
             if statement.op in STEPS:

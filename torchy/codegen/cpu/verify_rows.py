@@ -52,9 +52,10 @@ def form_of(
             accesses.append(ir.Access(dtype, Mode.UNIT if name in spec.along else Mode.LINEAR))
     statements, results = spec.statements(values, dtype, found)
     stores = []
-    for result, of_elements in zip(results, spec.of_elements, strict=True):
+    for name, result, each in zip(spec.results, results, spec.of_elements, strict=True):
         stores.append(ir.Store(len(accesses), result))
-        accesses.append(ir.Access(dtype, Mode.LINEAR if of_elements else Mode.ROW))
+        made = torch.int64 if name in spec.indices else dtype
+        accesses.append(ir.Access(made, Mode.LINEAR if each else Mode.ROW))
     axes = ir.COLUMNS if columns else ir.ROWS
     return ir.KernelForm(tuple(accesses), (), tuple(statements), tuple(stores), axes)
 
@@ -118,6 +119,10 @@ EAGER_ROWS: Final[Mapping[str, Eager]] = {
     "mse_loss": lambda dim, self, target: torch.ops.aten.mse_loss(self, target),
     "amax": _of_self(_own.amax),
     "amin": _of_self(_own.amin),
+    "max": _of_self(_own.max),
+    "min": _of_self(_own.min),
+    "argmax": _of_self(_own.argmax),
+    "argmin": _of_self(_own.argmin),
     "var": _of_self(_own.var),
     "std": _of_self(_own.std),
     "native_layer_norm": lambda dim, input, weight=None, bias=None: _own.native_layer_norm(

@@ -183,6 +183,8 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
     spec = ROWS.get(known.name) if known is not None else None
     if spec is None or op.result_mode is not None or op.writes != op.results:
         return None
+    if len(op.results) != len(spec.results):
+        return None  # another overload
     named = named_arguments(op)
     given = named.get(spec.over, ABSENT)
     operands: dict[str, Operand] = {}
@@ -209,16 +211,19 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         return None
     if spec.over == "normalized_shape":
         dimensions = tuple(range(rank - len(dimensions), rank))
-    views = [trace.views[operand.view] for operand in operands.values()]
-    for result in op.results:
+    dtypes = {trace.views[operand.view].dtype for operand in operands.values()}
+    for name, result in zip(spec.results, op.results, strict=True):
         if result is None or trace.buffers[trace.views[result].buffer].creator != op.index:
             return None
-        views.append(trace.views[result])
-    if len({view.dtype for view in views}) > 1:
+        if name not in spec.indices:
+            dtypes.add(trace.views[result].dtype)
+    if len(dtypes) > 1:
         return None
     along = tuple(sorted(d % rank for d in dimensions))
     if spec.last and along != (rank - 1,):
         return None
+    if spec.indices and len(along) > 1:
+        return None  # counted in the order of dimensions, not in that of memory
     return RowOp(spec, operands, numbers, along)
 
 

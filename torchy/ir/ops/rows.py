@@ -38,7 +38,9 @@ from torchy.ir.kernel import (
 )
 from torchy.ir.ops.spec import OpSpec, Rule, on
 
-OPERATORS: Final = ("sum", "max", "min", "deviations", "mean", "squares")
+OPERATORS: Final = frozenset(
+    "sum max min deviations mean squares first_max first_min where_max where_min".split()
+)
 LENGTH: Final = "length"
 
 
@@ -75,8 +77,8 @@ class RowSpec:
         The schema's argument names that are operands or numbers of the formulas, the first of which has the rows.
     steps
         In order.
-    results
-        Which of them make the op's results.
+    results, indices
+        Which of them make the op's results, and which of these are of int64, whatever the operands are.
     over
         The schema's argument that names the dimensions of a row: all of them, if it names none, or there is none.
     along
@@ -97,6 +99,7 @@ class RowSpec:
     parameters: tuple[str, ...]
     steps: tuple[RowStep, ...]
     results: tuple[str, ...]
+    indices: frozenset[str]
     along: frozenset[str]
     over: str
     numbers: Mapping[str, float]
@@ -154,7 +157,8 @@ class RowSpec:
             given = tuple(named[name] for name in step.arguments)
             if step.formula is None:
                 order = orders[step.operator]
-                found.append(Reduction(self.name, step.operator, given[0], compute, order))
+                made = torch.int64 if step.name in self.indices else compute
+                found.append(Reduction(self.name, step.operator, given[0], dtype, made, order))
             else:
                 made = dtype if step.name in self.results else compute
                 op = step.formula.name
@@ -168,6 +172,7 @@ def rows(
     parameters: str,
     *steps: str | tuple[str, Rule],
     results: str = "",
+    indices: str = "",
     along: str = "",
     over: str = "dim",
     numbers: Mapping[str, float] | None = None,
@@ -201,6 +206,7 @@ def rows(
         tuple(parameters.split()),
         tuple(found),
         results=tuple(results.split()) or (found[-1].name,),
+        indices=frozenset(indices.split()),
         along=frozenset(along.split()),
         over=over,
         numbers=numbers or {},
@@ -229,6 +235,27 @@ ROWS: Final[Mapping[str, RowSpec]] = {
         ),
         rows("amax", "self", "max(self)"),
         rows("amin", "self", "min(self)"),
+        *(
+            rows(
+                name,
+                "self",
+                f"value := first_{name}(self)",
+                f"which := where_{name}(self)",
+                results="value which",
+                indices="which",
+            )
+            for name in ("max", "min")
+        ),
+        *(
+            rows(
+                f"arg{name}",
+                "self",
+                f"which := where_{name}(self)",
+                results="which",
+                indices="which",
+            )
+            for name in ("max", "min")
+        ),
         *(
             rows(
                 name,
