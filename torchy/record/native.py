@@ -420,7 +420,7 @@ _FUNCTIONS = (
     ("listen", _VOID, ctypes.c_double),
     ("set_planning", _VOID, ctypes.c_double),
     ("renew", _VOID, _TEXT),
-    ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3, *[_INT] * 6),
+    ("set_op", _VOID, *[_INT] * 5, *[_BITS] * 3, *[_INT] * 7),
     ("attach", _VOID, _INT),
     ("forget", _INT, _INT),
     ("pause", _VOID, _INT),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchy.ir.ops import Indices, OpSpec, lookup
+from torchy.ir.ops import ROWS, Indices, OpSpec, lookup
 from torchy.record.codes import LayoutRule, OpClass
 from torchy.record.places import Place
 
@@ -27,6 +27,7 @@ class Classification(NamedTuple):
     hidden: int = 0  # a bit for each argument that is written to without the schema saying so
     indices: tuple[int, int, int, int, int] = NO_INDICES
     asks: bool = False  # whether :func:`allow` has a say
+    fusable: bool = False  # whether a plan may find a kernel for it
 
 
 RUN_NOW = Classification(OpClass.RUN_NOW)
@@ -96,6 +97,7 @@ def classify(name: str) -> Classification:
         _bits(names, frozenset(spec.hidden_writes)),
         _numbers_of(spec.indices, names),
         _may_refuse(spec, base, overload),
+        pointwise or spec.name in ROWS,
     )
 
 

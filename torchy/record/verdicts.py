@@ -63,6 +63,7 @@ class Verdicts:
             verdict.hidden,
             *verdict.indices,
             verdict.asks,
+            verdict.fusable,
         )
 
     def _tell_raised(self, error: Exception, what: str) -> None:

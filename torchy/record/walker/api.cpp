@@ -94,13 +94,14 @@ void torchy_renew(const char* name) {
 void torchy_set_op(int64_t id, int64_t op_class, int64_t pointwise, int64_t rule,
                    int64_t minds_precision, uint64_t runtime, uint64_t unless_one, uint64_t hidden,
                    int64_t indices, int64_t into, int64_t dimension_argument, int64_t dimension,
-                   int64_t ignored, int64_t asks) {
+                   int64_t ignored, int64_t asks, int64_t fusable) {
   const torchy::Lock lock(torchy::shared_mutex);
   auto& info = *registry().ops[id];
   if (info.op_class != torchy::OpClass::kUnknown) return;  // another thread has asked, too
   info.pointwise = pointwise != 0;
   info.minds_precision = minds_precision != 0;
   info.asks = asks != 0;
+  info.fusable = fusable != 0;
   info.rule = static_cast<torchy::LayoutRule>(rule);
   info.meta = torchy::meta_kernel(info.name);
   if (info.rule == torchy::LayoutRule::kLearn && info.meta) info.rule = torchy::LayoutRule::kMeta;

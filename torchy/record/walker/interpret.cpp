@@ -46,7 +46,7 @@ class Interpretation {
     constexpr size_t kBeyondCaches = size_t{2} << 20;
     size_t bytes = 0;
     for (const Node* node : trace.path) {
-      if (!node->step->info->pointwise) continue;
+      if (!node->step->info->fusable) continue;
       auto add = [&](int index) {
         const View& view = trace.views[static_cast<size_t>(index)];
         const size_t size = static_cast<size_t>(c10::multiply_integers(
@@ -118,13 +118,13 @@ std::vector<int64_t> times_by_op(const Trace& trace) {
   return times;
 }
 
-// Of the time that a flush took what a plan could spare: the pointwise ops, which it may fuse, and
+// Of the time that a flush took what a plan could spare: the ops that it may fuse, and
 // what it takes to interpret.
 int64_t spared(const Trace& trace, c10::IntArrayRef times) {
   constexpr int64_t kInterpreting = 300;  // nanoseconds an op
   int64_t spared = 0;
   for (size_t i = 0; i < times.size(); ++i)
-    spared += kInterpreting + (trace.path[i]->step->info->pointwise ? times[i] : 0);
+    spared += kInterpreting + (trace.path[i]->step->info->fusable ? times[i] : 0);
   return spared;
 }
 

@@ -58,6 +58,7 @@ struct OpInfo {
   // Written last: what follows is read only once it is known.
   std::atomic<OpClass> op_class = OpClass::kUnknown;
   bool pointwise = false;
+  bool fusable = false;                  // a plan may find a kernel for it
   bool typed = false;                    // it arrives unboxed, see typed.h
   std::shared_ptr<const Caller> caller;  // calls it unboxed, see caller.h
   bool minds_precision = true;           // its kernel may ask for the precision of float32 products
