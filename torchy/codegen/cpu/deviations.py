@@ -24,12 +24,6 @@ class _Deviations(RoutineWriter):
             return value
         return self._emit(f"fpext <{self.lanes} x {self.element}> {value} to {self.wide}")
 
-    def _splatted(self, number: str) -> str:
-        one = self._emit(f"insertelement {self.wide} poison, double {number}, i64 0")
-        return self._emit(
-            f"shufflevector {self.wide} {one}, {self.wide} poison, <{self.lanes} x i32> zeroinitializer"
-        )
-
     def _take(self, value: str, count: str, mean: str, squares: str) -> tuple[str, str]:
         """Take one more element of each row; ``count``: with it, how many these are, as a vector."""
         kind = self.wide
@@ -44,7 +38,7 @@ class _Deviations(RoutineWriter):
     def _count(self, i: str) -> str:
         """Return how many elements there are up to one, as a vector."""
         number = self._emit(f"add i64 {i}, 1")
-        return self._splatted(self._emit(f"uitofp i64 {number} to double"))
+        return self._splat("double", self._emit(f"uitofp i64 {number} to double"), self.lanes)
 
 
 class RowDeviations(_Deviations):

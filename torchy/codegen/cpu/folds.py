@@ -10,9 +10,8 @@ from torchy.codegen.cpu.routine import MANY, RoutineWriter
 from torchy.ir.kernel import ColumnOrder, Order
 
 _IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
-_FEW: Final = (
-    16  # elements of a row: where gathering them costs as much as a call for each row (measured)
-)
+# elements of a row: where gathering them costs as much as a call for each row
+_FEW: Final = 16
 _LEAST_POWER: Final = 4  # of the cascade: see Order
 _NAN: Final = "0x7FF8000000000000"
 
@@ -339,19 +338,7 @@ class Folds(RoutineWriter):
             for part in parts[1:]:
                 total = together(total, part, 1)
             lanes = 1
-        while lanes > 1:
-            half = lanes // 2
-            kind = f"<{lanes} x {self.element}>"
-            parts = []
-            for begin in (0, half):
-                picked = ", ".join(f"i32 {lane}" for lane in range(begin, begin + half))
-                parts.append(
-                    self._emit(
-                        f"shufflevector {kind} {total}, {kind} poison, <{half} x i32> <{picked}>"
-                    )
-                )
-            total, lanes = together(parts[0], parts[1], half), half
-        one = self._emit(f"extractelement <1 x {self.element}> {total}, i64 0")
+        one = self._halved(total, lanes, self._combine)
         self._write(f"  ret {self.element} {one}")
         return self._function(self.element, name)
 

@@ -30,13 +30,6 @@ class Moments(RoutineWriter):
         self.declarations.add(f"declare {kind} {symbol}({kind}, {kind}, {kind})\n")
         return self._emit(f"call {kind} {symbol}({kind} {a}, {kind} {b}, {kind} {c})")
 
-    def _splatted(self, kind: str, number: str) -> str:
-        lanes = kind.partition(" ")[0].lstrip("<")
-        one = self._emit(f"insertelement {kind} poison, {self.element} {number}, i64 0")
-        return self._emit(
-            f"shufflevector {kind} {one}, {kind} poison, <{lanes} x i32> zeroinitializer"
-        )
-
     def _number(self, count: str) -> str:
         return self._emit(f"uitofp i64 {count} to {self.element}")
 
@@ -62,7 +55,9 @@ class Moments(RoutineWriter):
                 f"fdiv {self.element} 1.0, {self._number(self._emit(f'add i64 {j}, 1'))}"
             )
             off = self._emit(f"fsub {kind} {value}, {state[0]}")
-            mean = self._fma(kind, self._splatted(kind, reciprocal), off, state[0])
+            mean = self._fma(
+                kind, self._splat(self.element, reciprocal, self.lanes * beside), off, state[0]
+            )
             now = self._emit(f"fsub {kind} {value}, {mean}")
             return [mean, self._fma(kind, off, now, state[1])]
 
@@ -106,12 +101,14 @@ class Moments(RoutineWriter):
             self._emit(f"load {kind}, ptr {pointer}, align 4") for pointer in (means, sums)
         )
         count = self._emit(f"add i64 {had}, {more}")
-        share = self._splatted(kind, self._share(more, count))
+        share = self._splat(self.element, self._share(more, count), self.lanes)
         off = self._emit(f"fsub {kind} {mean}, {old}")
         part = self._emit(f"fmul {kind} {share}, {off}")
         both = self._emit(f"fadd {kind} {old_sum}, {squares}")
         new = self._emit(f"fadd {kind} {old}, {part}")
-        weighed = self._emit(f"fmul {kind} {off}, {self._splatted(kind, self._number(had))}")
+        weighed = self._emit(
+            f"fmul {kind} {off}, {self._splat(self.element, self._number(had), self.lanes)}"
+        )
         total = self._fma(kind, weighed, part, both)
         self._write(
             f"  store i64 {count}, ptr {counts}",

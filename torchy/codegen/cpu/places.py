@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torchy.codegen.cpu.routine import RoutineWriter
 
 
@@ -29,22 +27,6 @@ class Places(RoutineWriter):
         mask = self._lanes_below(self._emit(f"sub i64 %n, {at}"), self.lanes)
         pointer = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
         return self._load_masked(self.lanes, pointer, mask), mask
-
-    def _folded(self, vector: str, join: Callable[[str, str, str], str]) -> str:
-        """Join the lanes of a vector; return what is left as a number."""
-        lanes = self.lanes
-        while lanes > 1:
-            half, kind = lanes // 2, f"<{lanes} x {self.element}>"
-            parts = []
-            for begin in (0, half):
-                picked = ", ".join(f"i32 {lane}" for lane in range(begin, begin + half))
-                parts.append(
-                    self._emit(
-                        f"shufflevector {kind} {vector}, {kind} poison, <{half} x i32> <{picked}>"
-                    )
-                )
-            vector, lanes = join(f"<{half} x {self.element}>", *parts), half
-        return self._emit(f"extractelement <1 x {self.element}> {vector}, i64 0")
 
     def _choose(self, kind: str, a: str, b: str, better: str) -> str:
         first = self._emit(f"fcmp {better} {kind} {a}, {b}")
@@ -72,8 +54,8 @@ class Places(RoutineWriter):
         best, missing = self._loop(
             "each", ("0", "entry"), vectors, kind, [worst, "zeroinitializer"], take
         )
-        extreme = self._folded(best, lambda k, a, b: self._choose(k, a, b, self.better))
-        some = self._folded(missing, lambda k, a, b: self._choose(k, a, b, "ogt"))
+        extreme = self._halved(best, lanes, lambda k, a, b: self._choose(k, a, b, self.better))
+        some = self._halved(missing, lanes, lambda k, a, b: self._choose(k, a, b, "ogt"))
         nan = self._emit(f"fcmp ogt {element} {some}, 0.0")
         wanted = self._splat(element, extreme, lanes)
         self._write("  br label %scan", "scan:", "  %i = phi i64 [0, %each.end], [%i.next, %on]")

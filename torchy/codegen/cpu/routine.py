@@ -102,6 +102,24 @@ class RoutineWriter:
             f"shufflevector {vector} {one}, {vector} poison, <{lanes} x i32> zeroinitializer"
         )
 
+    def _halved(self, vector: str, lanes: int, join: Callable[[str, str, str], str]) -> str:
+        """Join the second half of a vector's lanes with the first, and so on; return what is left, a number.
+
+        ``join`` is given the type of the halves, and both.
+        """
+        while lanes > 1:
+            half, kind = lanes // 2, f"<{lanes} x {self.element}>"
+            parts = []
+            for begin in (0, half):
+                picked = ", ".join(f"i32 {lane}" for lane in range(begin, begin + half))
+                parts.append(
+                    self._emit(
+                        f"shufflevector {kind} {vector}, {kind} poison, <{half} x i32> <{picked}>"
+                    )
+                )
+            vector, lanes = join(f"<{half} x {self.element}>", *parts), half
+        return self._emit(f"extractelement <1 x {self.element}> {vector}, i64 0")
+
     def _lanes_below(self, count: str, lanes: int) -> str:
         """Return the mask of the first lanes of a vector."""
         kind, same = f"<{lanes} x i64>", self._splat("i64", count, lanes)

@@ -1,7 +1,4 @@
-"""What reduces a row, or columns, in an order: routines, compiled once, that kernels call.
-
-A routine takes the address of a row's elements, side by side, and how many there are.
-"""
+"""What reduces rows, or columns, in an order: routines, compiled once, that kernels call."""
 
 from __future__ import annotations
 

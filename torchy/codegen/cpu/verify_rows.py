@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from torchy.codegen.cpu import orders
-from torchy.codegen.cpu.compare import Compile, same_bits
+from torchy.codegen.cpu.compare import Compile, Run, same_bits
 from torchy.ir import kernel as ir
 from torchy.ir.ops import RowSpec
 from torchy.ir.trace import Mode
@@ -96,12 +96,19 @@ def attempt_rows(
                     begin = at * size[0] * size[1]
                     given.append(data[begin : begin + math.prod(shape)].view(shape))
                 found = eager(0 if columns else -1, **dict(zip(names, given, strict=True)))
-                wanted = list(found) if isinstance(found, tuple) else [found]
-                outs = [_own.empty_like(each) for each in wanted]
-                run(size, given, [], *outs)
-                for out, each in zip(outs, wanted, strict=True):
-                    if not same_bits(each, out):
-                        return f"rows of {size} give {each.tolist()}, the kernel {out.tolist()}"
+                if differs := _differs(run, size, given, found):
+                    return differs
+    return ""
+
+
+def _differs(run: Run, size: tuple[int, int], given: list[torch.Tensor], found: Any) -> str:
+    """Run the kernel; return where it differs from what eager has found, empty if nowhere."""
+    wanted = list(found) if isinstance(found, tuple) else [found]
+    outs = [_own.empty_like(each) for each in wanted]
+    run(size, given, [], *outs)
+    for out, each in zip(outs, wanted, strict=True):
+        if not same_bits(each, out):
+            return f"rows of {size} give {each.tolist()}, the kernel {out.tolist()}"
     return ""
 
 

@@ -118,8 +118,8 @@ std::vector<int64_t> times_by_op(const Trace& trace) {
   return times;
 }
 
-// Of the time that a flush took what a plan could spare: the ops that it may fuse, and
-// what it takes to interpret.
+// Of the time that a flush took what a plan could spare: the ops that it may fuse, and what it
+// takes to interpret.
 int64_t spared(const Trace& trace, c10::IntArrayRef times) {
   constexpr int64_t kInterpreting = 300;  // nanoseconds an op
   int64_t spared = 0;
