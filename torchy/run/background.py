@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_native_id, start_new_thread
 from collections.abc import Callable
 from typing import Final
 
@@ -11,9 +12,11 @@ from typing import Final
 _OWN_FAULTS: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
                       signal.SIGTRAP, signal.SIGSYS}  # fmt: skip
 
+_NICENESS: Final = 10  # a tenth of a core, where the program wants all
+
 
 class Background:
-    """A thread that ``threading`` does not list, and that leaves all signals to the program's threads.
+    """A thread that ``threading`` does not list, and that leaves all signals and all time to the program's threads.
 
     A signal that the program blocks stays pending then, as in eager.
 
@@ -56,4 +59,5 @@ class Background:
                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OWN_FAULTS)
             finally:
                 self._deaf.release()
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICENESS)
             self._work()

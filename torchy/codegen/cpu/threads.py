@@ -16,26 +16,39 @@ SYMBOLS: Final = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 def pool() -> dict[str, int]:
     """Return the addresses of the pool's functions, empty if it cannot be had (kernels then run on one thread)."""
-    path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
-    openmp: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
-    if not path.exists() or not openmp:
+    library = _openmp()
+    if library is None:
         return {}
-    library = ctypes.CDLL(str(path))
     return {name: ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in SYMBOLS}
+
+
+def _openmp() -> ctypes.CDLL | None:
+    """Return torch's own libgomp, None if it has none."""
+    path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
+    used: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
+    return ctypes.CDLL(str(path)) if used and path.exists() else None
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Have MKL's vector functions stay on this thread.
+    """Have what this thread computes stay on it: eager's loops, kernels, and MKL's vector functions.
 
-    Else they start the pool for a few hundred values, and in a child that was forked after that they wait for threads
-    that are not there.
+    Else they start the pool for a few hundred values. In a child that was forked after that they wait for threads that are
+    not there; and beside the pool of the program's own thread, one more has each region of both wait for its turn.
     """
-    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    torch.get_num_threads()  # which tells OpenMP of this thread how many there are, the first time
+    folder = Path(torch.__file__).parent / "lib"
+    library = ctypes.CDLL(str(folder / "libtorch_cpu.so"))
     choose = getattr(library, "MKL_Set_Num_Threads_Local", None)  # not with every build of torch
     before = choose(1) if choose is not None else 0
+    openmp = _openmp()
+    threads = openmp.omp_get_max_threads() if openmp is not None else 1
+    if openmp is not None:
+        openmp.omp_set_num_threads(1)
     try:
         yield
     finally:
+        if openmp is not None:
+            openmp.omp_set_num_threads(threads)
         if choose is not None:
             choose(before)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import operator as operator_module
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 
 from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.compare import Compile, Run, same_bits
+from torchy.codegen.cpu.threads import one_thread
 from torchy.ir import kernel as ir
 from torchy.ir.ops import RowSpec
 from torchy.ir.trace import Mode
@@ -22,6 +23,8 @@ _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has p
 _LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
 _ROWS: Final = 3
 _MANY: Final = 500
+# where eager has several threads for three rows, if for any so short; compilers may write a loop for them otherwise
+_SHARED: Final = (1025, 1031, 1039)
 
 
 def form_of(
@@ -65,8 +68,18 @@ def attempt_rows(
 ) -> str:
     """Compute rows or columns of many lengths both ways; return where that differs, empty if nowhere.
 
-    Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade.
+    Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade. On one
+    thread; then a few of them on all.
     """
+    with one_thread():
+        differs = _attempt(spec, dtype, columns, lanes, compile, _sizes(spec, columns))
+    if differs or columns or not spec.over:
+        return differs
+    shared = [(_ROWS, length) for length in _SHARED]
+    return _attempt(spec, dtype, columns, lanes, compile, shared, alone=())
+
+
+def _sizes(spec: RowSpec, columns: bool) -> list[tuple[int, int]]:
     sizes = [(_ROWS, length) for length in _LENGTHS]
     if not spec.over:  # all dimensions, always
         sizes = []
@@ -77,6 +90,19 @@ def attempt_rows(
         sizes = [*narrow, (4200, 32), (16400, 9)]
         if spec.double:
             sizes += [(length, _MANY) for length in range(3, 10)]
+    return sizes
+
+
+def _attempt(
+    spec: RowSpec,
+    dtype: torch.dtype,
+    columns: bool,
+    lanes: int,
+    compile: Compile,
+    sizes: Sequence[tuple[int, int]],
+    alone: Sequence[int] = _LENGTHS,
+) -> str:
+    """Compute rows, or columns, of some sizes, and single rows where the orders allow; see :func:`attempt_rows`."""
     along = sorted(spec.along)
     subsets = [itertools.combinations(along, count) for count in range(len(along) + 1)]
     for without in itertools.chain(*subsets):
@@ -84,12 +110,14 @@ def attempt_rows(
         if eager is None or form is None:
             return f"nothing is known to compare {spec.name} with"
         run = compile(form)
-        alone = [(1, length) for length in _LENGTHS if length <= form.alone]
+        single = [(1, length) for length in alone if length <= form.alone]
         reads = form.accesses[: len(form.accesses) - len(form.stores)]
         names = [name for name in spec.operands if name not in without]
-        most = max(itertools.starmap(operator_module.mul, sizes + alone))
-        for data in _samples(dtype, len(reads) * most):
-            for size in sizes + alone:
+        most = max(itertools.starmap(operator_module.mul, [*sizes, *single]))
+        with one_thread():
+            samples = _samples(dtype, len(reads) * most)
+        for data in samples:
+            for size in [*sizes, *single]:
                 given = []
                 for at, access in enumerate(reads):
                     shape = size if access.mode is Mode.LINEAR else size[1:]

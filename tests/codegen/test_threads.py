@@ -1,0 +1,49 @@
+"""What is tried on this machine disturbs the program's threads as little as can be."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import torch
+
+from torchy.codegen.cpu.threads import one_thread
+
+FORKED = """
+import os, torch
+from torchy.codegen.cpu.kernel import Compiler
+from torchy.codegen.cpu.verify_rows import attempt_rows
+from torchy.ir.ops import ROWS
+x = torch.ones(1000, 1000)
+(x + x).sum()  # starts the pool, whose threads no child has
+child = os.fork()
+if child == 0:
+    compiler = Compiler()
+    differs = attempt_rows(ROWS["sum"], torch.float32, False, compiler.math.lanes, compiler._compile_unverified)
+    os._exit(1 if differs else 0)
+_, status = os.waitpid(child, 0)
+print(status)
+"""
+
+
+def test_one_thread_is_asked_for_by_this_thread_only():
+    before, elsewhere = torch.get_num_threads(), []
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        other = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+    assert torch.get_num_threads() == elsewhere[0] == before
+
+
+def test_a_child_that_was_forked_after_the_pool_had_started_can_try_sums():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=True,
+    )
+    assert ran.stdout == "0\n"
