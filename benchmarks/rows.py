@@ -60,6 +60,11 @@ def bodies() -> Mapping[str, Body]:
         "sigmoid(a) * tanh(b), 4 M": lambda: torch.sigmoid(a) * torch.tanh(b),
         "mse_loss, 4,096": lambda: F.mse_loss(small, small + 1),
         "(a + a).sum(), 16": lambda: (few + few).sum(),
+        "mean absolute error, 4 M": lambda: (a - b).abs().mean(),
+        "mse_loss, 4 M": lambda: F.mse_loss(a, b),
+        "isnan(a).any(), 4 M": lambda: torch.isnan(a).any(),
+        "(a > b).sum(), 4 M": lambda: (a > b).sum(),
+        "sum(), 4 M": lambda: a.sum(),
     }
 
 

@@ -176,6 +176,10 @@ def reduced(operator: str, order: Order, dtype: torch.dtype, row: list[Any]) -> 
         return at if operator.startswith("where_") else row[at]
     if operator == "deviations":
         return deviations([numpy.float64(number) for number in row])
+    if operator in ("all", "any"):
+        return all(row) if operator == "all" else any(row)
+    if dtype is torch.int64:
+        return sum(map(int, row))
     if operator in ("mean", "squares"):
         return moments(row, order.lanes, dtype)[operator == "squares"]
     kind = ROUNDS[dtype]

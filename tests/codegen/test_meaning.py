@@ -19,6 +19,7 @@ from torchy.ir.check_form import check_form
 from torchy.ir.dtypes import IN_KERNELS, kind_of
 from torchy.ir.kernel import (
     COLUMNS,
+    WHOLE,
     Access,
     KernelForm,
     Level,
@@ -163,11 +164,14 @@ PLAIN_ROWS = [
 ]
 
 
+REDUCED = (torch.float32, torch.float64, torch.int64, torch.bool)
+
+
 def reductions(columns):
     """Return op, operator, dtypes and order of all reductions whose order is known."""
     found = []
     for spec in ROWS.values():
-        for dtype in (torch.float32, torch.float64):
+        for dtype in REDUCED:
             form = form_of(spec, dtype, columns, LANES)
             of_rows = [s for s in form.statements if isinstance(s, Reduction)] if form else []
             found += [(s.op, s.operator, s.given, s.dtype, s.order) for s in of_rows]
@@ -175,18 +179,23 @@ def reductions(columns):
 
 
 @pytest.mark.parametrize("length", [2, 3, 7, 8, 9, 15, 31, 32, 33, 100, 127, 513, 2049])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("op", PLAIN_ROWS)
+@pytest.mark.parametrize(
+    ("op", "dtype"),
+    [
+        (op, dtype)
+        for op in PLAIN_ROWS
+        for dtype in REDUCED
+        if form_of(ROWS[op], dtype, False, LANES) is not None
+    ],
+)
 def test_an_op_on_rows_means_what_eager_computes(op, dtype, length):
     form = form_of(ROWS[op], dtype, False, LANES, without=ROWS[op].along)
-    if form is None:
-        pytest.skip("the order in which eager reduces this dtype is not known")
     generator = torch.Generator().manual_seed(length)
     count = len(form.accesses) - len(form.stores)
     shape = (count, 2 if ROWS[op].over else 1, length)
     powers = 10.0 ** torch.randint(-5, 5, shape, generator=generator)
-    numbers = torch.randn(shape, generator=generator, dtype=dtype) * powers.to(dtype)
-    zeros = (torch.randint(2, numbers.shape, generator=generator) - 0.5).to(dtype) * 0
+    numbers = (torch.randn(shape, generator=generator, dtype=torch.float64) * powers).to(dtype)
+    zeros = ((torch.randint(2, numbers.shape, generator=generator) - 0.5) * 0).to(dtype)
     for data in (numbers, zeros):
         found = EAGER_ROWS[op](-1, **dict(zip(ROWS[op].operands, data, strict=False)))
         expected = found if isinstance(found, tuple) else (found,)
@@ -258,7 +267,7 @@ def run_rows(compiler, drawn, rows, length, threads=1):
 
     def operand(tensor, mode):
         numbers = column(tensor)
-        if mode is Mode.ROW:
+        if mode in (Mode.ROW, Mode.SCALAR):
             return numbers
         if columns:
             return [numbers[r::rows] for r in range(rows)]
@@ -315,3 +324,43 @@ class DrawColumns(DrawRows):
 def test_a_kernel_of_columns_computes_what_its_form_means(compiler, seed):
     drawn = DrawColumns(seed)
     run_rows(compiler, drawn, drawn.rows, drawn.length, 1 + seed % 2)
+
+
+class DrawWhole(DrawRows):
+    """One row, which is gone through once: reductions of elements, then what is made of their values."""
+
+    known = tuple(found for found in reductions(columns=False) if found[-1].parts)
+    axes = WHOLE
+
+    def __init__(self, seed):
+        self.draw = random.Random(seed)
+        self.rows = 1
+        self.length = self.draw.choice((1, 5, 31, 33, 515, 2047, 2048, 2049, 4100, 6151))
+        self.numbers, self.statements, self.kinds = [], [], []
+        self.tensors, self.modes, self.values = [], [], []
+        for index in range(self.draw.randint(1, 3)):
+            dtype = self.draw.choice((torch.float32, torch.float64, *DTYPES))
+            values = samples(dtype, 2, seed + index)[self.draw.randrange(2)]
+            mode = Mode.SCALAR if index and self.draw.random() < 0.3 else Mode.LINEAR
+            number = values[torch.randint(len(values), (1,))]
+            each = values[torch.randint(len(values), (self.length,))]
+            self.tensors.append((number if mode is Mode.SCALAR else each).clone())
+            self.modes.append(mode)
+            self.values.append((Load(index), dtype))
+        for _ in range(self.draw.randint(0, 3)):
+            self.statement(*self.draw.choice(KNOWN))
+        elements = self.values
+        of_all = []
+        for _ in range(self.draw.randint(1, 4)):
+            self.values = list(elements)
+            self.reduction()
+            of_all.append(self.values[-1])
+        self.values = of_all
+        for _ in range(self.draw.randint(0, 3)):
+            self.statement(*self.draw.choice(KNOWN))
+        self.values = elements + self.values
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_kernel_that_reduces_all_elements_computes_what_its_form_means(compiler, seed):
+    run_rows(compiler, drawn := DrawWhole(seed), 1, drawn.length)

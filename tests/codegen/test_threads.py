@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import pytest
 import torch
 
 from torchy.codegen.cpu.threads import one_thread
@@ -47,3 +48,28 @@ def test_a_child_that_was_forked_after_the_pool_had_started_can_try_sums():
         check=True,
     )
     assert ran.stdout == "0\n"
+
+
+LIMITED = """
+import torch, torchy
+torch.manual_seed(0)
+torch.set_num_threads(4)
+for n in (70_000, 100_000, 1_000_000):
+    x = torch.randn(n) * torch.exp(torch.randn(n) * 3)
+    found = []
+    for lazy in (False, True):
+        if lazy:
+            with torchy.lazy(compile="always") as session:
+                found.append(((x * 2).sum(), (x * 2).mean(), (x - 1).amax()))
+            (group,) = (group for trace in session.report.traces for group in trace.groups)
+            assert group.kind == "fused" and group.refused is None
+        else:
+            found.append(((x * 2).sum(), (x * 2).mean(), (x - 1).amax()))
+    assert [each.item() for each in found[0]] == [each.item() for each in found[1]], found
+"""
+
+
+@pytest.mark.parametrize("limit", ["1", "2", "3"])
+def test_parts_are_those_of_the_threads_that_come(limit):
+    environment = {**os.environ, "OMP_THREAD_LIMIT": limit}
+    subprocess.run([sys.executable, "-c", LIMITED], timeout=120, env=environment, check=True)

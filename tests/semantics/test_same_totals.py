@@ -57,7 +57,66 @@ def looked_at(x):
     return found, x
 
 
-FUNCTIONS = (of_all, and_back, losses, spread, looked_at)
+def truths(x):
+    y = x * 2
+    return (
+        torch.isnan(y).any(),
+        (y > x).all() | (x.numel() < 5),
+        torch.allclose(x, x + 1e-9),
+        (y <= 50).all().item(),
+        (y > 1).any(-1),
+        y.bool().all(),
+        ((y > 1) & (x < 4)).any(dim=0, keepdim=True),
+    )
+
+
+def counts(x):
+    labels = (x * 2).long()
+    right = labels == (x * 2.01).long()
+    return (
+        right.sum(),
+        right.sum().item() / x.numel(),
+        labels.sum() - labels.abs().sum(),
+        (labels * (1 << 62)).sum(),
+        (x > 0).sum(-1),
+        (x > 0).sum(dtype=torch.float32),
+        right.int().sum() * 2,
+        (x > 1).sum(0, keepdim=True),
+    )
+
+
+def in_the_midst(x):
+    """What is reduced is also kept, written to, or made with what lies otherwise."""
+    y = x + 1
+    total = y.sum()
+    z = y * 3
+    most = z.amax()
+    y += 1
+    z.mul_(0.5)
+    column = torch.arange(x.shape[-1], dtype=x.dtype) if x.dim() else x
+    return (
+        total,
+        most + total,
+        y,
+        z,
+        (x * column + 1).mean(),
+        (y - total).abs().sum(),
+        x.sin().sum(),
+        torch.sigmoid(x).mean(),
+        (x * most).sum() * total,
+    )
+
+
+def waiting(x):
+    """Some of them are reduced, and elements wait for that, in an order that a kernel may not take."""
+    m, some = x.mean(), (x > 0).any()
+    y = x - m
+    n = (x > 0).sum()
+    z = torch.where((x > -9).all(), x, x * 2)
+    return y, some, m, (x / n).amax(), z.sum(), n
+
+
+FUNCTIONS = (of_all, and_back, losses, spread, looked_at, truths, counts, in_the_midst, waiting)
 EACH = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 
 
@@ -115,6 +174,11 @@ def layouts():
         x[..., :1],
         x[0, 0],
         x,
+        torch.randn(300, 150),
+        torch.randn(300, 150).T,
+        torch.randn(2, 300, 150).transpose(0, 1),
+        torch.randn(300, 300)[:, :150],
+        torch.randn(300, 150),
     ]
 
 
@@ -200,3 +264,36 @@ def loss_alone(x):
 )
 def test_all_of_it_is_one_kernel(function, ops):
     assert groups_of(function, torch.randn(9, 64)) == [("fused", ops)]
+
+
+@pytest.mark.parametrize("n", [40_000, 300_000])
+def test_what_waits_for_all_elements_is_another_kernel(n):
+    import torchy
+
+    x = torch.randn(n)
+    w = torch.randn(n, 1)
+
+    def groups_of(function):
+        with torchy.lazy(compile="always") as session:
+            kept = function()
+        groups = [(trace, group) for trace in session.report.traces for group in trace.groups]
+        assert not any(group.refused for _, group in groups), (groups, kept)
+        return [[trace.ops[op].short for op in group.ops] for trace, group in groups]
+
+    def waits():
+        m, some = x.mean(), (x > 0).any()
+        return x - m, some, m
+
+    def counts():
+        n = (x > 0).sum()
+        return (x / n).amax(), n
+
+    assert groups_of(waits) == [["mean", "gt", "any"], ["sub"]]
+    assert groups_of(counts) == [["gt", "sum"], ["div", "amax"]]
+    assert groups_of(lambda: ((x * 2).sum() + 1, (x - 1).amin())) == [
+        ["mul", "sum", "add", "sub", "amin"]
+    ]
+    # what is broadcast is no one run
+    assert groups_of(lambda: (w * x[:4]).sum()) == [["mul"], ["sum"]]
+    # torch is as fast
+    assert groups_of(lambda: (x.sum(), x.amax())) == [["sum", "amax"]]

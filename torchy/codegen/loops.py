@@ -469,6 +469,8 @@ def _listing(nest: LoopNest) -> str:
     each = f"each {block} of" + (" n" if nest.form.has_rows else "") + " elements"
     if nest.form.has_columns:
         each = "each block of columns of n elements"
+    if nest.form.axes == ir.WHOLE:
+        each = "each part of all n elements, block by block"
     lines.append(f"for {each}:" if blocked else "for each vector of elements i:")
     for stage in nest.stages:
         pad = "    "

@@ -8,6 +8,7 @@ from torchy.ir.kernel import (
     COLUMNS,
     ELEMENTS,
     ROWS,
+    WHOLE,
     ColumnOrder,
     KernelForm,
     Level,
@@ -57,7 +58,7 @@ def _accesses_exist(form: KernelForm) -> Iterator[str]:
 
 
 def _rows_have_an_axis(form: KernelForm) -> Iterator[str]:
-    if form.axes not in (ELEMENTS, ROWS, COLUMNS):
+    if form.axes not in (ELEMENTS, ROWS, COLUMNS, WHOLE):
         yield f"no loop is over axes {', '.join(axis.value for axis in form.axes)}"
     reduces = any(isinstance(statement, Reduction) for statement in form.statements)
     if reduces != form.has_rows:
@@ -67,6 +68,8 @@ def _rows_have_an_axis(form: KernelForm) -> Iterator[str]:
             continue
         if isinstance(statement.order, ColumnOrder) != form.has_columns:
             yield f"a {statement.operator} has an order of other axes"
+    if form.axes == WHOLE and not form.one_pass:
+        yield "an element waits for what is made of all of them, or they are no run"
     of_rows = any(access.mode is Mode.ROW for access in form.accesses)
     of_rows |= any(isinstance(value, RowLength) for _, value in _values(form))
     if of_rows and not form.has_rows:

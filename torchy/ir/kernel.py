@@ -7,7 +7,8 @@ A form is a loop nest over axes, the innermost last. Without a reduced axis it s
 elements are done in any order. With one, the elements along it are a *row*: a :class:`Reduction` makes one value of each
 row, and every value lives at a level, that of an element or that of a row (:attr:`KernelForm.levels`). Rows are done in any
 order, each from its first statement to its last. The reduced axis is the innermost, or lies around the innermost: then rows
-stand side by side in memory, as columns.
+stand side by side in memory, as columns. With no other axis there is one row, of any length: no element waits for what is
+made of all of them, so it is gone through once, in the parts that eager cuts it into.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ Axes = tuple[Axis, ...]
 ELEMENTS: Final[Axes] = (Axis.PARALLEL,)
 ROWS: Final[Axes] = (Axis.PARALLEL, Axis.REDUCED)
 COLUMNS: Final[Axes] = (Axis.PARALLEL, Axis.REDUCED, Axis.PARALLEL)
+WHOLE: Final[Axes] = (Axis.REDUCED,)
 
 
 class Level(enum.IntEnum):
@@ -163,6 +165,8 @@ class Order:
     alone
         So many elements a row may have for eager to combine it in this order if there is no other row; on one thread, any
         number, unless it is none: longer ones are cut into parts, for several threads.
+    parts
+        Each of these is combined in this order, and then so are their values, one for each thread that there is.
     """
 
     lanes: int
@@ -174,6 +178,7 @@ class Order:
     tail: OneOf["first", "last", "lanes"] = "first"
     across: OneOf["sequence", "halves"] = "sequence"
     alone: int = 0
+    parts: bool = False
 
     @property
     def in_sequence(self) -> bool:
@@ -205,10 +210,11 @@ class Reduction:
     op
         The op of the table that does it.
     operator
-        ``sum``, ``max`` or ``min``; ``deviations``: the sum of the squares of what elements are off their mean, which is
-        kept up to date from one to the next (Welford), in float64; ``mean``, and ``squares``, the same sum: gathered in
-        parts of 16 vectors, and these joined in a binary tree; ``first_max`` and ``first_min``: the first NaN, or the first
-        of the greatest, or least, elements; ``where_max`` and ``where_min``: how many come before that, in int64.
+        ``sum``, ``max`` or ``min``; ``all`` or ``any``, of truths; ``deviations``: the sum of the squares of what elements
+        are off their mean, which is kept up to date from one to the next (Welford), in float64; ``mean``, and ``squares``,
+        the same sum: gathered in parts of 16 vectors, and these joined in a binary tree; ``first_max`` and ``first_min``:
+        the first NaN, or the first of the greatest, or least, elements; ``where_max`` and ``where_min``: how many come
+        before that, in int64.
     argument
         A value of each element; what is the same for all of them is repeated.
     given, dtype
@@ -273,7 +279,32 @@ class KernelForm:
         orders = [s.order for s in self.statements if isinstance(s, Reduction)]
         sequence = all(isinstance(order, Order) and order.in_sequence for order in orders)
         linear = any(access.mode is Mode.LINEAR for access in self.accesses)
-        return self.has_rows and sequence and not linear
+        return self.axes == ROWS and sequence and not linear
+
+    @property
+    def one_pass(self) -> bool:
+        """True if all elements are one run, and none waits for a row's value: one row can be gone through once."""
+        orders = [s.order for s in self.statements if isinstance(s, Reduction)]
+        levels = [self.level(value) for s in self._of_elements() for value in arguments_of(s)]
+        levels += [
+            self.level(store.value)
+            for store in self.stores
+            if self.accesses[store.access].mode is not Mode.ROW
+        ]
+        return (
+            self.axes in (ROWS, WHOLE)
+            and all(isinstance(order, Order) and order.parts for order in orders)
+            and all(access.mode in _ONE_RUN for access in self.accesses)
+            and Level.ROW not in levels
+        )
+
+    def _of_elements(self) -> list[Statement | Reduction]:
+        """Return what is computed of elements."""
+        return [
+            statement
+            for statement, level in zip(self.statements, self.levels, strict=True)
+            if level is Level.ELEMENT or isinstance(statement, Reduction)
+        ]
 
     @property
     def by_position(self) -> bool:
@@ -322,4 +353,5 @@ class KernelForm:
         return results[value.statement] if isinstance(value, Result) else Level.ALL
 
 
+_ONE_RUN: Final = frozenset((Mode.LINEAR, Mode.SCALAR, Mode.ROW))
 _LEVELS: Final = {Mode.SCALAR: Level.ALL, Mode.ROW: Level.ROW}  # of what is loaded; else elements

@@ -6,11 +6,13 @@ Everything is numbered by first use, so equal groups have equal forms, wherever 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from torchy.ir.kernel import (
     COLUMNS,
     ELEMENTS,
     ROWS,
+    WHOLE,
     Access,
     Functions,
     KernelForm,
@@ -64,6 +66,8 @@ def fused_group(
         tuple(writer.stores),
         axes,
     )
+    if axes == ROWS and len(reduced) == trace.views[space].rank and form.one_pass:
+        form = replace(form, axes=WHOLE)
     accesses, numbers = tuple(writer.accesses), tuple(writer.numbers)
     return FusedGroup(tuple(ops), form, accesses, numbers, space, reduced)
 

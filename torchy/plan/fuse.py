@@ -29,6 +29,7 @@ OTHER_WALK = "one view, walked in two ways"
 OTHER_ROWS = "other dimensions are reduced"
 BY_POSITION = "eager's result depends on the element's position, and the group is no single run"
 STORED = "what is reduced is stored in any case, and torch reads it as fast"
+ONE_PASS = "what is reduced to one value is gone through once, as one run"
 FULL = "group is full"
 IN_BETWEEN = "needs a step that itself needs the group"
 HOLDS_MEMORY = "joined, they would hold memory longer than eager"
@@ -46,6 +47,7 @@ class Group:
     by_position: bool = False  # it must be one run: something depends on where elements stand
     reduced: tuple[int, ...] = ()  # the dimensions that make up a row, once it has one
     columns: bool | None = None  # whether rows stand side by side in memory, once it has some
+    whole: bool = False  # all elements are one row, which is gone through once
     # classes of the views that have one element for each row
     rows: set[int] = field(default_factory=set)
     ops: list[int] = field(default_factory=list)
@@ -200,6 +202,11 @@ class Fuser:
         for view, mode in walks:
             if group.modes.get(view, mode) is not mode:
                 return OTHER_WALK
+        if group.whole or (isinstance(formula, RowFormula) and formula.whole):
+            modes = {mode for _, mode in walks}
+            waits = Mode.ROW in modes and not of_rows and not isinstance(formula, RowFormula)
+            if waits or not modes.union(group.modes.values()) - {Mode.ROW} <= ONE_RUN:
+                return ONE_PASS
         has_rows = group.columns is not None or isinstance(formula, RowFormula)
         if group.by_position or (isinstance(formula, Formula) and formula.by_position):
             modes = {mode for _, mode in walks}.union(group.modes.values())
@@ -327,6 +334,7 @@ class Fuser:
         if isinstance(formula, RowFormula):
             group.reduced = formula.op.dimensions
             group.columns = formula.columns
+            group.whole |= formula.whole
             for view, mode in touch.walks:
                 made = self._spaces.layout[view]
                 if mode is Mode.ROW and made not in group.rows:

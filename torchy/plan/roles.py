@@ -23,6 +23,8 @@ VECTOR = 32  # bytes
 FEW_ELEMENTS = (
     1 << 16
 )  # of a sum of columns: what torch takes for a call is more than what it takes to read them
+# All elements of one tensor torch reduces as fast, vector by vector; not so where it goes through them one by one.
+AS_FAST = frozenset(("sum", "mean", "amax", "amin"))
 
 LITERALS = (bool, int, float, str, type(None))
 
@@ -52,7 +54,10 @@ class RowFormula(NamedTuple):
         How what has the rows is walked.
     alone
         By itself, it is faster in a kernel than torch's own: rows are; columns where there is little of them, or more to
-        compute than to read. Sizes are those of one recording, and only a hint.
+        compute than to read; all elements, where torch has no vectors for it. Sizes are those of one recording, and
+        only a hint.
+    whole
+        All elements are one row, longer than eager combines in one part: it is gone through once.
     """
 
     op: op_table.RowOp
@@ -60,6 +65,7 @@ class RowFormula(NamedTuple):
     orders: Mapping[str, Order | ColumnOrder]
     mode: Mode = Mode.LINEAR
     alone: bool = True
+    whole: bool = False
 
     @property
     def columns(self) -> bool:
@@ -221,12 +227,16 @@ class Classifier:
         self, op: Op, trace: Trace, of_rows: op_table.RowOp, exactness: Exactness
     ) -> Role:
         spec, dimensions = of_rows.spec, of_rows.dimensions
-        dtype = trace.views[of_rows.rows].dtype
+        dtype = of_rows.dtype
         layout = self._layouts[of_rows.rows]
         reads = tuple(dict.fromkeys(operand.view for operand in of_rows.operands.values()))
         columns = _are_columns(layout, dimensions)
         orders = _orders(exactness, spec, dtype, columns)
-        why_not = _why_no_rows(layout, dimensions, columns, self._doubt, _alone(orders))
+        most = _alone(orders)
+        parts = all(isinstance(order, Order) and order.parts for order in orders.values())
+        one_row = len(dimensions) == len(layout.sizes)
+        whole = one_row and parts and spec.one_pass and math.prod(layout.sizes) > most
+        why_not = _why_no_rows(layout, dimensions, columns, self._doubt, most, whole)
         if columns and not why_not and _columns(layout, dimensions) * dtype.itemsize < VECTOR:
             why_not = FEW_COLUMNS
         if why_not == NO_ROWS and len(dimensions) == 1 and not any(spec.of_elements):
@@ -238,7 +248,10 @@ class Classifier:
         if not orders or why_not:
             return call_role(op)._replace(why_not=why_not or NO_ORDER)
         alone = not columns or spec.double or math.prod(layout.sizes) < FEW_ELEMENTS
-        formula = RowFormula(of_rows, dtype, orders, alone=alone)
+        if whole:
+            converts = trace.views[of_rows.rows].dtype is not dtype
+            alone = converts or spec.name not in AS_FAST
+        formula = RowFormula(of_rows, dtype, orders, alone=alone, whole=whole)
         walks = formula.walks(op.writes)
         linear = [view for view, mode in walks if mode is Mode.LINEAR]
         if not all(_lies_alike(self._layouts[view], layout) for view in linear):
@@ -350,14 +363,19 @@ def _columns(layout: Layout, dimensions: tuple[int, ...]) -> int:
 
 
 def _why_no_rows(
-    layout: Layout, dimensions: tuple[int, ...], columns: bool, doubt: bool, alone: int
+    layout: Layout,
+    dimensions: tuple[int, ...],
+    columns: bool,
+    doubt: bool,
+    alone: int,
+    whole: bool,
 ) -> str:
     """Tell why the rows of a layout cannot be reduced by a kernel, empty if they can.
 
     A kernel looks for itself, each time (``pack_rows`` in record/walker/pack.cpp): this only has to agree with it for what
     is common. Sizes change more often than the order of dimensions: without doubt, only this tells.
     """
-    if len(dimensions) == len(layout.sizes) and math.prod(layout.sizes) > alone:
+    if len(dimensions) == len(layout.sizes) and math.prod(layout.sizes) > alone and not whole:
         return ONE_ROW
     if 0 in layout.sizes and not doubt:
         return ""  # strides of nothing tell nothing
@@ -377,6 +395,8 @@ def _why_no_rows(
         dense, inner = dense * size, d
         length *= size if d in dimensions else 1
     if not doubt:
+        return ""
+    if whole:
         return ""
     return ONE_ROW if length == dense > alone else NO_ROWS if length < 2 else ""
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from torchy.background import Background
 from torchy.codegen.backend import Backend, Kernel
 from torchy.codegen.errors import CompileError
 from torchy.ir.kernel import KernelForm
@@ -16,7 +17,6 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.record.source import raised_by_program
-from torchy.run.background import Background
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.interpret import interpretation
 from torchy.run.program import Program

@@ -20,6 +20,10 @@ Where an axis is reduced, a row is all of it, and a kernel's code takes blocks o
 (see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element,
 arrays of 8 bytes a row, rows in a block at least``.
 
+Where all elements are reduced, they are done in eager's parts, a part for each thread, and blocks of a part; the job is
+``vectors, A, N, scratch bytes for each element, arrays of 8 bytes, reductions, join, arrays of a part`` (see
+:mod:`torchy.codegen.cpu.teams`).
+
 Where it matters where an element stands, elements are cut into chunks as eager cuts them: one a thread. ``vectors`` does as
 many of a chunk as eager's vector body does, whose multiple is in the place of the lanes; ``singly``, which is in the place
 of ``gathered``, the rest, in a buffer.
@@ -36,7 +40,10 @@ from typing import Final
 from torchy.codegen.cpu.blocks import RUN_COLUMNS, RUN_ROWS
 from torchy.codegen.cpu.chunks import RUN_CHUNKS, SERIAL_CHUNKS
 from torchy.codegen.cpu.gather import GATHER
+from torchy.codegen.cpu.part_folds import STATE
+from torchy.codegen.cpu.teams import IN_PARALLEL, ONE_BY_ONE, RUN_TEAM, RUN_WHOLE
 from torchy.codegen.cpu.threads import GRAIN
+from torchy.ir.kernel import WHOLE as ALL_OF_THEM
 from torchy.ir.kernel import KernelForm
 
 HEADER: Final = 3  # words before the addresses
@@ -53,6 +60,7 @@ CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
 COLUMNS_BLOCK: Final = 32  # columns that are done together: a multiple of every ColumnOrder's block
 ELEMENTS: Final = "torchy_drive"  # for kernels without a reduced axis
 ROWS: Final = "torchy_drive_rows"  # for kernels of rows
+WHOLE: Final = "torchy_drive_whole"  # for kernels that reduce all elements
 
 KINDS: Final = {ELEMENTS: "run", ROWS: "run_rows", COLUMNS: "run_columns", CHUNKS: "run_chunks"}
 
@@ -396,6 +404,10 @@ _CONSTANTS: Final = {
         "COLUMNS_LESS": COLUMNS_BLOCK - 1,
         "COLUMNS_ARRAY": 8 * (2 * ROOM + COLUMNS_BLOCK),
         "BLOCK": BLOCK,
+        "BLOCK_ROOM": BLOCK + 2 * ROOM,
+        "ARRAY": 8 * 2 * ROOM,
+        "STATE": STATE,
+        "DRIVE_WHOLE": WHOLE,
         "ROOM_MORE": 2 * ROOM - 1,
         "ROOM_MASK": -ROOM,
         "SHORT": SHORT,
@@ -418,12 +430,16 @@ def driver(parallel: bool) -> str:
         worker = f"worker_{run}"
         drive = _PARALLEL if parallel else SERIAL_CHUNKS if symbol == CHUNKS else _SERIAL
         text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
+    text += RUN_WHOLE.replace("RUN_PARTS", IN_PARALLEL if parallel else ONE_BY_ONE)
+    text += RUN_TEAM if parallel else ""
     text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
     return re.sub(r"\b[A-Z][A-Z_]+\b", lambda name: _CONSTANTS.get(name[0], name[0]), text)
 
 
 def entry(form: KernelForm) -> str:
     """Return which of the driver's functions a form's kernel calls."""
+    if form.axes == ALL_OF_THEM:
+        return WHOLE
     if form.has_rows:
         return COLUMNS if form.has_columns else ROWS
     return CHUNKS if form.by_position else ELEMENTS
@@ -451,6 +467,14 @@ def row_stub(
     """Write the job of a kernel of rows or columns, and its entry."""
     words = accesses, numbers, element_bytes, arrays, least_rows
     return _stub(COLUMNS if columns else ROWS, *words)
+
+
+def whole_stub(
+    accesses: int, numbers: int, element_bytes: int, arrays: int, reductions: int, of_parts: int
+) -> str:
+    """Write the job of a kernel that reduces all elements, and its entry; ``of_parts``: arrays that each part needs."""
+    join = "ptrtoint (ptr @join to i64)"
+    return _stub(WHOLE, accesses, numbers, element_bytes, arrays, reductions, join, of_parts)
 
 
 def _stub(drive: str, *words: int | str) -> str:

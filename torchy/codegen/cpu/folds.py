@@ -9,7 +9,7 @@ from typing import Final
 from torchy.codegen.cpu.routine import MANY, RoutineWriter
 from torchy.ir.kernel import ColumnOrder, Order
 
-_IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
+IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
 # elements of a row: where gathering them costs as much as a call for each row
 _FEW: Final = 16
 _LEAST_POWER: Final = 4  # of the cascade: see Order
@@ -59,7 +59,7 @@ class Folds(RoutineWriter):
 
     @property
     def _identity(self) -> str:
-        double = struct.unpack(">Q", struct.pack(">d", _IDENTITY[self.operator]))[0]
+        double = struct.unpack(">Q", struct.pack(">d", IDENTITY[self.operator]))[0]
         return f"0x{double:016X}"
 
     def _one(self, name: str, order: Order) -> tuple[str, int]:
@@ -162,16 +162,23 @@ class Folds(RoutineWriter):
         self._write(f"  ret {self.element} {short}", "long:")
         vectors = self._emit(f"udiv i64 %n, {order.lanes}")
         sums = self._emit(f"call {kind} @{name}.vectors(ptr %x, i64 {vectors})")
-        done = self._emit(f"mul i64 {vectors}, {order.lanes}")
-        (total,) = self._loop(
-            "tail", (done, "long"), "%n", self.element, ["0.0"],
-            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
-        )  # fmt: skip
-        for lane in range(order.lanes):
-            one = self._emit(f"extractelement {kind} {sums}, i64 {lane}")
-            total = self._combine(self.element, total, one)
+        total = self._with_tail(kind, order.lanes, sums, vectors, "long", "%n")
         self._write(f"  ret {self.element} {total}")
         return text + self._function(self.element, name)
+
+    def _with_tail(
+        self, kind: str, lanes: int, sums: str, vectors: str, before: str, length: str
+    ) -> str:
+        """Add up what fills no vector, after a label, and the lanes of what has been gathered onto that."""
+        done = self._emit(f"mul i64 {vectors}, {lanes}")
+        (total,) = self._loop(
+            "tail", (done, before), length, self.element, ["0.0"],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, self.row, i))],
+        )  # fmt: skip
+        for lane in range(lanes):
+            one = self._emit(f"extractelement {kind} {sums}, i64 {lane}")
+            total = self._combine(self.element, total, one)
+        return total
 
     def _accumulate(self, name: str, kind: str, lanes: int, order: Order) -> str:
         """Write the sum of n vectors: K accumulators in turn, whose sums move up a level from time to time."""
@@ -181,21 +188,55 @@ class Folds(RoutineWriter):
                 self._write(f"  %l{level}.{k} = alloca {kind}, align 64")
         zero = "zeroinitializer" if lanes > 1 else "0.0"
         blocks = self._emit(f"udiv i64 %n, {count}")
+        # of so few blocks nothing moves up: all levels but the first stay zero, and adding them changes no sum
+        self._write(f"  %flat = icmp ult i64 {blocks}, {1 << _LEAST_POWER}")
+        self._write("  br i1 %flat, label %low, label %high", "low:")
+        block = self._block(kind, lanes, count)
+        low = self._loop("short", ("0", "low"), blocks, kind, [zero] * count, block)
+        self._write("  br label %joined", "high:")
+        self._empty_levels(kind, order)
+        self._climb(kind, order, ("0", "high"), blocks, blocks)
+        sums = self._left(kind, order, "climbed", blocks)
+        self._write("  br label %joined", "joined:")
+        sums = [
+            self._emit(f"phi {kind} [{a}, %short.end], [{b}, %left.end]")
+            for a, b in zip(low, sums, strict=True)
+        ]
+        done = self._emit(f"mul i64 {blocks}, {count}")
+        total = self._joined(kind, order, (done, "joined"), "%n", sums)
+        self._write(f"  ret {kind} {total}")
+        return self._function(kind, name, internal=True)
+
+    def _block(self, kind: str, lanes: int, count: int) -> Callable[[str, list[str]], list[str]]:
+        """Return the body of a loop that adds a block to the accumulators."""
 
         def block(i: str, sums: list[str]) -> list[str]:
             first = self._emit(f"mul i64 {i}, {count}")
             loaded = self._vectors(kind, lanes, first, count)
             return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
 
-        # of so few blocks nothing moves up: all levels but the first stay zero, and adding them changes no sum
-        self._write(f"  %flat = icmp ult i64 {blocks}, {1 << _LEAST_POWER}")
-        self._write("  br i1 %flat, label %low, label %high", "low:")
-        low = self._loop("short", ("0", "low"), blocks, kind, [zero] * count, block)
-        self._write("  br label %joined", "high:")
-        for level in range(1, levels):
-            for k in range(count):
-                self._write(f"  store {kind} {zero}, ptr %l{level}.{k}, align 64")
-        # a sum moves up after every 2^power blocks
+        return block
+
+    def _lanes_of(self, kind: str) -> int:
+        return 1 if kind == self.element else int(kind[1:].split(" ", 1)[0])
+
+    def _zero(self, kind: str) -> str:
+        return "0.0" if kind == self.element else "zeroinitializer"
+
+    def _empty_levels(self, kind: str, order: Order) -> None:
+        for level in range(1, order.levels):
+            for k in range(order.accumulators):
+                self._write(f"  store {kind} {self._zero(kind)}, ptr %l{level}.{k}, align 8")
+
+    def _climb(
+        self, kind: str, order: Order, begin: tuple[str, str], blocks: str, end: str
+    ) -> None:
+        """Sum as many blocks as move up together, and move up, as long as they end by ``end``; then ``%at`` is the next.
+
+        A sum moves up after every 2^power of ``blocks``, which are all that there are. It ends at the label ``climbed``.
+        """
+        count, levels, zero = order.accumulators, order.levels, self._zero(kind)
+        first, before = begin
         less = self._emit(f"sub i64 {blocks}, 1")
         zeros = self._emit(f"call i64 @llvm.ctlz.i64(i64 {less}, i1 false)")
         log = self._emit(f"sub i64 64, {zeros}")
@@ -205,89 +246,108 @@ class Folds(RoutineWriter):
         step = self._emit(f"shl i64 1, {power}")
         mask = self._emit(f"sub i64 {step}, 1")
         self._write("  br label %climb", "climb:")
-        self._write("  %at = phi i64 [0, %high], [%up.to, %up.end]")
+        self._write(f"  %at = phi i64 [{first}, %{before}], [%up.to, %up.end]")
         self._write(f"  %up.to = add i64 %at, {step}")
-        self._write(f"  %whole = icmp ule i64 %up.to, {blocks}")
-        self._write("  br i1 %whole, label %sum, label %rest", "sum:")
+        self._write(f"  %whole = icmp ule i64 %up.to, {end}")
+        self._write("  br i1 %whole, label %sum, label %climbed", "sum:")
+        block = self._block(kind, self._lanes_of(kind), count)
         sums = self._loop("turn", ("%at", "sum"), "%up.to", kind, [zero] * count, block)
         for level in range(1, levels):
             for k in range(count):
                 below = sums[k]
                 if level > 1:
-                    below = self._emit(f"load {kind}, ptr %l{level - 1}.{k}, align 64")
-                    self._write(f"  store {kind} {zero}, ptr %l{level - 1}.{k}, align 64")
-                held = self._emit(f"load {kind}, ptr %l{level}.{k}, align 64")
+                    below = self._emit(f"load {kind}, ptr %l{level - 1}.{k}, align 8")
+                    self._write(f"  store {kind} {zero}, ptr %l{level - 1}.{k}, align 8")
+                held = self._emit(f"load {kind}, ptr %l{level}.{k}, align 8")
                 raised = self._combine(kind, held, below)
-                self._write(f"  store {kind} {raised}, ptr %l{level}.{k}, align 64")
+                self._write(f"  store {kind} {raised}, ptr %l{level}.{k}, align 8")
             shift = self._emit(f"mul i64 {power}, {level}")
             bits = self._emit(f"shl i64 {mask}, {shift}")
             set_ = self._emit(f"and i64 %up.to, {bits}")
             stays = self._emit(f"icmp ne i64 {set_}, 0")
             after = f"up{level}" if level < levels - 1 else "up.end"
             self._write(f"  br i1 {stays}, label %up.end, label %{after}", f"{after}:")
-        self._write("  br label %climb", "rest:")
-        sums = self._loop("left", ("%at", "rest"), blocks, kind, [zero] * count, block)
-        for level in range(1, levels):
+        self._write("  br label %climb", "climbed:")
+        self.declarations.add("declare i64 @llvm.ctlz.i64(i64, i1)\n")
+
+    def _left(self, kind: str, order: Order, before: str, blocks: str) -> list[str]:
+        """Sum the blocks from ``%at`` on, and onto that what has moved up; it ends at the label ``left.end``."""
+        count = order.accumulators
+        block = self._block(kind, self._lanes_of(kind), count)
+        zeros = [self._zero(kind)] * count
+        sums = self._loop("left", ("%at", before), blocks, kind, zeros, block)
+        for level in range(1, order.levels):
             sums = [
-                self._combine(kind, c, self._emit(f"load {kind}, ptr %l{level}.{k}, align 64"))
+                self._combine(kind, c, self._emit(f"load {kind}, ptr %l{level}.{k}, align 8"))
                 for k, c in enumerate(sums)
             ]
-        self._write("  br label %joined", "joined:")
-        sums = [
-            self._emit(f"phi {kind} [{a}, %short.end], [{b}, %left.end]")
-            for a, b in zip(low, sums, strict=True)
-        ]
-        done = self._emit(f"mul i64 {blocks}, {count}")
+        return sums
 
-        def one(i: str, sums: list[str]) -> list[str]:
-            return [self._combine(kind, sums[0], self._vectors(kind, lanes, i, 1)[0])]
-
-        (total,) = self._loop("one", (done, "joined"), "%n", kind, [sums[0]], one)
-        for k in range(1, count):
-            total = self._combine(kind, total, sums[k])
-        self._write(f"  ret {kind} {total}")
-        self.declarations.add("declare i64 @llvm.ctlz.i64(i64, i1)\n")
-        return self._function(kind, name, internal=True)
+    def _joined(
+        self, kind: str, order: Order, begin: tuple[str, str], vectors: str, sums: list[str]
+    ) -> str:
+        """Add the vectors that fill no block to the first accumulator, and the others to that; ends at ``one.end``."""
+        lanes = self._lanes_of(kind)
+        (total,) = self._loop(
+            "one", begin, vectors, kind, [sums[0]],
+            lambda i, c: [self._combine(kind, c[0], self._vectors(kind, lanes, i, 1)[0])],
+        )  # fmt: skip
+        for more in sums[1:]:
+            total = self._combine(kind, total, more)
+        return total
 
     # --- extremes, in blocks
 
     def blocks(self, name: str, order: Order) -> str:
         """Write ``vectorized_reduction`` of a row: whole blocks of K vectors, then what is left one by one."""
-        lanes, count = order.lanes, order.accumulators
-        kind = f"<{lanes} x {self.element}>"
-        size = lanes * count
-        identity = self._identity
-
-        def vectors(at: str) -> list[str]:
-            base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
-            return [self._load(kind, base, str(k * lanes)) for k in range(count)]
-
-        def turn(i: str, sums: list[str]) -> list[str]:
-            loaded = vectors(self._emit(f"mul i64 {i}, {size}"))
-            return [self._combine(kind, c, x) for c, x in zip(sums, loaded, strict=True)]
-
+        kind = f"<{order.lanes} x {self.element}>"
+        size = order.lanes * order.accumulators
         blocks = self._emit(f"udiv i64 %n, {size}")
         self._write(f"  %any = icmp ne i64 {blocks}, 0", "  br i1 %any, label %first, label %rest")
         self._write("first:")
-        best = self._loop("turn", ("1", "first"), blocks, kind, vectors("0"), turn)
+        first = self._vectors(kind, order.lanes, "0", order.accumulators)
+        turn = self._turn(kind, order)
+        best = self._loop("turn", ("1", "first"), blocks, kind, first, turn)
+        whole = self._of_blocks(kind, order, best)
+        self._write("  br label %rest", "rest:")
+        self._write(
+            f"  %so.far = phi {self.element} [{self._identity}, %entry], [{whole}, %turn.end]"
+        )
+        done = self._emit(f"mul i64 {blocks}, {size}")
+        total = self._with_rest("%so.far", (done, "rest"), "%n")
+        self._write(f"  ret {self.element} {total}")
+        return self._function(self.element, name)
+
+    def _turn(self, kind: str, order: Order) -> Callable[[str, list[str]], list[str]]:
+        """Return the body of a loop that combines a block with the accumulators."""
+        lanes, count = order.lanes, order.accumulators
+
+        def turn(i: str, best: list[str]) -> list[str]:
+            loaded = self._vectors(kind, lanes, self._emit(f"mul i64 {i}, {count}"), count)
+            return [self._combine(kind, c, x) for c, x in zip(best, loaded, strict=True)]
+
+        return turn
+
+    def _of_blocks(self, kind: str, order: Order, best: list[str]) -> str:
+        """Combine the accumulators in pairs, and their lanes in sequence, from the second to the last."""
         while len(best) > 1:
             best = [self._combine(kind, a, b) for a, b in zip(best[::2], best[1::2], strict=True)]
         of_lanes = [
-            self._emit(f"extractelement {kind} {best[0]}, i64 {lane}") for lane in range(lanes)
+            self._emit(f"extractelement {kind} {best[0]}, i64 {lane}")
+            for lane in range(order.lanes)
         ]
         whole = of_lanes[0]
         for lane in of_lanes[1:]:
             whole = self._combine(self.element, whole, lane)
-        whole = self._combine(self.element, identity, whole)
-        self._write("  br label %rest", "rest:")
-        self._write(f"  %so.far = phi {self.element} [{identity}, %entry], [{whole}, %turn.end]")
-        done = self._emit(f"mul i64 {blocks}, {size}")
+        return self._combine(self.element, self._identity, whole)
+
+    def _with_rest(self, whole: str, begin: tuple[str, str], length: str) -> str:
+        """Combine what fills no block with it, one by one."""
         (total,) = self._loop(
-            "tail", (done, "rest"), "%n", self.element, ["%so.far"],
-            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, "%x", i))],
+            "tail", begin, length, self.element, [whole],
+            lambda i, c: [self._combine(self.element, c[0], self._load(self.element, self.row, i))],
         )  # fmt: skip
-        self._write(f"  ret {self.element} {total}")
-        return self._function(self.element, name)
+        return total
 
     # --- one vector
 

@@ -25,7 +25,7 @@ from torchy.codegen.cpu.verify import Verifier
 from torchy.codegen.errors import CompileError
 from torchy.codegen.loops import lower
 from torchy.disk import Shelf
-from torchy.ir.kernel import ColumnOrder, KernelForm, Order
+from torchy.ir.kernel import WHOLE, ColumnOrder, KernelForm, Order
 from torchy.ir.ops import Numerics, OpSpec, Rule
 from torchy.ir.trace import Mode
 from torchy.ir.words import ViewWords
@@ -85,7 +85,7 @@ class Kernel:
         self.function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)(self.address)
         modes = [access.mode for access in form.accesses]
         self._itemsizes = tuple(access.dtype.itemsize for access in form.accesses)
-        self._linear = form.flat
+        self._linear = form.flat or form.axes == WHOLE
         self._moves = tuple(mode not in (Mode.SCALAR, Mode.ROW) for mode in modes)
         still = (Mode.SCALAR, Mode.REPEAT, *(() if form.has_columns else (Mode.ROW,)))
         self._inner_steps = [
@@ -233,7 +233,7 @@ class Compiler:
         self.verifier = Verifier(self._compile_unverified, self.math.lanes, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entries: dict[str, int] = {
-            name: self.driver.get_function_address(name) for name in driver.KINDS
+            name: self.driver.get_function_address(name) for name in (*driver.KINDS, driver.WHOLE)
         }
         self._routines: dict[str, Any] = {}  # engines, by the name of what they have
 
@@ -328,7 +328,8 @@ class Compiler:
             steps = {Mode.ROW: of_row, Mode.UNIT: (0, 1)}
             addresses = [tensor.data_ptr() for tensor in (*tensors, *results)]
             strides = [steps.get(access.mode) for access in form.accesses]
-            kernel.launch(kernel.pack(sizes, list(zip(addresses, strides, strict=True)), numbers))
+            packed = kernel.pack(sizes, list(zip(addresses, strides, strict=True)), numbers)
+            kernel.launch(packed, torch.get_num_threads() if packed[0] >= threads.GRAIN else 1)
 
         return run
 
@@ -344,9 +345,9 @@ class Compiler:
 
     def _address_of(self, name: str, routine: Routine) -> int:
         """Return the address of what reduces a row, or columns."""
-        engine = self._routines.get(name)
+        engine = self._routines.get(routine.symbol)
         if engine is None:
-            engine = self._routines[name] = self._engine(code(routine), {})
+            engine = self._routines[routine.symbol] = self._engine(code(routine), {})
         address: int = engine.get_function_address(name)
         return address
 

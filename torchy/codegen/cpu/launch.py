@@ -3,7 +3,7 @@
 ::
 
     how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side, 4 row by row however
-    these lie
+    these lie, 5 as one row
     how many elements a row, or a block of columns, can have, and if there is no other row; the dimensions that make up a
     row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchy.codegen.cpu.driver import HEADER
-from torchy.ir.kernel import KernelForm
+from torchy.ir.kernel import WHOLE, KernelForm
 from torchy.ir.words import ViewWords
 from torchy.record.codes import MODES
 
-_STRIDED, _LINEAR, _ROWS, _COLUMNS, _LOOSE_ROWS = range(
-    5
-)  # how the space is walked, for the walker
+# how the space is walked, for the walker
+_STRIDED, _LINEAR, _ROWS, _COLUMNS, _LOOSE_ROWS, _WHOLE = range(6)
 
 
 def launch_words(
@@ -57,6 +56,7 @@ def launch_words(
     walk = _LINEAR if form.flat else _STRIDED
     if form.has_rows:
         walk = _COLUMNS if form.has_columns else _LOOSE_ROWS if form.has_loose_rows else _ROWS
+        walk = _WHOLE if form.axes == WHOLE else walk
     bits = sum(1 << dimension for dimension in reduced)
     return [
         walk,

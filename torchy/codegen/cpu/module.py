@@ -10,8 +10,9 @@ from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
 from torchy.codegen.cpu.routines import Routines
 from torchy.codegen.cpu.rows import RowWriter
+from torchy.codegen.cpu.whole import JOIN, JoinWriter, PartWriter
 from torchy.codegen.loops import LoopNest, lower
-from torchy.ir.kernel import KernelForm
+from torchy.ir.kernel import WHOLE, KernelForm
 from torchy.ir.trace import Mode
 
 
@@ -45,6 +46,8 @@ def write_module(form: KernelForm, library: MathLibrary) -> Module:
         If an op has no formula, or a vector-math function, or a routine for the order of a reduction, is missing.
     """
     nest = lower(form, library.inline)
+    if form.axes == WHOLE:
+        return _whole(nest, library)
     if form.has_rows:
         columns = form.has_columns
         rows = (ColumnWriter if columns else RowWriter)(nest=nest, library=library)
@@ -84,6 +87,20 @@ def write_module(form: KernelForm, library: MathLibrary) -> Module:
     stub = driver.stub(traits, len(form.number_kinds), writer.lanes, gathers)
     text = vectors + stub + "".join(sorted(writer.declarations))
     return Module(nest, text, tuple(writer.math.values()), {})
+
+
+def _whole(nest: LoopNest, library: MathLibrary) -> Module:
+    """Write the module of what reduces all elements."""
+    part, join = PartWriter(nest=nest, library=library), JoinWriter(nest=nest, library=library)
+    text = part.vectors() + join.vectors(JOIN)
+    reductions = sum(node.op == "reduce" for node in nest.nodes)
+    sizes = len(nest.form.accesses), len(nest.form.number_kinds)
+    text += driver.whole_stub(
+        *sizes, part.element_bytes, len(join.arrays), reductions, len(part.arrays)
+    )
+    text += "".join(sorted(part.declarations | join.declarations))
+    math = tuple({**part.math, **join.math}.values())
+    return Module(nest, text, math, {**part.routines, **join.routines})
 
 
 def _all_linear(nest: LoopNest) -> LoopNest:

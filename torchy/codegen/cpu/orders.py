@@ -20,12 +20,15 @@ _ANY: Final = 1 << 62  # these ops never cut a row
 
 def cascade(lanes: int) -> Order:
     """Return the order of ``cascade_sum``."""
-    return Order(lanes, 4, levels=4, alone=GRAIN - 1)
+    return Order(lanes, 4, levels=4, alone=GRAIN - 1, parts=True)
 
 
 def blocks(lanes: int) -> Order:
     """Return the order of ``vectorized_reduction``."""
-    return Order(lanes, 4, start="first", rest="last", join="pairs", tail="last", alone=GRAIN - 1)
+    once = GRAIN - 1
+    return Order(
+        lanes, 4, start="first", rest="last", join="pairs", tail="last", alone=once, parts=True
+    )
 
 
 def one_vector(lanes: int, dtype: torch.dtype) -> Order:
@@ -56,6 +59,8 @@ _OF_WIDE_ROWS: Final = frozenset(("_softmax", "_log_softmax", "_log_softmax_back
 _IN_SEQUENCE: Final = frozenset(("var", "std"))
 # Those that find the first of several: in any order, so in sequence.
 _FIRST: Final = frozenset(("max", "min", "argmax", "argmin"))
+# And where any order will do, by dtype.
+_UNORDERED: Final = {"all": (torch.bool,), "any": (torch.bool,), "sum": (torch.int64,)}
 
 
 def order(
@@ -71,6 +76,8 @@ def order(
         float32 elements in a vector of eager's; 0: there are none.
     """
     size, block = dtype.itemsize, 128 // dtype.itemsize
+    if dtype in _UNORDERED.get(op, ()):
+        return None if of_columns else Order(1, 1, alone=GRAIN - 1, parts=True)
     op = _MADE_OF.get(op, {}).get(operator, op)
     if dtype not in (torch.float32, torch.float64):
         return None

@@ -13,6 +13,7 @@ class RoutineWriter:
 
     def __init__(self, element: str) -> None:
         self.element = element
+        self.row = "%x"  # where its vectors are
         self.lines: list[str] = []
         self.declarations: set[str] = set()
         self.counter = 0
@@ -46,7 +47,7 @@ class RoutineWriter:
     def _vectors(self, kind: str, lanes: int, first: str, count: int) -> list[str]:
         """Load vectors that follow each other, from one on."""
         at = self._emit(f"mul i64 {first}, {lanes}")
-        base = self._emit(f"getelementptr {self.element}, ptr %x, i64 {at}")
+        base = self._emit(f"getelementptr {self.element}, ptr {self.row}, i64 {at}")
         return [self._load(kind, base, str(k * lanes)) for k in range(count)]
 
     def _loop(

@@ -8,10 +8,12 @@ import torch
 
 from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.deviations import ColumnDeviations, RowDeviations
-from torchy.codegen.cpu.folds import ColumnFolds, Folds
+from torchy.codegen.cpu.folds import IDENTITY, ColumnFolds
 from torchy.codegen.cpu.moments import Moments
+from torchy.codegen.cpu.part_folds import PartFolds
 from torchy.codegen.cpu.places import Places
 from torchy.codegen.cpu.primitives import TYPES
+from torchy.codegen.cpu.unordered import UNORDERED, Unordered
 from torchy.codegen.errors import CompileError
 from torchy.ir.dtypes import short_name
 from torchy.ir.kernel import ColumnOrder, Order
@@ -54,6 +56,12 @@ class Routine(NamedTuple):
             return f"{name}_columns_{self.order.block}_{short_name(self.given)}"
         return f"{name}_{self.order.accumulators}x{self.order.lanes}_{short_name(self.given)}"
 
+    @property
+    def identity(self) -> float:
+        """What changes nothing that it is combined with."""
+        known = UNORDERED.get((self.operator, self.given))
+        return IDENTITY[self.operator] if known is None else known.identity
+
 
 Routines = dict[str, Routine]  # by the name of their code
 
@@ -72,6 +80,8 @@ def code(routine: Routine) -> str:
     -----
     Of two values: ``void symbol(ptr row, i64 n, ptr one, ptr other)``. Of columns: ``void symbol(ptr first, i64 rows, i64
     bytes from row to row, i64 columns, ptr results)``, for a block of columns or less; the results have room for a block.
+    Where the order has parts also ``void symbol_part(ptr state, ptr block, i64 elements before it, i64 n, i64 elements of
+    all blocks, ptr result)``: see :meth:`.PartFolds.parts`.
     """
     operator, given, dtype, order = routine
     name, element = routine.symbol, TYPES[given]
@@ -87,6 +97,9 @@ def code(routine: Routine) -> str:
     if operator in (GREATEST, LEAST):
         places = Places(element, least=operator == LEAST)
         return places.places(name) + places.declared
+    if (operator, given) in UNORDERED:
+        unordered = Unordered(operator, given)
+        return unordered.rows(name) + unordered.declared
     if given is not dtype:
         raise CompileError(f"no routine makes the {operator} of {given} in {dtype}")
     if isinstance(order, ColumnOrder):
@@ -96,5 +109,8 @@ def code(routine: Routine) -> str:
     known += [orders.one_vector(order.lanes, each) for each in (torch.float32, torch.float64)]
     if order not in known:
         raise CompileError(f"no routine is written for the order {order}")
-    rows = Folds(operator, element)
-    return rows.many(name, order) + rows.declared
+    rows = PartFolds(operator, element)
+    text = rows.many(name, order)
+    if order.parts:
+        text += rows.parts(name, order)
+    return text + rows.declared

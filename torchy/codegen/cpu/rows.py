@@ -54,7 +54,8 @@ class RowWriter(Writer):
     # of which the rows of a block are one run
     run_on: frozenset[Mode] = frozenset((Mode.LINEAR, Mode.SCALAR))
     routines: Routines = field(default_factory=dict)
-    values: str = "%r"  # how many there are in a block of what is of rows
+    rows: str = "%r"  # how many there are in a block
+    values: str = "%r"  # and of what is of rows
     length: str = "%n"  # of a row
     _mask: str = ""  # while the last elements of a row are written down
     _row: str = ""  # the number of the row, while something is done row by row
@@ -62,17 +63,23 @@ class RowWriter(Writer):
 
     def vectors(self, name: str = "vectors") -> str:
         """Write the function; see the module's docstring."""
+        self._open()
+        previous = self._load_rows("entry")
+        for position, stage in enumerate(self.nest.stages):
+            previous = self._stage(position, stage, previous)
+        self.lines.append("  br label %exit")
+        return self._function(name)
+
+    def _open(self) -> None:
+        """Write what comes before the stages."""
         nest = self.nest
         self._write_directly()
-        self.lines.append("  %total = mul i64 %n, %r")
+        self.lines.append(f"  %total = mul i64 %n, {self.rows}")
         self.lines.append("  %len32 = trunc i64 %total to i32")
         for prefix, length in (("", "%n"), ("all.", "%total")):
             self._measure(prefix, length)
         self._open_accesses()
-        for i, access in enumerate(nest.form.accesses):
-            if access.mode is not Mode.SCALAR:
-                self.lines.append(f"  %r{i}.p = getelementptr i64, ptr %stride, i64 {i}")
-                self.lines.append(f"  %r{i} = load i64, ptr %r{i}.p")
+        self._open_rows()
         self._scratch()
         for index, node in enumerate(nest.nodes):
             if self._is_scalar(index):
@@ -82,18 +89,25 @@ class RowWriter(Writer):
                 self._one(index, self.length)
             else:
                 self._uniform(index)
-        previous = self._load_rows("entry")
-        for position, stage in enumerate(nest.stages):
-            if stage.kind == "row":
-                previous = self._row_stage(position, stage, previous)
-            elif stage.kind == "reduction":
-                previous = self._reduce(position, stage.nodes[0], previous)
-            elif stage.kind == "call":
-                previous = self._call_stage(position, stage, previous, "%total")
-            elif self._does_anything(position, stage):
-                previous = self._element_stage(position, stage, previous)
-        self.lines.append("  br label %exit")
-        return self._function(name)
+
+    def _open_rows(self) -> None:
+        """Load by how many bytes rows are apart."""
+        for i, access in enumerate(self.nest.form.accesses):
+            if access.mode is not Mode.SCALAR:
+                self.lines.append(f"  %r{i}.p = getelementptr i64, ptr %stride, i64 {i}")
+                self.lines.append(f"  %r{i} = load i64, ptr %r{i}.p")
+
+    def _stage(self, position: int, stage: Stage, previous: str) -> str:
+        """Write a stage, after a label; return where it ends."""
+        if stage.kind == "row":
+            return self._row_stage(position, stage, previous)
+        if stage.kind == "reduction":
+            return self._reduce(position, stage.nodes[0], previous)
+        if stage.kind == "call":
+            return self._call_stage(position, stage, previous, "%total")
+        if self._does_anything(position, stage):
+            return self._element_stage(position, stage, previous)
+        return previous
 
     def _mode(self, node: Node) -> Mode:
         return self.nest.form.accesses[int(node.detail)].mode  # type: ignore[arg-type]
@@ -122,28 +136,39 @@ class RowWriter(Writer):
     # --- scratch
 
     def _scratch(self) -> int:
-        """Give scratch memory to values that cross stages, and arrays to what is of rows."""
-        nodes = self.nest.nodes
-        begin = "0"
+        """Give scratch memory to values that cross stages, and arrays to what is of rows; return how long a row may be."""
         for name, count in (("elements", "%total"), ("rows", self.values)):
             more = self.emit(f"add i64 {count}, {2 * ROOM - 1}")
             self.lines.append(f"  %{name}.room = and i64 {more}, {-ROOM}")
+        self._place_arrays(self._place_slots())
+        if self.element_bytes:
+            self.most_elements = _SCRATCH_BYTES // self.element_bytes - 2 * ROOM
+        return self.most_elements
+
+    def _place_slots(self) -> str:
+        """Give scratch memory to values that cross stages; return where it ends."""
+        begin = "0"
         for slot, size in self._assign_slots():
             self.lines.append(f"  {slot} = getelementptr i8, ptr %scratch, i64 {begin}")
             used = self.emit(f"mul i64 %elements.room, {size}")
             begin = self.emit(f"add i64 {begin}, {used}")
             self.element_bytes += size
-        # vector functions read arrays
-        of_calls = [i for k in self.nest.rows if nodes[k].op == "call" for i in nodes[k].inputs]
-        of_rows = [i for i in self.nest.rows if not self._is_scalar(i)]
+        return begin
+
+    def _place_arrays(self, begin: str) -> None:
+        """Give arrays to what is of rows; vector functions read them, too."""
+        nodes, rows = self.nest.nodes, self._of_rows()
+        of_calls = [i for k in rows if nodes[k].op == "call" for i in nodes[k].inputs]
+        of_rows = [i for i in rows if not self._is_scalar(i)]
         for index in dict.fromkeys((*of_rows, *of_calls)):
             self.arrays[index] = f"%array{index}"
             self.lines.append(f"  %array{index} = getelementptr i8, ptr %scratch, i64 {begin}")
             used = self.emit("mul i64 %rows.room, 8")
             begin = self.emit(f"add i64 {begin}, {used}")
-        if self.element_bytes:
-            self.most_elements = _SCRATCH_BYTES // self.element_bytes - 2 * ROOM
-        return self.most_elements
+
+    def _of_rows(self) -> Sequence[int]:
+        """Return the nodes that rows have one of."""
+        return self.nest.rows
 
     def _memory(self, index: int) -> int | None:
         node = self.nest.nodes[index]
@@ -183,7 +208,7 @@ class RowWriter(Writer):
     # --- stages
 
     def _over_rows(
-        self, label: str, previous: str, body: Callable[[str], str], count: str = "%r"
+        self, label: str, previous: str, body: Callable[[str], str], count: str = ""
     ) -> str:
         """Write a loop over the rows of the block; ``body`` is given the label where it begins, returns where it ends."""
         begin = len(self.lines) + 2
@@ -195,7 +220,7 @@ class RowWriter(Writer):
         )
         self._row, self._pointers = "", {}
         self.lines.append(f"  %{label}.next = add i64 %{label}.j, 1")
-        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, {count}")
+        self.lines.append(f"  %{label}.more = icmp ult i64 %{label}.next, {count or self.rows}")
         self.lines.append(f"  br i1 %{label}.more, label %{label}, label %{label}.end")
         self.lines.append(f"{label}.end:")
         return f"{label}.end"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import torch
+
+from torchy.background import Background
 
 GRAIN: Final = 32768  # elements for each thread, at least; as ATen
 SYMBOLS: Final = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
@@ -27,6 +29,28 @@ def _openmp() -> ctypes.CDLL | None:
     path = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
     used: bool = torch.backends.openmp.is_available()  # type: ignore[no-untyped-call]
     return ctypes.CDLL(str(path)) if used and path.exists() else None
+
+
+def apart(work: Callable[[], str]) -> str:
+    """Do something on a thread that has a pool of its own; return what it returns, raise what it raises.
+
+    In a child that was forked, the pool of its first thread waits for threads that are not there.
+    """
+    found: list[str] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = Background(run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 @contextlib.contextmanager

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator as operator_module
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import starmap
+from operator import mul
 from typing import Any, Final
 
 import torch
 
 from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.compare import Compile, Run, same_bits
-from torchy.codegen.cpu.threads import one_thread
+from torchy.codegen.cpu.threads import apart, one_thread
 from torchy.ir import kernel as ir
 from torchy.ir.ops import RowSpec
 from torchy.ir.trace import Mode
@@ -23,6 +25,8 @@ _own: Final = torch._C._VariableFunctions  # torch's, whatever the program has p
 _LENGTHS: Final = (*range(2, 72), 127, 512, 520, 1025, 16400)
 _ROWS: Final = 3
 _MANY: Final = 500
+# all elements: in blocks, and in parts
+_WHOLE: Final = (2048, 2049, 6200, 32767, 40_000, 70_001, 131_073)
 # where eager has several threads for three rows, if for any so short; compilers may write a loop for them otherwise
 _SHARED: Final = (1025, 1031, 1039)
 
@@ -69,14 +73,20 @@ def attempt_rows(
     """Compute rows or columns of many lengths both ways; return where that differs, empty if nowhere.
 
     Of columns, whole blocks and what is left of them; of both lengths that reach the last level of the cascade. On one
-    thread; then a few of them on all.
+    thread; then a few of them on all. And all elements as one row, where they may be gone through once.
     """
     with one_thread():
         differs = _attempt(spec, dtype, columns, lanes, compile, _sizes(spec, columns))
-    if differs or columns or not spec.over:
+        differs = differs or _attempt(spec, dtype, columns, lanes, compile, (), whole=_WHOLE)
+    if differs or columns:
         return differs
-    shared = [(_ROWS, length) for length in _SHARED]
-    return _attempt(spec, dtype, columns, lanes, compile, shared, alone=())
+    shared = [(_ROWS, length) for length in _SHARED] if spec.over else []
+
+    def on_all() -> str:
+        with torch.device("cpu"):
+            return _attempt(spec, dtype, columns, lanes, compile, shared, alone=(), whole=_WHOLE)
+
+    return apart(on_all)
 
 
 def _sizes(spec: RowSpec, columns: bool) -> list[tuple[int, int]]:
@@ -101,23 +111,29 @@ def _attempt(
     compile: Compile,
     sizes: Sequence[tuple[int, int]],
     alone: Sequence[int] = _LENGTHS,
+    whole: Sequence[int] = (),
 ) -> str:
-    """Compute rows, or columns, of some sizes, and single rows where the orders allow; see :func:`attempt_rows`."""
+    """Compute rows, or columns, of some sizes, and single rows where the orders allow; see :func:`attempt_rows`.
+
+    Those of ``whole`` are gone through once, by another kernel.
+    """
     along = sorted(spec.along)
     subsets = [itertools.combinations(along, count) for count in range(len(along) + 1)]
     for without in itertools.chain(*subsets):
         form, eager = form_of(spec, dtype, columns, lanes, without), EAGER_ROWS.get(spec.name)
         if eager is None or form is None:
             return f"nothing is known to compare {spec.name} with"
-        run = compile(form)
         single = [(1, length) for length in alone if length <= form.alone]
+        at_once = [(1, length) for length in whole if form.one_pass]
+        trials = [(form, [*sizes, *single])] if sizes or single else []
+        trials += [(replace(form, axes=ir.WHOLE), at_once)] if at_once else []
         reads = form.accesses[: len(form.accesses) - len(form.stores)]
         names = [name for name in spec.operands if name not in without]
-        most = max(itertools.starmap(operator_module.mul, [*sizes, *single]))
-        with one_thread():
-            samples = _samples(dtype, len(reads) * most)
-        for data in samples:
-            for size in [*sizes, *single]:
+        for trial, shapes in trials:
+            run = compile(trial)
+            with one_thread():
+                samples = _samples(dtype, len(reads) * max(starmap(mul, shapes)))
+            for data, size in itertools.product(samples, shapes):
                 given = []
                 for at, access in enumerate(reads):
                     shape = size if access.mode is Mode.LINEAR else size[1:]
@@ -152,6 +168,8 @@ EAGER_ROWS: Final[Mapping[str, Eager]] = {
     "sum": _of_self(_own.sum),
     "mean": _of_self(_own.mean),
     "mse_loss": lambda dim, self, target: torch.ops.aten.mse_loss(self, target),
+    "all": _of_self(_own.all),
+    "any": _of_self(_own.any),
     "amax": _of_self(_own.amax),
     "amin": _of_self(_own.amin),
     "max": _of_self(_own.max),
@@ -178,6 +196,12 @@ def _samples(dtype: torch.dtype, count: int) -> list[torch.Tensor]:
     What is computed of whole ones in more bits lies in the middle between two results now and then: there it shows how.
     """
     generator = torch.Generator().manual_seed(1)
+    if dtype is torch.int64:
+        return [_own.randint(-(2**63), 2**63 - 1, (count,), generator=generator)]
+    if dtype is torch.bool:
+        rare = _own.eq(_own.randint(3000, (count,), generator=generator), 0)
+        none = _own.zeros(count, dtype=torch.bool)
+        return [rare, _own.logical_not(rare), none, _own.logical_not(none)]
     powers = _own.pow(10.0, _own.randint(-9, 9, (count,), generator=generator))
     small = _own.randn(count, generator=generator, dtype=dtype)
     numbers = _own.mul(small, powers).to(dtype)

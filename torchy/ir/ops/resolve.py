@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
+from torchy.ir.dtypes import IN_KERNELS, kind_of
 from torchy.ir.ops.activations import ACTIVATIONS
 from torchy.ir.ops.arithmetic import ARITHMETIC
 from torchy.ir.ops.calls import CALLS
@@ -153,6 +154,9 @@ def literal_arguments(spec: OpSpec, op: Op) -> dict[str, object]:
     }
 
 
+_WHOLE_NUMBERS: Final = frozenset(dtype for dtype in IN_KERNELS if kind_of(dtype) in "bi")
+
+
 class RowOp(NamedTuple):
     """One op of a trace that works on rows.
 
@@ -164,12 +168,15 @@ class RowOp(NamedTuple):
         By parameter.
     dimensions
         Those of what has the rows that make up a row, counted from the first.
+    dtype
+        What its operands are converted to, and that of its results but for indices.
     """
 
     spec: RowSpec
     operands: Mapping[str, Operand]
     numbers: Mapping[str, Constant]
     dimensions: tuple[int, ...]
+    dtype: torch.dtype
 
     @property
     def rows(self) -> int:
@@ -217,6 +224,8 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
             return None
         if name not in spec.indices:
             dtypes.add(trace.views[result].dtype)
+    if spec.integers and torch.int64 in dtypes and dtypes <= _WHOLE_NUMBERS:
+        dtypes = {torch.int64}
     if len(dtypes) > 1:
         return None
     along = tuple(sorted(d % rank for d in dimensions))
@@ -224,7 +233,7 @@ def row_op(op: Op, trace: Trace) -> RowOp | None:
         return None
     if spec.indices and len(along) > 1:
         return None  # counted in the order of dimensions, not in that of memory
-    return RowOp(spec, operands, numbers, along)
+    return RowOp(spec, operands, numbers, along, *dtypes)
 
 
 def compute_dtype(spec: OpSpec, op: Op, trace: Trace) -> torch.dtype:

@@ -39,7 +39,7 @@ from torchy.ir.kernel import (
 from torchy.ir.ops.spec import OpSpec, Rule, on
 
 OPERATORS: Final = frozenset(
-    "sum max min deviations mean squares first_max first_min where_max where_min".split()
+    "sum max min all any deviations mean squares first_max first_min where_max where_min".split()
 )
 LENGTH: Final = "length"
 
@@ -93,6 +93,8 @@ class RowSpec:
         Those that its formulas call.
     double
         It computes in float64 whatever it is given; else in the dtype of its operands.
+    integers
+        Of integers and truths, it computes in int64.
     """
 
     name: str
@@ -107,6 +109,7 @@ class RowSpec:
     last: bool
     functions: Functions
     double: bool
+    integers: bool
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -128,6 +131,21 @@ class RowSpec:
             else:
                 found.add(step.name)
         return tuple(name in found for name in self.results)
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether no element waits for what is made of its row."""
+        elements = set(self.operands)
+        of_rows: set[str] = set()
+        for step in self.steps:
+            met = elements.intersection(step.arguments)
+            if step.operator or not met:
+                of_rows.add(step.name)
+            elif of_rows.isdisjoint(step.arguments):
+                elements.add(step.name)
+            else:
+                return False
+        return not any(self.of_elements)
 
     def statements(
         self,
@@ -180,6 +198,7 @@ def rows(
     last: bool = False,
     functions: Functions = Functions.VECTORS,
     double: bool = False,
+    integers: bool = False,
 ) -> RowSpec:
     """Write one line of the table: see the top of this file, and :class:`RowSpec`."""
     found: list[RowStep] = []
@@ -214,6 +233,7 @@ def rows(
         last=last,
         functions=functions,
         double=double,
+        integers=integers,
     )
 
 
@@ -221,7 +241,7 @@ _VARIANCE: Final = "squares / (length - correction if length > correction else 0
 ROWS: Final[Mapping[str, RowSpec]] = {
     spec.name: spec
     for spec in (
-        rows("sum", "self", "sum(self)"),
+        rows("sum", "self", "sum(self)", integers=True),
         rows("mean", "self", "total := sum(self)", "total / length"),
         rows(
             "mse_loss",
@@ -233,6 +253,8 @@ ROWS: Final[Mapping[str, RowSpec]] = {
             over="",
             only={"reduction": 1},
         ),
+        rows("all", "self", "all(self)"),
+        rows("any", "self", "any(self)"),
         rows("amax", "self", "max(self)"),
         rows("amin", "self", "min(self)"),
         *(

@@ -10,8 +10,15 @@ namespace torchy {
 namespace {
 
 // How a kernel walks its space: as one run, row by row, in columns that stand side by side, row by
-// row however these lie, or in any other order.
-enum class Walk : int64_t { kStrided = 0, kLinear = 1, kRows = 2, kColumns = 3, kLooseRows = 4 };
+// row however these lie, as one row, or in any other order.
+enum class Walk : int64_t {
+  kStrided = 0,
+  kLinear = 1,
+  kRows = 2,
+  kColumns = 3,
+  kLooseRows = 4,
+  kWhole = 5
+};
 
 // What is laid out: nothing, or arguments that may be launched on any number of threads, or on one.
 constexpr int64_t kNothing = 0, kAnyThreads = 1, kOneThread = 2;
@@ -48,7 +55,7 @@ struct Launch {
 
   // In the inner dimension, in bytes, as the code takes it to be.
   int64_t inner_step(const ViewWords& access) const {
-    const bool rows = walk == Walk::kRows || walk == Walk::kLooseRows;
+    const bool rows = walk == Walk::kRows || walk == Walk::kLooseRows || walk == Walk::kWhole;
     const bool still = access.mode == kRow && rows;
     return access.mode == kScalar || access.mode == kRepeat || still ? 0 : access.itemsize;
   }
@@ -90,6 +97,11 @@ class Packer {
       return Refusal::kFits;
     }
     const auto order = inner_first();
+    if (launch_.walk == Walk::kWhole) {
+      if (total == 0 || !fills(order) || !linear_lie_as_space()) return Refusal::kLayout;
+      write(out, total, total, {}, nullptr);
+      return Refusal::kFits;
+    }
     if (launch_.walk == Walk::kLooseRows) return pack_rows(reduced_first(), total, out);
     if (launch_.walk == Walk::kRows || launch_.walk == Walk::kColumns)
       return pack_rows(order, total, out);
@@ -159,16 +171,8 @@ class Packer {
   Refusal pack_rows(c10::ArrayRef<size_t> order, int64_t total, int64_t* out) const {
     constexpr int64_t kVector = 32;  // bytes
     constexpr int64_t kBlock = 32;   // columns that are done together: see codegen/cpu/driver.py
-    const auto strides = space_.strides(trace_), sizes = space_.sizes(trace_);
     const bool loose = launch_.walk == Walk::kLooseRows;
-    int64_t dense = 1;
-    for (size_t d : order) {
-      if (strides[d] != dense && !loose) return Refusal::kLayout;
-      dense *= sizes[d];
-    }
-    // that one index serves an access is recorded of pointwise ops only
-    for (size_t a = 0; a < count_; ++a)
-      if (accesses_[a].mode == kLinear && !lies_as_space(accesses_[a])) return Refusal::kLayout;
+    if ((!loose && !fills(order)) || !linear_lie_as_space()) return Refusal::kLayout;
     size_t begin = 0;
     if (launch_.walk == Walk::kColumns)
       while (begin < order.size() && !is_reduced(order[begin])) ++begin;
@@ -196,6 +200,23 @@ class Packer {
     rows.append(outer.begin(), outer.end());
     write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
+  }
+
+  // Whether the space's elements fill a stretch of memory, in this order of dimensions.
+  bool fills(c10::ArrayRef<size_t> order) const {
+    int64_t dense = 1;
+    for (size_t d : order) {
+      if (space_.strides(trace_)[d] != dense) return false;
+      dense *= space_.sizes(trace_)[d];
+    }
+    return true;
+  }
+
+  // Whether one index serves all accesses that it should: that is recorded of pointwise ops only.
+  bool linear_lie_as_space() const {
+    for (size_t a = 0; a < count_; ++a)
+      if (accesses_[a].mode == kLinear && !lies_as_space(accesses_[a])) return false;
+    return true;
   }
 
   // Whether a view has the sizes and strides of the space.

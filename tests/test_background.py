@@ -1,7 +1,7 @@
 import os
 import threading
 
-from torchy.run.background import Background
+from torchy.background import Background
 
 
 def test_it_leaves_the_programs_threads_the_time_they_want():
