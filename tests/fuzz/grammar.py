@@ -552,6 +552,9 @@ z = (x * N).logsumexp(-1, keepdim=True); z = x - z
 z, u = (x * y).max(-1); log.append(u); v = (x - y).argmin(-1)
 z = x.reshape(-1).unfold(0, 2, 1).std(-1); log.append(z * N)
 z = F.mse_loss(x * N, y); log.append((x + y).mean() * N); z = x / (x * x).sum().sqrt()
+z = (x > y).any(); log.append((x == x).all(-1)); v = (x > N).sum() + (y < x).sum(-1)
+z = (x * N).repeat(300, 40); v = (z + 1).sum(); log.append(z.abs().amax() * v); u = (z > 0).sum(); z.add_(u)
+z = (x * y).repeat(500, 30).mT; v = z - z.mean(); log.append((v * v).mean().sqrt()); u = torch.isnan(z).any() | (z > N).all()
 log.append(torch.allclose(x * N, y)); z = (x - x.mean()).abs().amax()
 z = F.cross_entropy(x * N, torch.arange(len(x)) % x.shape[1]); log.append(z)
 z = F.silu(x) * y

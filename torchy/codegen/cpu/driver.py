@@ -404,7 +404,7 @@ _CONSTANTS: Final = {
         "COLUMNS_LESS": COLUMNS_BLOCK - 1,
         "COLUMNS_ARRAY": 8 * (2 * ROOM + COLUMNS_BLOCK),
         "BLOCK": BLOCK,
-        "BLOCK_ROOM": BLOCK + 2 * ROOM,
+        "ROOMS": 2 * ROOM,
         "ARRAY": 8 * 2 * ROOM,
         "STATE": STATE,
         "DRIVE_WHOLE": WHOLE,

@@ -27,14 +27,19 @@ entry:
   %numbers = getelementptr i64, ptr %step, i64 %count
   %arrays.p = getelementptr i64, ptr %job, i64 7
   %arrays = load i64, ptr %arrays.p
-  %slots = mul i64 %bytes, BLOCK_ROOM
+  %of = sub i64 %to, %from
+  %few = icmp ult i64 %of, BLOCK
+  %most = select i1 %few, i64 %of, i64 BLOCK
+  %most.room = add i64 %most, ROOMS
+  %slots = mul i64 %bytes, %most.room
   %arrays.bytes = mul i64 %arrays, ARRAY
-  %room = add i64 %slots, %arrays.bytes
+  %room.0 = add i64 %slots, %arrays.bytes
+  %room.1 = add i64 %room.0, 63
+  %room = and i64 %room.1, -64
   %states = mul i64 %reductions, STATE
   %all = add i64 %room, %states
   %scratch = call ptr @malloc(i64 %all)
   %state = getelementptr i8, ptr %scratch, i64 %room
-  %of = sub i64 %to, %from
   br label %block
 block:
   %first = phi i64 [0, %entry], [%first.next, %block]
