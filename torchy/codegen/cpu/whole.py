@@ -34,10 +34,13 @@ class _OnceWriter(RowWriter):
     def _pointer(self, access: int) -> str:
         return f"%a{access}"
 
+    def _number(self, index: int) -> int:
+        """Return how many reductions come before one."""
+        return [i for i in self.nest.rows if self.nest.nodes[i].op == "reduce"].index(index)
+
     def _results(self, index: int) -> str:
         """Return where the values of a reduction's parts are, one for each thread that there is."""
-        reductions = [i for i in self.nest.rows if self.nest.nodes[i].op == "reduce"]
-        words = self.emit(f"mul i64 %parts, {reductions.index(index)}")
+        words = self.emit(f"mul i64 %parts, {self._number(index)}")
         return self.emit(f"getelementptr i64, ptr %values, i64 {words}")
 
 
@@ -51,7 +54,7 @@ class PartWriter(_OnceWriter):
     )
 
     def _of_rows(self) -> list[int]:
-        """Those that no reduction comes before: what is the same for all elements. The others come at the end."""
+        """Return those that no reduction comes before: what is the same for all elements. The others come at the end."""
         nodes = self.nest.nodes
         found: list[int] = []
         known = set(self.nest.uniform)
@@ -80,8 +83,7 @@ class PartWriter(_OnceWriter):
         self.routines[symbol] = routine
         access = None if operand in self.slots else self._memory(operand)
         block = self.slots[operand] if access is None else f"%a{access}"
-        before = [i for i in self.nest.rows if i < index and self.nest.nodes[i].op == "reduce"]
-        state = self.emit(f"getelementptr i8, ptr %state, i64 {STATE * len(before)}")
+        state = self.emit(f"getelementptr i8, ptr %state, i64 {STATE * self._number(index)}")
         kind = self.memory_type(node.dtype)
         out = self.emit(f"getelementptr {kind}, ptr {self._results(index)}, i64 %which")
         self.declarations.add(f"declare void @{symbol}(ptr, ptr, i64, i64, i64, ptr)\n")
