@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from _thread import allocate_lock, get_native_id, start_new_thread
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +12,7 @@ from typing import Final
 _OWN_FAULTS: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
                       signal.SIGTRAP, signal.SIGSYS}  # fmt: skip
 
-_NICENESS: Final = 10  # a tenth of a core, where the program wants all
+_NICENESS: Final = 10  # more than the program: a tenth of a core, where the program wants all
 
 
 class Background:
@@ -59,5 +59,5 @@ class Background:
                 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OWN_FAULTS)
             finally:
                 self._deaf.release()
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), _NICENESS)
+            os.nice(_NICENESS)  # on Linux, of this thread alone
             self._work()

@@ -1,5 +1,6 @@
-"""What is tried on this machine disturbs the program's threads as little as can be."""
+"""Threads: what is tried on this machine leaves them to the program, and parts are those of the threads that come."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import threading
 import pytest
 import torch
 
+from torchy.codegen.cpu.driver import BLOCK
+from torchy.codegen.cpu.orders import cascade
+from torchy.codegen.cpu.part_folds import MOST
 from torchy.codegen.cpu.threads import one_thread
 
 FORKED = """
@@ -73,3 +77,11 @@ for n in (70_000, 100_000, 1_000_000):
 def test_parts_are_those_of_the_threads_that_come(limit):
     environment = {**os.environ, "OMP_THREAD_LIMIT": limit}
     subprocess.run([sys.executable, "-c", LIMITED], timeout=120, env=environment, check=True)
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_a_block_of_a_part_has_all_blocks_of_a_cascade_that_move_up_together(lanes):
+    order = cascade(lanes)
+    size = order.lanes * order.accumulators
+    power = max(4, math.ceil(math.log2(MOST // size)) // order.levels)  # as Order has it
+    assert BLOCK % (size << power) == 0

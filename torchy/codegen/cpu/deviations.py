@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchy.codegen.cpu.routine import MANY, RoutineWriter
+from torchy.codegen.cpu.routine import MANY, OF_ROWS, RoutineWriter
 
 
 class _Deviations(RoutineWriter):
@@ -44,7 +44,7 @@ class _Deviations(RoutineWriter):
 class RowDeviations(_Deviations):
     """The same of rows: a square of elements of as many rows is loaded, and turned."""
 
-    parameters = "ptr %x, i64 %n, i64 %rows, i64 %stride, ptr %out"
+    parameters = OF_ROWS
 
     def rows(self, name: str) -> str:
         """Write the routine."""

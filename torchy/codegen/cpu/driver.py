@@ -43,8 +43,7 @@ from torchy.codegen.cpu.gather import GATHER
 from torchy.codegen.cpu.part_folds import STATE
 from torchy.codegen.cpu.teams import IN_PARALLEL, ONE_BY_ONE, RUN_TEAM, RUN_WHOLE
 from torchy.codegen.cpu.threads import GRAIN
-from torchy.ir.kernel import WHOLE as ALL_OF_THEM
-from torchy.ir.kernel import KernelForm
+from torchy.ir.kernel import WHOLE, KernelForm
 
 HEADER: Final = 3  # words before the addresses
 MOST_OUTER: Final = 64
@@ -60,9 +59,10 @@ CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
 COLUMNS_BLOCK: Final = 32  # columns that are done together: a multiple of every ColumnOrder's block
 ELEMENTS: Final = "torchy_drive"  # for kernels without a reduced axis
 ROWS: Final = "torchy_drive_rows"  # for kernels of rows
-WHOLE: Final = "torchy_drive_whole"  # for kernels that reduce all elements
+TEAMS: Final = "torchy_drive_teams"  # for kernels that reduce all elements
 
 KINDS: Final = {ELEMENTS: "run", ROWS: "run_rows", COLUMNS: "run_columns", CHUNKS: "run_chunks"}
+ENTRIES: Final = (*KINDS, TEAMS)
 
 _THREADS: Final = """
 declare void @GOMP_parallel(ptr, ptr, i32, i32)
@@ -407,7 +407,7 @@ _CONSTANTS: Final = {
         "ROOMS": 2 * ROOM,
         "ARRAY": 8 * 2 * ROOM,
         "STATE": STATE,
-        "DRIVE_WHOLE": WHOLE,
+        "DRIVE_TEAMS": TEAMS,
         "ROOM_MORE": 2 * ROOM - 1,
         "ROOM_MASK": -ROOM,
         "SHORT": SHORT,
@@ -438,8 +438,8 @@ def driver(parallel: bool) -> str:
 
 def entry(form: KernelForm) -> str:
     """Return which of the driver's functions a form's kernel calls."""
-    if form.axes == ALL_OF_THEM:
-        return WHOLE
+    if form.axes == WHOLE:
+        return TEAMS
     if form.has_rows:
         return COLUMNS if form.has_columns else ROWS
     return CHUNKS if form.by_position else ELEMENTS
@@ -474,7 +474,7 @@ def whole_stub(
 ) -> str:
     """Write the job of a kernel that reduces all elements, and its entry; ``of_parts``: arrays that each part needs."""
     join = "ptrtoint (ptr @join to i64)"
-    return _stub(WHOLE, accesses, numbers, element_bytes, arrays, reductions, join, of_parts)
+    return _stub(TEAMS, accesses, numbers, element_bytes, arrays, reductions, join, of_parts)
 
 
 def _stub(drive: str, *words: int | str) -> str:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from torchy.codegen.cpu.routine import MANY, RoutineWriter
+from torchy.codegen.cpu.routine import MANY, OF_ROWS, RoutineWriter
 from torchy.ir.kernel import ColumnOrder, Order
 
 IDENTITY: Final = {"sum": 0.0, "max": -float("inf"), "min": float("inf")}
@@ -26,18 +26,12 @@ class Folds(RoutineWriter):
     def many(self, name: str, order: Order) -> str:
         """Write the routine of one row, and of many: rows of a few elements side by side, one in each lane."""
         text, few = self._one(f"{name}.one", order)
-        self.parameters = "ptr %x, i64 %n, i64 %rows, i64 %stride, ptr %out"
+        self.parameters = OF_ROWS
         kind, lanes = f"<{MANY} x {self.element}>", f"<{MANY} x i64>"
         self._write(f"  %few = icmp ult i64 %n, {few}", "  br i1 %few, label %beside, label %each")
         # one after the other
-        self._write("each:", "  %row = phi i64 [0, %entry], [%row.next, %each]")
-        by = self._emit("mul i64 %row, %stride")
-        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {by}")
-        value = self._emit(f"call {self.element} @{name}.one(ptr {pointer}, i64 %n)")
-        place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %row")
-        self._write(f"  store {self.element} {value}, ptr {place}, align 1")
-        self._write("  %row.next = add i64 %row, 1", "  %row.more = icmp ult i64 %row.next, %rows")
-        self._write("  br i1 %row.more, label %each, label %exit")
+        self._write("each:")
+        self._each_row(name, "entry")
         # side by side; past the last one: that again
         self._write("beside:")
         last, step = self._splat("i64", "%last", MANY), self._splat("i64", "%stride", MANY)

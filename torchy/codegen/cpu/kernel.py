@@ -233,7 +233,7 @@ class Compiler:
         self.verifier = Verifier(self._compile_unverified, self.math.lanes, Verdicts(shelf))
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entries: dict[str, int] = {
-            name: self.driver.get_function_address(name) for name in (*driver.KINDS, driver.WHOLE)
+            name: self.driver.get_function_address(name) for name in driver.ENTRIES
         }
         self._routines: dict[str, Any] = {}  # engines, by the name of what they have
 

@@ -8,6 +8,7 @@ from torchy.codegen.cpu import driver
 from torchy.codegen.cpu.columns import ColumnWriter
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
+from torchy.codegen.cpu.part_folds import MOST
 from torchy.codegen.cpu.routines import Routines
 from torchy.codegen.cpu.rows import RowWriter
 from torchy.codegen.cpu.whole import JOIN, JoinWriter, PartWriter
@@ -100,7 +101,7 @@ def _whole(nest: LoopNest, library: MathLibrary) -> Module:
     )
     text += "".join(sorted(part.declarations | join.declarations))
     math = tuple({**part.math, **join.math}.values())
-    return Module(nest, text, math, {**part.routines, **join.routines})
+    return Module(nest, text, math, {**part.routines, **join.routines}, MOST)
 
 
 def _all_linear(nest: LoopNest) -> LoopNest:

@@ -8,6 +8,8 @@ from torchy.codegen.cpu.folds import Folds
 from torchy.ir.kernel import Order
 
 _VECTOR: Final = 32  # bytes, at most, of an accumulator of what has parts
+# elements: of more, so many blocks of an order would move up together that a block of the driver's had not all of them
+MOST: Final = 1 << 32
 STATE: Final = 512  # bytes that are kept from one block of a row to the next
 PART: Final = "_part"  # what the name of a routine of blocks ends with
 OF_PARTS: Final = "ptr %state, ptr %x, i64 %first, i64 %n, i64 %of, ptr %out"

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 MANY: Final = 16  # rows that are done side by side
+OF_ROWS: Final = (
+    "ptr %x, i64 %n, i64 %rows, i64 %stride, ptr %out"  # what a routine of many rows is given
+)
 
 
 class RoutineWriter:
@@ -82,6 +85,17 @@ class RoutineWriter:
         ]
         self._write(f"  %{name}.next = add i64 %{name}.i, 1", f"  br label %{name}", f"{name}.end:")
         return carried
+
+    def _each_row(self, name: str, before: str) -> None:
+        """Write the end of a routine of many rows, after a label: the routine of one row, for one after the other."""
+        self._write(f"  %row = phi i64 [0, %{before}], [%row.next, %each]")
+        by = self._emit("mul i64 %row, %stride")
+        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {by}")
+        value = self._emit(f"call {self.element} @{name}.one(ptr {pointer}, i64 %n)")
+        place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %row")
+        self._write(f"  store {self.element} {value}, ptr {place}, align 1")
+        self._write("  %row.next = add i64 %row, 1", "  %row.more = icmp ult i64 %row.next, %rows")
+        self._write("  br i1 %row.more, label %each, label %exit")
 
     parameters = "ptr %x, i64 %n"
 

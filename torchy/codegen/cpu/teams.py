@@ -89,7 +89,7 @@ exit:
   ret void
 }
 
-define void @DRIVE_WHOLE(ptr %job, ptr %args, i32 %threads) {
+define void @DRIVE_TEAMS(ptr %job, ptr %args, i32 %threads) {
   %count.p = getelementptr i64, ptr %job, i64 1
   %count = load i64, ptr %count.p
   %arrays.p = getelementptr i64, ptr %job, i64 4

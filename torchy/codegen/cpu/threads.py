@@ -42,12 +42,15 @@ def apart(work: Callable[[], str]) -> str:
     def run() -> None:
         try:
             found.append(work())
-        except BaseException as error:
+        except BaseException as error:  # the caller raises it
             failed.append(error)
 
     thread = Background(run)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    finally:  # an interrupt waits for it, too: a process must not end in the midst of LLVM
+        thread.join()
     if failed:
         raise failed[0]
     return found[0]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import torch
 
 from torchy.codegen.cpu.part_folds import OF_PARTS, PART
-from torchy.codegen.cpu.routine import RoutineWriter
+from torchy.codegen.cpu.routine import OF_ROWS, RoutineWriter
 
 _BYTES: Final = 64  # of a vector
 
@@ -54,15 +54,10 @@ class Unordered(RoutineWriter):
         )  # fmt: skip
         self._write(f"  ret {element} {value}")
         text = self._function(element, f"{name}.one", internal=True)
-        self.parameters = "ptr %x, i64 %n, i64 %rows, i64 %stride, ptr %out"
-        self._write("  br label %each", "each:", "  %row = phi i64 [0, %entry], [%next, %each]")
-        by = self._emit("mul i64 %row, %stride")
-        pointer = self._emit(f"getelementptr i8, ptr %x, i64 {by}")
-        value = self._emit(f"call {element} @{name}.one(ptr {pointer}, i64 %n)")
-        place = self._emit(f"getelementptr {element}, ptr %out, i64 %row")
-        self._write(f"  store {element} {value}, ptr {place}, align 1")
-        self._write("  %next = add i64 %row, 1", "  %more = icmp ult i64 %next, %rows")
-        self._write("  br i1 %more, label %each, label %exit", "exit:", "  ret void")
+        self.parameters = OF_ROWS
+        self._write("  br label %each", "each:")
+        self._each_row(name, "entry")
+        self._write("exit:", "  ret void")
         text += self._function("void", name)
         self.parameters = OF_PARTS
         here = self._emit(f"call {element} @{name}.one(ptr %x, i64 %n)")

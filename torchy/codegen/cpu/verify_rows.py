@@ -76,15 +76,15 @@ def attempt_rows(
     thread; then a few of them on all. And all elements as one row, where they may be gone through once.
     """
     with one_thread():
-        differs = _attempt(spec, dtype, columns, lanes, compile, _sizes(spec, columns))
-        differs = differs or _attempt(spec, dtype, columns, lanes, compile, (), whole=_WHOLE)
+        sizes = _sizes(spec, columns)
+        differs = _attempt(spec, dtype, columns, lanes, compile, sizes, _LENGTHS, _WHOLE)
     if differs or columns:
         return differs
     shared = [(_ROWS, length) for length in _SHARED] if spec.over else []
 
     def on_all() -> str:
         with torch.device("cpu"):
-            return _attempt(spec, dtype, columns, lanes, compile, shared, alone=(), whole=_WHOLE)
+            return _attempt(spec, dtype, columns, lanes, compile, shared, (), _WHOLE)
 
     return apart(on_all)
 
@@ -110,8 +110,8 @@ def _attempt(
     lanes: int,
     compile: Compile,
     sizes: Sequence[tuple[int, int]],
-    alone: Sequence[int] = _LENGTHS,
-    whole: Sequence[int] = (),
+    alone: Sequence[int],
+    whole: Sequence[int],
 ) -> str:
     """Compute rows, or columns, of some sizes, and single rows where the orders allow; see :func:`attempt_rows`.
 

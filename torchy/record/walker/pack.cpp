@@ -99,6 +99,7 @@ class Packer {
     const auto order = inner_first();
     if (launch_.walk == Walk::kWhole) {
       if (total == 0 || !fills(order) || !linear_lie_as_space()) return Refusal::kLayout;
+      if (total > launch_.longest) return Refusal::kLong;
       write(out, total, total, {}, nullptr);
       return Refusal::kFits;
     }
