@@ -12,6 +12,7 @@ from torchy.codegen.check import check_nest
 from torchy.codegen.cpu.compare import same_bits
 from torchy.codegen.cpu.exactness import inexact
 from torchy.codegen.cpu.math import MathLibrary
+from torchy.codegen.cpu.routines import Routine
 from torchy.codegen.cpu.verify import samples, trials
 from torchy.codegen.cpu.verify_rows import EAGER_ROWS, form_of
 from torchy.codegen.loops import MATH
@@ -214,6 +215,7 @@ class DrawRows(Draw):
 
     known = reductions(columns=False)
     axes = ROW_AXES
+    mode = Mode.LINEAR  # of elements
 
     def __init__(self, seed, rows=3):
         self.draw = random.Random(seed)
@@ -222,8 +224,8 @@ class DrawRows(Draw):
         self.tensors, self.modes, self.values = [], [], []
         for index in range(self.draw.randint(1, 4)):
             dtype = self.draw.choice((torch.float32, torch.float64, *DTYPES))
-            mode = Mode.ROW if index and self.draw.random() < 0.3 else Mode.LINEAR
-            count = rows * (self.length if mode is Mode.LINEAR else 1)
+            mode = Mode.ROW if index and self.draw.random() < 0.3 else self.mode
+            count = rows * (1 if mode is Mode.ROW else self.length)
             values = samples(dtype, 2, seed + index)[self.draw.randrange(2)]
             self.tensors.append(values[torch.randint(len(values), (count,))].clone())
             self.modes.append(mode)
@@ -252,7 +254,7 @@ class DrawRows(Draw):
         written, stores = [], []
         for value, dtype in self.values:
             if isinstance(value, Result) and self.draw.random() < 0.6:
-                mode = Mode.LINEAR if bare.level(value) is Level.ELEMENT else Mode.ROW
+                mode = self.mode if bare.level(value) is Level.ELEMENT else Mode.ROW
                 stores.append(Store(len(reads) + len(written), value))
                 written.append(Access(dtype, mode))
         return KernelForm((*reads, *written), kinds, bare.statements, tuple(stores), axes)
@@ -306,6 +308,61 @@ def run_rows(compiler, drawn, rows, length, threads=1):
 def test_a_kernel_of_rows_computes_what_its_form_means(compiler, seed):
     drawn = DrawRows(seed)
     run_rows(compiler, drawn, drawn.rows, drawn.length, 1 + seed % 2)
+
+
+class DrawBeside(DrawRows):
+    """The same, of rows of a few elements in such layouts that they are done side by side: two times as many, all apart."""
+
+    known = tuple(found for found in reductions(columns=False) if Routine(*found[1:]).fewer_than)
+    mode = Mode.STRIDED
+
+    def __init__(self, seed):
+        self.half = random.Random(seed).choice((8, 9, 15, 16, 17, 33, 45))
+        super().__init__(seed, 2 * self.half)
+        self.length = self.draw.choice((1, 2, 3, 5, 7, 8, 9, 15, 16, 31))
+        for index, mode in enumerate(self.modes):
+            if mode is self.mode:
+                self.tensors[index] = self.laid_out(self.tensors[index])
+
+    def laid_out(self, values):
+        few = values[torch.randint(len(values), (2, self.half, self.length))]
+        which = self.draw.choice(("the same rows twice", "a row for each half", "columns"))
+        if which == "the same rows twice":
+            return few[0].expand(2, -1, -1)
+        if which == "a row for each half":
+            return few[:, :1].expand(-1, self.half, -1)
+        return few.mT.contiguous().mT
+
+
+def test_rows_side_by_side_compute_what_their_form_means(compiler):
+    beside = 0
+    for seed in range(120):
+        drawn = DrawBeside(seed)
+        form, half, length = drawn.form(), drawn.half, drawn.length
+        if not form.stores:
+            continue
+        outs = [
+            torch.zeros(2 * half, dtype=a.dtype)
+            if a.mode is Mode.ROW
+            else torch.zeros(2, length, half, dtype=a.dtype).mT
+            for a in form.accesses[len(drawn.tensors) :]
+        ]
+        tensors = [*drawn.tensors, *outs]
+        operands = [
+            column(t) if t.dim() == 1 else [column(row) for row in t.reshape(-1, length)]
+            for t in (*drawn.tensors, *map(torch.zeros_like, outs))
+        ]
+        expected = elements(form, operands, drawn.numbers)
+        kernel = compiler.compile(form)
+        beside += length < kernel.fewer_than
+        strides = [(half, 1, 0) if t.dim() == 1 else t.stride() for t in tensors]
+        addresses = [(t.data_ptr(), s) for t, s in zip(tensors, strides, strict=True)]
+        for threads in (1, 2):
+            kernel.launch(kernel.pack((2, half, length), addresses, drawn.numbers), threads)
+            for out, wanted in zip(outs, expected, strict=True):
+                flat = wanted if out.dim() == 1 else [number for row in wanted for number in row]
+                assert same_bits(out.flatten(), tensor_of(flat, out.dtype)), (seed, kernel.nest)
+    assert beside > 40
 
 
 class DrawColumns(DrawRows):

@@ -11,9 +11,9 @@ RUN_ROWS: Final = """
 declare ptr @malloc(i64)
 declare void @free(ptr)
 
-define internal void @run_rows(ptr %job, ptr %args, i64 %me, i64 %all) {
+; Do a thread's share of the rows, a block at a time: blocks have a multiple of so many.
+define internal void @walk_rows(ptr %job, ptr %args, ptr %code, i64 %multiple, i64 %me, i64 %all) {
 entry:
-  %code = load ptr, ptr %job
   %count.p = getelementptr i64, ptr %job, i64 1
   %count = load i64, ptr %count.p
   %n.count.p = getelementptr i64, ptr %job, i64 2
@@ -48,7 +48,11 @@ entry:
   %least.p = getelementptr i64, ptr %job, i64 5
   %least = load i64, ptr %least.p
   %fit.few = icmp ult i64 %fit, %least
-  %block = select i1 %fit.few, i64 %least, i64 %fit
+  %block.0 = select i1 %fit.few, i64 %least, i64 %fit
+  %block.1 = add i64 %block.0, %multiple
+  %block.2 = sub i64 %block.1, 1
+  %multiple.mask = sub i64 0, %multiple
+  %block = and i64 %block.2, %multiple.mask
   %block.elements = mul i64 %block, %inner
   %room.0 = add i64 %block.elements, ROOM_MORE
   %room.1 = and i64 %room.0, ROOM_MASK

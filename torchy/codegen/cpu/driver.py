@@ -18,7 +18,9 @@ row), VARIES (over the space), DENSE (one index serves the space and it), LOADED
 
 Where an axis is reduced, a row is all of it, and a kernel's code takes blocks of whole rows, and scratch memory for them
 (see :mod:`torchy.codegen.cpu.rows`): its job is ``vectors, A, N, scratch bytes for each element,
-arrays of 8 bytes a row, rows in a block at least``.
+arrays of 8 bytes a row, rows in a block at least, beside, most, traits[A]``. ``beside`` does rows of fewer than ``most``
+elements side by side (see :mod:`torchy.codegen.cpu.panels`); 0: there is no such code. The last three are not there for
+columns, nor the rows in a block.
 
 Where all elements are reduced, they are done in eager's parts, a part for each thread, and blocks of a part; the job is
 ``vectors, A, N, scratch bytes for each element, arrays of 8 bytes, reductions, join, arrays of a part`` (see
@@ -40,7 +42,9 @@ from typing import Final
 from torchy.codegen.cpu.blocks import RUN_COLUMNS, RUN_ROWS
 from torchy.codegen.cpu.chunks import RUN_CHUNKS, SERIAL_CHUNKS
 from torchy.codegen.cpu.gather import GATHER
+from torchy.codegen.cpu.panels import PANELS
 from torchy.codegen.cpu.part_folds import STATE
+from torchy.codegen.cpu.routine import MANY
 from torchy.codegen.cpu.teams import IN_PARALLEL, ONE_BY_ONE, RUN_TEAM, RUN_WHOLE
 from torchy.codegen.cpu.threads import GRAIN
 from torchy.ir.kernel import WHOLE, KernelForm
@@ -54,6 +58,10 @@ BLOCK: Final = 2048  # elements of the rows that are done together
 ROOM: Final = (
     64  # elements that a value in scratch has beyond its own, and a multiple of which it is long
 )
+PANEL_BYTES: Final = (
+    1 << 16
+)  # of copies that are read again and again: about half a second-level cache
+LEAST_BESIDE: Final = 8  # rows that follow each other, to be done side by side
 COLUMNS: Final = "torchy_drive_columns"  # for kernels of columns
 CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
 COLUMNS_BLOCK: Final = 32  # columns that are done together: a multiple of every ColumnOrder's block
@@ -339,26 +347,34 @@ pick:
   %dst.step = select i1 %out, i64 %by, i64 %size
   %src = select i1 %out, ptr %buffer, ptr %here
   %src.step = select i1 %out, i64 %size, i64 %by
-  switch i64 %size, label %one [i64 2, label %two
-                                i64 4, label %four
-                                i64 8, label %eight]
-one:
-  call void @copy8(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
-  br label %next
-two:
-  call void @copy16(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
-  br label %next
-four:
-  call void @copy32(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
-  br label %next
-eight:
-  call void @copy64(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n)
+  call void @copy(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %n, i64 %size)
   br label %next
 next:
   %a.next = add i64 %a, 1
   %a.more = icmp ult i64 %a.next, %count
   br i1 %a.more, label %loop, label %exit
 exit:
+  ret void
+}
+"""
+
+# of elements of so many bytes
+_COPY_ANY: Final = """
+define internal void @copy(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n, i64 %size) {
+  switch i64 %size, label %one [i64 2, label %two
+                                i64 4, label %four
+                                i64 8, label %eight]
+one:
+  call void @copy8(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n)
+  ret void
+two:
+  call void @copy16(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n)
+  ret void
+four:
+  call void @copy32(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n)
+  ret void
+eight:
+  call void @copy64(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n)
   ret void
 }
 """
@@ -407,6 +423,9 @@ _CONSTANTS: Final = {
         "ROOMS": 2 * ROOM,
         "ARRAY": 8 * 2 * ROOM,
         "STATE": STATE,
+        "PANEL_BYTES": PANEL_BYTES,
+        "LEAST_BESIDE": LEAST_BESIDE,
+        "BESIDE": MANY,
         "DRIVE_TEAMS": TEAMS,
         "ROOM_MORE": 2 * ROOM - 1,
         "ROOM_MASK": -ROOM,
@@ -425,7 +444,16 @@ _CONSTANTS: Final = {
 
 def driver(parallel: bool) -> str:
     """Write the module that all kernels share; it exports a function for each kind of them."""
-    text = _RUN + RUN_ROWS + RUN_COLUMNS + RUN_CHUNKS + GATHER + (_THREADS if parallel else "")
+    text = (
+        _RUN
+        + _COPY_ANY
+        + RUN_ROWS
+        + PANELS
+        + RUN_COLUMNS
+        + RUN_CHUNKS
+        + GATHER
+        + (_THREADS if parallel else "")
+    )
     for symbol, run in KINDS.items():
         worker = f"worker_{run}"
         drive = _PARALLEL if parallel else SERIAL_CHUNKS if symbol == CHUNKS else _SERIAL
@@ -461,12 +489,18 @@ def chunk_stub(traits: list[int], numbers: int, multiple: int) -> str:
     return _stub(CHUNKS, *words, "ptrtoint (ptr @singly to i64)", *traits)
 
 
+def column_stub(accesses: int, numbers: int, element_bytes: int, arrays: int) -> str:
+    """Write the job of a kernel of columns, and its entry."""
+    return _stub(COLUMNS, accesses, numbers, element_bytes, arrays)
+
+
 def row_stub(
-    accesses: int, numbers: int, element_bytes: int, arrays: int, least_rows: int, columns: bool
+    traits: list[int], numbers: int, element_bytes: int, arrays: int, least_rows: int, most: int
 ) -> str:
-    """Write the job of a kernel of rows or columns, and its entry."""
-    words = accesses, numbers, element_bytes, arrays, least_rows
-    return _stub(COLUMNS if columns else ROWS, *words)
+    """Write the job of a kernel of rows, and its entry; ``most``: 0 if it has no code for rows side by side."""
+    beside = "ptrtoint (ptr @beside to i64)" if most else 0
+    words = len(traits), numbers, element_bytes, arrays, least_rows
+    return _stub(ROWS, *words, beside, most, *traits)
 
 
 def whole_stub(

@@ -16,6 +16,11 @@ _LEAST_POWER: Final = 4  # of the cascade: see Order
 _NAN: Final = "0x7FF8000000000000"
 
 
+def fewer_than(order: Order) -> int:
+    """Return of how many elements on a row makes a block: one of fewer is done one by one, in order."""
+    return order.lanes * (1 if order.tail == "lanes" else order.accumulators)
+
+
 class Folds(RoutineWriter):
     """Writes the code of one routine; an operator's vector and scalar form may differ."""
 
@@ -43,7 +48,7 @@ class Folds(RoutineWriter):
         row = self._emit(f"select <{MANY} x i1> {below}, {lanes} {wanted}, {lanes} {last}")
         offsets = self._emit(f"mul {lanes} {row}, {step}")
         pointers = self._emit(f"getelementptr i8, ptr %x, {lanes} {offsets}")
-        total = self._beside(order, kind, pointers)
+        total = self._beside(order, kind, self._gathered(kind, pointers))
         place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %first")
         self._write(f"  store {kind} {total}, ptr {place}, align 1", "  br label %done", "done:")
         self._write(f"  %next = add i64 %first, {MANY}", "  %more = icmp ult i64 %next, %rows")
@@ -59,13 +64,33 @@ class Folds(RoutineWriter):
     def _one(self, name: str, order: Order) -> tuple[str, int]:
         """Write the routine of one row; return also from how many elements on one by one is faster."""
         if order.tail == "lanes":
-            return self.one_vector(name, order), order.lanes
+            return self.one_vector(name, order), fewer_than(order)
         if order.start == "zeros":
             return self.cascade(name, order), _FEW
-        return self.blocks(name, order), order.lanes * order.accumulators
+        return self.blocks(name, order), fewer_than(order)
 
-    def _beside(self, order: Order, kind: str, pointers: str) -> str:
-        """Reduce rows that make no block, one in each lane."""
+    def beside(self, name: str, order: Order, lanes: int) -> str:
+        """Write the routine of rows that are there side by side: an element of each, the next one of each, and so on.
+
+        ``void name(ptr first, i64 n, i64 rows, ptr results)``, for rows of fewer elements than :func:`fewer_than`.
+        """
+        self.parameters = "ptr %x, i64 %n, i64 %rows, ptr %out"
+        kind = f"<{lanes} x {self.element}>"
+        self._write("  br label %some", "some:", "  %first = phi i64 [0, %entry], [%next, %done]")
+        begin = self._emit("mul i64 %first, %n")
+        rows = self._emit(f"getelementptr {self.element}, ptr %x, i64 {begin}")
+        total = self._beside(order, kind, lambda i: self._load(kind, rows, self._times(i, lanes)))
+        place = self._emit(f"getelementptr {self.element}, ptr %out, i64 %first")
+        self._write(f"  store {kind} {total}, ptr {place}, align 1", "  br label %done", "done:")
+        self._write(f"  %next = add i64 %first, {lanes}", "  %more = icmp ult i64 %next, %rows")
+        self._write("  br i1 %more, label %some, label %exit", "exit:", "  ret void")
+        return self._function("void", name)
+
+    def _times(self, i: str, lanes: int) -> str:
+        return self._emit(f"mul i64 {i}, {lanes}")
+
+    def _gathered(self, kind: str, pointers: str) -> Callable[[str], str]:
+        """Return what loads an element of each of some rows."""
         symbol = f"@llvm.masked.gather.v{MANY}f{self._bits}.v{MANY}p0"
         taken = f"<{MANY} x ptr>", f"<{MANY} x i1>"
         self.declarations.add(f"declare {kind} {symbol}({', '.join((*taken, kind))})\n")
@@ -77,6 +102,10 @@ class Folds(RoutineWriter):
                 f"call {kind} {symbol}({taken[0]} align 1 {at}, {mask}, {kind} poison)"
             )
 
+        return element
+
+    def _beside(self, order: Order, kind: str, element: Callable[[str], str]) -> str:
+        """Reduce rows that make no block, one in each lane; ``element`` loads one of each."""
         if order.start == "first":
             singly = order.tail != "lanes"
             start = element("0") if not singly else f"splat ({self.element} {self._identity})"

@@ -154,20 +154,7 @@ rows:
   %dst.step = select i1 %out, i64 %step, i64 %size
   %src = select i1 %out, ptr %buffer.at, ptr %here
   %src.step = select i1 %out, i64 %size, i64 %step
-  switch i64 %size, label %one [i64 2, label %two
-                                i64 4, label %four
-                                i64 8, label %eight]
-one:
-  call void @copy8(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len)
-  br label %copied
-two:
-  call void @copy16(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len)
-  br label %copied
-four:
-  call void @copy32(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len)
-  br label %copied
-eight:
-  call void @copy64(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len)
+  call void @copy(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len, i64 %size)
   br label %copied
 copied:
   %len.bytes = mul i64 %len, %size

@@ -61,7 +61,7 @@ class Kernel:
 
     __slots__ = (
         "_flat", "_inner_steps", "_itemsizes", "_linear", "_moves", "_words", "address", "compile_seconds", "compiler",
-        "engine", "form", "function", "id", "most_elements", "llvm_ir", "nest",
+        "engine", "fewer_than", "form", "function", "id", "most_elements", "llvm_ir", "nest",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class Kernel:
         self.nest = module.nest
         self.llvm_ir = module.text
         self.most_elements = module.most_elements
+        self.fewer_than = module.fewer_than
         self.compiler = compiler
         self.engine = engine
         self.compile_seconds = seconds
@@ -117,7 +118,8 @@ class Kernel:
         reduced: Sequence[int] = (),
     ) -> list[int]:
         """Return what the walker needs to launch it: see :mod:`torchy.codegen.cpu.launch`."""
-        return launch_words(self.form, space, accesses, numbers, reduced, self.most_elements)
+        most, few = self.most_elements, self.fewer_than
+        return launch_words(self.form, space, accesses, numbers, reduced, most, few)
 
     def pack(
         self,

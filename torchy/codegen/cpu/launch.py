@@ -4,8 +4,8 @@
 
     how the space is walked: 0 in any strides, 1 as one run, 2 row by row, 3 columns side by side, 4 row by row however
     these lie, 5 as one row
-    how many elements a row, or a block of columns, can have, and if there is no other row; the dimensions that make up a
-    row, as bits
+    how many elements a row, or a block of columns, can have, and if there is no other row; of how many a row must have fewer
+    to be done side by side with others; the dimensions that make up a row, as bits
     n, (offset in the recording's words, rank, buffer, item size, mode)[n]     the space, then each access
     n, numbers[n]
     what is filled in, n, sizes and strides of these views as they were last[n], arguments
@@ -35,6 +35,7 @@ def launch_words(
     numbers: Sequence[int],
     reduced: Sequence[int],
     most_elements: int,
+    fewer_than: int,
 ) -> list[int]:
     """Return the kernel's part of a step; nothing is laid out yet. See :class:`torchy.codegen.backend.Kernel`.
 
@@ -42,6 +43,8 @@ def launch_words(
     ----------
     most_elements
         How many a row, or a block of columns, can have.
+    fewer_than
+        Of how many a row must have fewer to be done side by side with others.
     """
     modes = [MODES.index(access.mode) for access in form.accesses]
     places = [
@@ -62,6 +65,7 @@ def launch_words(
         walk,
         most_elements,
         form.alone,
+        fewer_than,
         bits,
         1 + len(accesses),
         *places,

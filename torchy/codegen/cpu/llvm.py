@@ -404,7 +404,7 @@ class Writer(Emitter):
     def _load(self, node: Node, at: str) -> str:
         access = int(node.detail)  # type: ignore[arg-type]
         kind = self.memory_type(node.dtype)
-        if self.nest.form.accesses[access].mode is Mode.STRIDED:
+        if self._apart(access):
             vector = f"<{self.lanes} x {kind}>"
             value = "poison"
             for lane, pointer in enumerate(self._lane_pointers(access, at)):
@@ -421,13 +421,17 @@ class Writer(Emitter):
         vector = f"<{self.lanes} x {kind}>"
         if spec.dtype is torch.bool:
             value = self.emit(f"zext <{self.lanes} x i1> {value} to {vector}")
-        if spec.mode is Mode.STRIDED:
+        if self._apart(access):
             for lane, pointer in enumerate(self._lane_pointers(access, at)):
                 one = self.emit(f"extractelement {vector} {value}, i64 {lane}")
                 self.lines.append(f"  store {kind} {one}, ptr {pointer}, align 1")
             return
         pointer = self.emit(f"getelementptr {kind}, ptr {self._pointer(access)}, i64 {at}")
         self.lines.append(f"  store {vector} {value}, ptr {pointer}, align 1")
+
+    def _apart(self, access: int) -> bool:
+        """Tell whether the elements of a vector may lie apart in memory."""
+        return self.nest.form.accesses[access].mode is Mode.STRIDED
 
     def _lane_pointers(self, access: int, at: str) -> list[str]:
         offset = self.emit(f"mul i64 {at}, %s{access}")

@@ -49,7 +49,7 @@ class MaskedWriter(Writer):
         kind, lanes = self.memory_type(node.dtype), self.lanes
         vector, mask = f"<{lanes} x {kind}>", f"<{lanes} x i1> {self._mask}"
         none = f"{vector} zeroinitializer"
-        if self._mode(node) is Mode.STRIDED:
+        if self._apart(access):
             name = self._masked("gather", kind, f"v{lanes}p0")
             pointers = self._pointer_vector(access, at)
             value = self.emit(f"call {vector} {name}({pointers}, {mask}, {none})")
@@ -67,7 +67,7 @@ class MaskedWriter(Writer):
         vector, mask = f"<{lanes} x {kind}>", f"<{lanes} x i1> {self._mask}"
         if spec.dtype is torch.bool:
             value = self.emit(f"zext <{lanes} x i1> {value} to {vector}")
-        if spec.mode is Mode.STRIDED:
+        if self._apart(access):
             name = self._masked("scatter", kind, f"v{lanes}p0")
             pointers = self._pointer_vector(access, at)
             self.lines.append(f"  call void {name}({vector} {value}, {pointers}, {mask})")

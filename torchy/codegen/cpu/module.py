@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torchy.codegen.cpu import driver
+from torchy.codegen.cpu.beside import BesideWriter
 from torchy.codegen.cpu.columns import ColumnWriter
 from torchy.codegen.cpu.llvm import Writer
 from torchy.codegen.cpu.math import MathFunction, MathLibrary
@@ -29,6 +30,8 @@ class Module:
         Vector-math functions, and what reduces a row.
     most_elements
         How many a row, or a block of columns, can have; 0: there are none.
+    fewer_than
+        Of how many a row must have fewer to be done side by side with others; 0: none is.
     """
 
     nest: LoopNest
@@ -36,6 +39,7 @@ class Module:
     math: tuple[MathFunction, ...]
     routines: Routines
     most_elements: int = 0
+    fewer_than: int = 0
 
 
 def write_module(form: KernelForm, library: MathLibrary) -> Module:
@@ -49,16 +53,14 @@ def write_module(form: KernelForm, library: MathLibrary) -> Module:
     nest = lower(form, library.inline)
     if form.axes == WHOLE:
         return _whole(nest, library)
-    if form.has_rows:
-        columns = form.has_columns
-        rows = (ColumnWriter if columns else RowWriter)(nest=nest, library=library)
-        text = rows.vectors()
+    if form.has_columns:
+        columns = ColumnWriter(nest=nest, library=library)
+        text = columns.vectors()
         sizes = len(form.accesses), len(form.number_kinds)
-        text += driver.row_stub(
-            *sizes, rows.element_bytes, len(rows.arrays), rows.least_rows, columns
-        )
-        text += "".join(sorted(rows.declarations))
-        return Module(nest, text, tuple(rows.math.values()), rows.routines, rows.most_elements)
+        text += driver.column_stub(*sizes, columns.element_bytes, len(columns.arrays))
+        return _of_rows(text, columns)
+    if form.has_rows:
+        return _rows(nest, library)
     writer = Writer(nest=nest, library=library)
     vectors = writer.vectors()
     stored = {access for access, _ in nest.stores}
@@ -88,6 +90,46 @@ def write_module(form: KernelForm, library: MathLibrary) -> Module:
     stub = driver.stub(traits, len(form.number_kinds), writer.lanes, gathers)
     text = vectors + stub + "".join(sorted(writer.declarations))
     return Module(nest, text, tuple(writer.math.values()), {})
+
+
+def _rows(nest: LoopNest, library: MathLibrary) -> Module:
+    """Write the module of what reduces rows: one after the other and, where that may pay, side by side."""
+    writers = [RowWriter(nest=nest, library=library)]
+    text = writers[0].vectors()
+    beside = BesideWriter.of(nest, library)
+    if beside is not None:
+        writers.append(beside)
+        text += beside.vectors("beside")
+    stored = {access for access, _ in nest.stores}
+    traits = [
+        access.dtype.itemsize
+        + (0 if access.mode in (Mode.SCALAR, Mode.ROW) else driver.VARIES)
+        + (driver.STORED if i in stored else 0)
+        for i, access in enumerate(nest.form.accesses)
+    ]
+    fewer_than = beside.fewer_than if beside else 0
+    text += driver.row_stub(
+        traits,
+        len(nest.form.number_kinds),
+        max(writer.element_bytes for writer in writers),
+        max(len(writer.arrays) for writer in writers),
+        writers[0].least_rows,
+        fewer_than,
+    )
+    return replace(_of_rows(text, *writers), fewer_than=fewer_than)
+
+
+def _of_rows(text: str, *writers: RowWriter) -> Module:
+    declarations: set[str] = set()
+    math: dict[str, MathFunction] = {}
+    routines: Routines = {}
+    for writer in writers:
+        declarations |= writer.declarations
+        math |= writer.math
+        routines |= writer.routines
+    text += "".join(sorted(declarations))
+    first = writers[0]
+    return Module(first.nest, text, tuple(math.values()), routines, first.most_elements)
 
 
 def _whole(nest: LoopNest, library: MathLibrary) -> Module:

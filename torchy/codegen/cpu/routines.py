@@ -8,7 +8,7 @@ import torch
 
 from torchy.codegen.cpu import orders
 from torchy.codegen.cpu.deviations import ColumnDeviations, RowDeviations
-from torchy.codegen.cpu.folds import IDENTITY, ColumnFolds
+from torchy.codegen.cpu.folds import IDENTITY, ColumnFolds, fewer_than
 from torchy.codegen.cpu.moments import Moments
 from torchy.codegen.cpu.part_folds import PartFolds
 from torchy.codegen.cpu.places import Places
@@ -56,12 +56,24 @@ class Routine(NamedTuple):
             return f"{name}_columns_{self.order.block}_{short_name(self.given)}"
         return f"{name}_{self.order.accumulators}x{self.order.lanes}_{short_name(self.given)}"
 
+    def beside(self, lanes: int) -> str:
+        """The name of its code for rows side by side."""
+        return f"{self.symbol}_beside_{lanes}"
+
+    @property
+    def fewer_than(self) -> int:
+        """How many elements a row must not have to be done side by side with others; 0: it has no code for that."""
+        foldable = self.operator in IDENTITY and (self.operator, self.given) not in UNORDERED
+        return fewer_than(self.order) if foldable and isinstance(self.order, Order) else 0
+
     @property
     def identity(self) -> float:
         """What changes nothing that it is combined with."""
         known = UNORDERED.get((self.operator, self.given))
         return IDENTITY[self.operator] if known is None else known.identity
 
+
+LANES: Final = (8, 16)  # of a kernel's vectors, that a routine for rows side by side is written for
 
 Routines = dict[str, Routine]  # by the name of their code
 
@@ -80,8 +92,9 @@ def code(routine: Routine) -> str:
     -----
     Of two values: ``void symbol(ptr row, i64 n, ptr one, ptr other)``. Of columns: ``void symbol(ptr first, i64 rows, i64
     bytes from row to row, i64 columns, ptr results)``, for a block of columns or less; the results have room for a block.
-    Where the order has parts also ``void symbol_part(ptr state, ptr block, i64 elements before it, i64 n, i64 elements of
-    all blocks, ptr result)``: see :meth:`.PartFolds.parts`.
+    For rows side by side also ``void symbol_beside_lanes(ptr first, i64 n, i64 rows, ptr results)``: see
+    :meth:`.Folds.beside`. Where the order has parts also ``void symbol_part(ptr state, ptr block, i64 elements before it,
+    i64 n, i64 elements of all blocks, ptr result)``: see :meth:`.PartFolds.parts`.
     """
     operator, given, dtype, order = routine
     name, element = routine.symbol, TYPES[given]
@@ -111,6 +124,8 @@ def code(routine: Routine) -> str:
         raise CompileError(f"no routine is written for the order {order}")
     rows = PartFolds(operator, element)
     text = rows.many(name, order)
+    for lanes in LANES:
+        text += rows.beside(routine.beside(lanes), order, lanes)
     if order.parts:
         text += rows.parts(name, order)
     return text + rows.declared

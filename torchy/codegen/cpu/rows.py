@@ -74,10 +74,7 @@ class RowWriter(MaskedWriter):
         """Write what comes before the stages."""
         nest = self.nest
         self._write_directly()
-        self.lines.append(f"  %total = mul i64 %n, {self.rows}")
-        self.lines.append("  %len32 = trunc i64 %total to i32")
-        for prefix, length in (("", "%n"), ("all.", "%total")):
-            self._measure(prefix, length)
+        self._open_lengths()
         self._open_accesses()
         self._open_rows()
         self._scratch()
@@ -89,6 +86,13 @@ class RowWriter(MaskedWriter):
                 self._one(index, self.length)
             else:
                 self._uniform(index)
+
+    def _open_lengths(self) -> None:
+        """Name how many elements the block has, and what of a row, and of all, makes vectors."""
+        self.lines.append(f"  %total = mul i64 %n, {self.rows}")
+        self.lines.append("  %len32 = trunc i64 %total to i32")
+        for prefix, length in (("", "%n"), ("all.", "%total")):
+            self._measure(prefix, length)
 
     def _open_rows(self) -> None:
         """Load by how many bytes rows are apart."""

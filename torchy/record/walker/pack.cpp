@@ -42,6 +42,7 @@ struct Launch {
       : walk(static_cast<Walk>(cursor.next())),
         longest(cursor.next()),
         alone(cursor.next()),
+        few(cursor.next()),
         reduced(static_cast<uint64_t>(cursor.next())) {
     const auto words = cursor.list(sizeof(ViewWords) / sizeof(int64_t));
     numbers = cursor.list();
@@ -63,6 +64,7 @@ struct Launch {
   Walk walk;
   int64_t longest;                 // row that it takes; elements
   int64_t alone;                   // and if there is no other
+  int64_t few;                     // rows of fewer elements may be done side by side
   uint64_t reduced;                // dimensions of the space that make up a row, as bits
   c10::ArrayRef<ViewWords> views;  // the space, then each access
   c10::IntArrayRef numbers;
@@ -197,10 +199,36 @@ class Packer {
       return Refusal::kLayout;
     if (row[0].size == total && launch_.alone == 0) return Refusal::kOneRow;
     if (row[0].size * std::min(columns, kBlock) > launch_.longest) return Refusal::kLong;
-    const Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
+    Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
+    if (row[0].size < launch_.few) put_lanes_first(outer);
     rows.append(outer.begin(), outer.end());
     write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
+  }
+
+  // Rows are done side by side along the innermost of the dimensions around them, if that can be
+  // (see codegen/cpu/panels.py): it becomes the longest one of those where it can be, if it is
+  // short.
+  void put_lanes_first(Dimensions& outer) const {
+    constexpr int64_t kLong = 64;
+    if (outer.empty() || outer[0].size >= kLong) return;
+    size_t best = 0;
+    for (size_t d = 1; d < outer.size(); ++d)
+      if (outer[d].size > outer[best].size && are_side_by_side(outer, d)) best = d;
+    std::rotate(outer.begin(), outer.begin() + static_cast<ptrdiff_t>(best),
+                outer.begin() + static_cast<ptrdiff_t>(best) + 1);
+  }
+
+  // Whether each access goes along a dimension by one element, or not at all, or along no other.
+  bool are_side_by_side(const Dimensions& outer, size_t dimension) const {
+    for (size_t a = 0; a < count_; ++a) {
+      const int64_t step = outer[dimension].steps[a];
+      if (accesses_[a].mode == kScalar || accesses_[a].mode == kRow) continue;
+      if (step == 0 || step == accesses_[a].itemsize) continue;
+      for (size_t d = 0; d < outer.size(); ++d)
+        if (d != dimension && outer[d].steps[a] != 0) return false;
+    }
+    return true;
   }
 
   // Whether the space's elements fill a stretch of memory, in this order of dimensions.
