@@ -66,6 +66,9 @@ class ColumnWriter(RowWriter):
             )
         return self._pointers[access]
 
+    def _from_row_to_row(self, access: int) -> str:
+        return str(self.nest.form.accesses[access].dtype.itemsize)
+
     def _reduce(self, position: int, index: int, previous: str) -> str:
         node = self.nest.nodes[index]
         # however long: eager gives its threads columns, never parts of one

@@ -429,22 +429,40 @@ class RowWriter(MaskedWriter):
             previous = self._call_rows(index, node, previous)
             together = []
         previous = self._row_vectors(f"ones.{position}", together, (), previous)
-        stores = [self.nest.stores[s] for s in stage.stores]
-        if not stores:
-            return previous
+        for s in stage.stores:
+            previous = self._store_rows(f"stores{s}", *self.nest.stores[s], previous)
+        return previous
 
-        def body(label: str) -> str:
-            for access, index in stores:
-                dtype = self.nest.nodes[index].dtype
-                kind = self.memory_type(dtype)
-                value = self.scalars.get(index) or self._array_element(index)
-                if dtype is torch.bool:
-                    value = self.emit(f"zext i1 {value} to i8")
-                pointer = self._pointer(access)
-                self.lines.append(f"  store {kind} {value}, ptr {pointer}, align 1")
-            return label
+    def _store_rows(self, label: str, access: int, index: int, previous: str) -> str:
+        """Write what rows have one of to memory: at once where it follows each other there."""
+        spec = self.nest.form.accesses[access]
+        kind = self.memory_type(spec.dtype)
 
-        return self._over_values(f"stores{position}", previous, body)
+        def body(each: str) -> str:
+            value = self.scalars.get(index) or self._array_element(index)
+            if spec.dtype is torch.bool:
+                value = self.emit(f"zext i1 {value} to i8")
+            self.lines.append(f"  store {kind} {value}, ptr {self._pointer(access)}, align 1")
+            return each
+
+        if index in self.scalars:
+            return self._over_values(label, previous, body)
+        size = spec.dtype.itemsize
+        close = self.emit(f"icmp eq i64 {self._from_row_to_row(access)}, {size}")
+        self.lines += [f"  br i1 {close}, label %{label}.all, label %{label}.each"]
+        self.lines.append(f"{label}.all:")
+        bytes_ = self.emit(f"mul i64 {self.values}, {size}")
+        self.declarations.add("declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)\n")
+        arguments = f"ptr %a{access}, ptr {self.arrays[index]}, i64 {bytes_}, i1 false"
+        self.lines.append(f"  call void @llvm.memcpy.p0.p0.i64({arguments})")
+        self.lines += [f"  br label %{label}.done", f"{label}.each:"]
+        self._over_values(f"{label}.one", f"{label}.each", body)
+        self.lines += [f"  br label %{label}.done", f"{label}.done:"]
+        return f"{label}.done"
+
+    def _from_row_to_row(self, access: int) -> str:
+        """Return by how many bytes what neighbours have one of is apart."""
+        return f"%r{access}"
 
     def _row_vectors(
         self, label: str, nodes: Sequence[int], filled: Sequence[int], previous: str

@@ -34,6 +34,9 @@ class _OnceWriter(RowWriter):
     def _pointer(self, access: int) -> str:
         return f"%a{access}"
 
+    def _from_row_to_row(self, access: int) -> str:
+        return "0"  # there is no other
+
     def _number(self, index: int) -> int:
         """Return how many reductions come before one."""
         return [i for i in self.nest.rows if self.nest.nodes[i].op == "reduce"].index(index)
