@@ -62,6 +62,7 @@ PANEL_BYTES: Final = (
     1 << 16
 )  # of copies that are read again and again: about half a second-level cache
 LEAST_BESIDE: Final = 8  # rows that follow each other, to be done side by side
+FEW_APART: Final = 8  # a row must have fewer elements to be done so if some access's rows lie apart
 COLUMNS: Final = "torchy_drive_columns"  # for kernels of columns
 CHUNKS: Final = "torchy_drive_chunks"  # for kernels by position
 COLUMNS_BLOCK: Final = 32  # columns that are done together: a multiple of every ColumnOrder's block
@@ -425,6 +426,7 @@ _CONSTANTS: Final = {
         "STATE": STATE,
         "PANEL_BYTES": PANEL_BYTES,
         "LEAST_BESIDE": LEAST_BESIDE,
+        "FEW_APART": FEW_APART,
         "BESIDE": MANY,
         "DRIVE_TEAMS": TEAMS,
         "ROOM_MORE": 2 * ROOM - 1,

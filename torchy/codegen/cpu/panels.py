@@ -1,7 +1,7 @@
 """The part of the driver that serves rows side by side: it tells whether they can be, and copies what is read again.
 
-Rows that follow each other are done side by side, one in each lane (see :mod:`torchy.codegen.cpu.beside`), where each access
-goes from one to the next not at all, or by one element. What does neither, but is the same for all outer dimensions but the
+Rows that follow each other are done side by side, one in each lane (see :mod:`torchy.codegen.cpu.beside`), where accesses
+go from one to the next not at all, or by one element. What does neither, but is the same for all outer dimensions but the
 innermost, is copied so that it does: a *panel*, transposed. Which of the outer dimensions is the innermost is the walker's
 choice (``record/walker/pack.cpp``); where its rows' panels would take much memory, they are done in chunks.
 
@@ -43,13 +43,14 @@ PANELS: Final = (
     """
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
-; Tell how an access goes from row to row: 0 as rows side by side need it, 1 it needs a panel, 2 it can not be had.
+; Tell how an access goes from row to row: 0 as rows side by side need it, 1 it needs a panel, 2 its rows lie apart,
+; 3 there is one element for each row, or for all.
 define internal i64 @panel(i64 %trait, ptr %strides, i64 %outer, i64 %count, i64 %a) {
 entry:
   %size = and i64 %trait, 255
   %varies.bit = and i64 %trait, VARIES
   %still = icmp eq i64 %varies.bit, 0
-  br i1 %still, label %fits, label %moves
+  br i1 %still, label %row, label %moves
 moves:
   %last = sub i64 %outer, 1
   %last.word = mul i64 %last, %count
@@ -87,28 +88,39 @@ fits:
   ret i64 0
 none:
   ret i64 2
+row:
+  ret i64 3
 }
 
-; Bytes that panels take for each element of a row, less than 0 if rows can not be done side by side.
-define internal i64 @panel_room(ptr %traits, ptr %strides, i64 %outer, i64 %count) {
+; Bytes that panels take for each element of a row, less than 0 if rows had better be done one after the other. What lies
+; apart is taken element by element: that pays for very short rows only, and where something does not.
+define internal i64 @panel_room(ptr %traits, ptr %strides, i64 %outer, i64 %count, i64 %n) {
 entry:
+  %short = icmp ult i64 %n, FEW_APART
   br label %loop
 loop:
   %a = phi i64 [0, %entry], [%a.next, %next]
   %room = phi i64 [0, %entry], [%room.next, %next]
+  %any = phi i1 [false, %entry], [%any.next, %next]
   %trait.p = getelementptr i64, ptr %traits, i64 %a
   %trait = load i64, ptr %trait.p
   %how = call i64 @panel(i64 %trait, ptr %strides, i64 %outer, i64 %count, i64 %a)
-  %none = icmp eq i64 %how, 2
-  br i1 %none, label %no, label %next
+  %apart = icmp eq i64 %how, 2
+  %allowed = select i1 %apart, i1 %short, i1 true
+  br i1 %allowed, label %next, label %no
 next:
   %size = and i64 %trait, 255
-  %bytes = mul i64 %size, %how
+  %wanted = icmp eq i64 %how, 1
+  %bytes = select i1 %wanted, i64 %size, i64 0
   %room.next = add i64 %room, %bytes
+  %fits = icmp ult i64 %how, 2
+  %any.next = or i1 %any, %fits
   %a.next = add i64 %a, 1
   %a.more = icmp ult i64 %a.next, %count
   br i1 %a.more, label %loop, label %all
 all:
+  br i1 %any.next, label %found, label %no
+found:
   ret i64 %room.next
 no:
   ret i64 -1
@@ -254,7 +266,7 @@ look:
   %many = icmp uge i64 %rows, LEAST_BESIDE
   br i1 %many, label %ask, label %plain
 ask:
-  %room = call i64 @panel_room(ptr %traits, ptr %strides, i64 %outer, i64 %count)
+  %room = call i64 @panel_room(ptr %traits, ptr %strides, i64 %outer, i64 %count, i64 %inner)
   %no = icmp slt i64 %room, 0
   br i1 %no, label %plain, label %side
 side:

@@ -174,6 +174,7 @@ class Packer {
   Refusal pack_rows(c10::ArrayRef<size_t> order, int64_t total, int64_t* out) const {
     constexpr int64_t kVector = 32;  // bytes
     constexpr int64_t kBlock = 32;   // columns that are done together: see codegen/cpu/driver.py
+    constexpr int64_t kFewApart = 8;
     const bool loose = launch_.walk == Walk::kLooseRows;
     if ((!loose && !fills(order)) || !linear_lie_as_space()) return Refusal::kLayout;
     size_t begin = 0;
@@ -200,7 +201,7 @@ class Packer {
     if (row[0].size == total && launch_.alone == 0) return Refusal::kOneRow;
     if (row[0].size * std::min(columns, kBlock) > launch_.longest) return Refusal::kLong;
     Dimensions outer = coalesce(order.slice(end), columns * row[0].size);
-    if (row[0].size < launch_.few) put_lanes_first(outer);
+    if (row[0].size < launch_.few) put_lanes_first(outer, row[0].size >= kFewApart);
     rows.append(outer.begin(), outer.end());
     write(out, total, rows[0].size, c10::ArrayRef<Dimension>(rows).slice(1), rows[0].steps.data());
     return Refusal::kFits;
@@ -209,26 +210,33 @@ class Packer {
   // Rows are done side by side along the innermost of the dimensions around them, if that can be
   // (see codegen/cpu/panels.py): it becomes the longest one of those where it can be, if it is
   // short.
-  void put_lanes_first(Dimensions& outer) const {
+  void put_lanes_first(Dimensions& outer, bool all) const {
     constexpr int64_t kLong = 64;
     if (outer.empty() || outer[0].size >= kLong) return;
     size_t best = 0;
     for (size_t d = 1; d < outer.size(); ++d)
-      if (outer[d].size > outer[best].size && are_side_by_side(outer, d)) best = d;
+      if (outer[d].size > outer[best].size && are_side_by_side(outer, d, all)) best = d;
     std::rotate(outer.begin(), outer.begin() + static_cast<ptrdiff_t>(best),
                 outer.begin() + static_cast<ptrdiff_t>(best) + 1);
   }
 
-  // Whether each access goes along a dimension by one element, or not at all, or along no other.
-  bool are_side_by_side(const Dimensions& outer, size_t dimension) const {
+  // Whether accesses go along a dimension by one element, or not at all, or along no other: all of
+  // them, or some if rows are very short.
+  bool are_side_by_side(const Dimensions& outer, size_t dimension, bool all) const {
+    bool some = false;
     for (size_t a = 0; a < count_; ++a) {
       const int64_t step = outer[dimension].steps[a];
       if (accesses_[a].mode == kScalar || accesses_[a].mode == kRow) continue;
-      if (step == 0 || step == accesses_[a].itemsize) continue;
-      for (size_t d = 0; d < outer.size(); ++d)
-        if (d != dimension && outer[d].steps[a] != 0) return false;
+      bool fits = step == 0 || step == accesses_[a].itemsize;
+      if (!fits) {
+        fits = true;
+        for (size_t d = 0; d < outer.size(); ++d)
+          if (d != dimension && outer[d].steps[a] != 0) fits = false;
+      }
+      if (all && !fits) return false;
+      some |= fits;
     }
-    return true;
+    return some;
   }
 
   // Whether the space's elements fill a stretch of memory, in this order of dimensions.
