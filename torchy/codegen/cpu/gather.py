@@ -154,17 +154,52 @@ rows:
   %dst.step = select i1 %out, i64 %step, i64 %size
   %src = select i1 %out, ptr %buffer.at, ptr %here
   %src.step = select i1 %out, i64 %size, i64 %step
+  %begins = icmp eq i64 %from, 0
+  %whole = icmp eq i64 %len, %inner
+  %nested = icmp ne i64 %outer, 0
+  %all.0 = and i1 %begins, %whole
+  %all = and i1 %all.0, %nested
+  br i1 %all, label %several, label %part
+part:
   call void @copy(ptr %dst, i64 %dst.step, ptr %src, i64 %src.step, i64 %len, i64 %size)
   br label %copied
+several:
+  ; whole rows that are as far from each other
+  %last = sub i64 %outer, 1
+  %last.counter = getelementptr i64, ptr %counters, i64 %last
+  %last.size.p = getelementptr i64, ptr %sizes, i64 %last
+  %last.size = load i64, ptr %last.size.p
+  %last.word = mul i64 %last, %count
+  %last.stride.p = getelementptr i64, ptr %strides, i64 %last.word
+  %last.stride = load i64, ptr %last.stride.p
+  %last.here = load i64, ptr %last.counter
+  %ahead = sub i64 %last.size, %last.here
+  %fit = udiv i64 %rest, %inner
+  %fewer = icmp ult i64 %fit, %ahead
+  %m = select i1 %fewer, i64 %fit, i64 %ahead
+  %run = mul i64 %inner, %size
+  %dst.row = select i1 %out, i64 %last.stride, i64 %run
+  %src.row = select i1 %out, i64 %run, i64 %last.stride
+  call void @copy_rows(ptr %dst, i64 %dst.row, i64 %dst.step, ptr %src, i64 %src.row, i64 %src.step, i64 %inner, i64 %m,
+                       i64 %size)
+  %m.less = sub i64 %m, 1
+  %last.there = add i64 %last.here, %m.less
+  store i64 %last.there, ptr %last.counter
+  %m.by = mul i64 %m.less, %last.stride
+  %base.last = getelementptr i8, ptr %base, i64 %m.by
+  %several.len = mul i64 %m, %inner
+  br label %copied
 copied:
-  %len.bytes = mul i64 %len, %size
+  %done = phi i64 [%len, %part], [%several.len, %several]
+  %base.done = phi ptr [%base, %part], [%base.last, %several]
+  %len.bytes = mul i64 %done, %size
   %buffer.next = getelementptr i8, ptr %buffer.at, i64 %len.bytes
-  %rest.next = sub i64 %rest, %len
+  %rest.next = sub i64 %rest, %done
   %more = icmp ne i64 %rest.next, 0
   br i1 %more, label %advance, label %exit
 advance:
   %d.0 = phi i64 [%outer, %copied], [%d, %carry]
-  %base.0 = phi ptr [%base, %copied], [%carried, %carry]
+  %base.0 = phi ptr [%base.done, %copied], [%carried, %carry]
   %d = sub i64 %d.0, 1
   %d.counter = getelementptr i64, ptr %counters, i64 %d
   %d.size.p = getelementptr i64, ptr %sizes, i64 %d
