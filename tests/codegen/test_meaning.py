@@ -217,9 +217,10 @@ class DrawRows(Draw):
     axes = ROW_AXES
     mode = Mode.LINEAR  # of elements
 
-    def __init__(self, seed, rows=3):
+    def __init__(self, seed, rows=0):
         self.draw = random.Random(seed)
-        self.rows, self.length = rows, self.draw.choice((2, 5, 8, 15, 16, 17, 33, 48, 77))
+        self.length = self.draw.choice((2, 5, 8, 15, 16, 17, 33, 48, 77))
+        self.rows = rows = rows or (19 if self.length < 8 else 3)
         self.numbers, self.statements, self.kinds = [], [], []
         self.tensors, self.modes, self.values = [], [], []
         for index in range(self.draw.randint(1, 4)):
@@ -326,12 +327,12 @@ class DrawBeside(DrawRows):
 
     def laid_out(self, values):
         few = values[torch.randint(len(values), (2, self.half, self.length))]
-        which = self.draw.choice(("the same rows twice", "a row for each half", "columns"))
+        which = self.draw.choice(("the same rows twice", "a row for each half", "columns", "rows"))
         if which == "the same rows twice":
             return few[0].expand(2, -1, -1)
         if which == "a row for each half":
             return few[:, :1].expand(-1, self.half, -1)
-        return few.mT.contiguous().mT
+        return few if which == "rows" else few.mT.contiguous().mT
 
 
 def test_rows_side_by_side_compute_what_their_form_means(compiler):
@@ -345,6 +346,8 @@ def test_rows_side_by_side_compute_what_their_form_means(compiler):
             torch.zeros(2 * half, dtype=a.dtype)
             if a.mode is Mode.ROW
             else torch.zeros(2, length, half, dtype=a.dtype).mT
+            if seed % 2
+            else torch.zeros(2, half, length, dtype=a.dtype)
             for a in form.accesses[len(drawn.tensors) :]
         ]
         tensors = [*drawn.tensors, *outs]

@@ -39,16 +39,24 @@ class BesideWriter(RowWriter):
     @classmethod
     def of(cls, nest: LoopNest, library: MathLibrary) -> Self | None:
         """Return what writes a nest's code, None if there can be none or no layout would ever fit it."""
-        accesses = nest.form.accesses
-        of_elements = {access.mode for access in accesses} - set(_OF_ROWS)
-        if of_elements <= {Mode.LINEAR}:
-            return None  # each row lies in one run, none is read again
         writer = cls(nest=nest, library=library)
+        modes = {access.mode for access in nest.form.accesses}
+        if modes <= {Mode.LINEAR, *_OF_ROWS} and not writer._mixes():
+            return None  # all rows are one run, and done so
         reductions = [nest.nodes[index] for index in nest.rows if nest.nodes[index].op == "reduce"]
         limits = [writer._routine(node).fewer_than for node in reductions]
         writer.fewer_than = min(limits, default=0)
         writer.routines.clear()
         return writer if writer.fewer_than and writer.lanes in LANES else None
+
+    def _mixes(self) -> bool:
+        """Tell whether something is made of what elements have and of what rows have."""
+        nodes, of_rows = self.nest.nodes, {*self.nest.rows} - {*self.nest.uniform}
+        made = [node for i, node in enumerate(nodes) if i not in self.nest.rows]
+        mixed = any(not of_rows.isdisjoint(node.inputs) for node in made)
+        modes = self.nest.form.accesses
+        spread = [i for access, i in self.nest.stores if modes[access].mode not in _OF_ROWS]
+        return mixed or not of_rows.isdisjoint(spread)
 
     def vectors(self, name: str = "beside") -> str:
         """Write the function, and those that it calls to move what lies apart."""
@@ -100,7 +108,7 @@ class BesideWriter(RowWriter):
         if access in self._stored:
             return previous
         same = self.emit(f"icmp eq i64 %r{access}, 0")
-        end = self._move("bring", access, "0", str(self.lanes), same, f"same{access}")
+        end = self._move("spread", access, "0", str(self.lanes), same, f"same{access}")
         self.lines.append(f"  %differs{access} = xor i1 {same}, true")
         self.lines.append(f"  %each{access} = and i1 %far{access}, %differs{access}")
         return end
@@ -218,8 +226,29 @@ class BesideWriter(RowWriter):
 
 
 def _moving(way: str, bits: int, lanes: int) -> str:
-    """Write the function that brings what lies apart, or puts it: element by element."""
-    places = ["%at", "%to"] if way == "bring" else ["%to", "%at"]
+    """Write a function that brings what lies apart, element by element, or puts it there, or spreads what is the same."""
+    vector = f"<{lanes} x i{bits}>"
+    if way == "spread":
+        each = f"""
+  %value = load i{bits}, ptr %begin, align 1
+  %one = insertelement {vector} poison, i{bits} %value, i64 0
+  %all = shufflevector {vector} %one, {vector} poison, <{lanes} x i32> zeroinitializer
+  store {vector} %all, ptr %line, align 8
+  br label %done"""
+    else:
+        source, target = ("%at", "%to") if way == "bring" else ("%to", "%at")
+        each = f"""
+  br label %each
+each:
+  %j = phi i64 [0, %elements], [%j.next, %each]
+  %at = phi ptr [%begin, %elements], [%at.next, %each]
+  %to = getelementptr i{bits}, ptr %line, i64 %j
+  %value = load i{bits}, ptr {source}, align 1
+  store i{bits} %value, ptr {target}, align 1
+  %at.next = getelementptr i8, ptr %at, i64 %row
+  %j.next = add i64 %j, 1
+  %j.more = icmp ult i64 %j.next, %rows
+  br i1 %j.more, label %each, label %done"""
     return f"""
 define internal void @{way}{bits}(ptr %own, ptr %first, i64 %row, i64 %element, i64 %n, i64 %rows) {{
 entry:
@@ -228,19 +257,7 @@ elements:
   %i = phi i64 [0, %entry], [%i.next, %done]
   %i.by = mul i64 %i, %element
   %begin = getelementptr i8, ptr %first, i64 %i.by
-  %own.by = mul i64 %i, {lanes}
-  %line = getelementptr i{bits}, ptr %own, i64 %own.by
-  br label %each
-each:
-  %j = phi i64 [0, %elements], [%j.next, %each]
-  %at = phi ptr [%begin, %elements], [%at.next, %each]
-  %to = getelementptr i{bits}, ptr %line, i64 %j
-  %value = load i{bits}, ptr {places[0]}, align 1
-  store i{bits} %value, ptr {places[1]}, align 1
-  %at.next = getelementptr i8, ptr %at, i64 %row
-  %j.next = add i64 %j, 1
-  %j.more = icmp ult i64 %j.next, %rows
-  br i1 %j.more, label %each, label %done
+  %line = getelementptr {vector}, ptr %own, i64 %i{each}
 done:
   %i.next = add i64 %i, 1
   %i.more = icmp ult i64 %i.next, %n

@@ -92,8 +92,8 @@ row:
   ret i64 3
 }
 
-; Bytes that panels take for each element of a row, less than 0 if rows had better be done one after the other. What lies
-; apart is taken element by element: that pays for very short rows only, and where something does not.
+; Bytes that panels take for each element of a row, less than 0 if rows had better be done one after the other: what lies
+; apart is copied element by element, that pays for very short rows only.
 define internal i64 @panel_room(ptr %traits, ptr %strides, i64 %outer, i64 %count, i64 %n) {
 entry:
   %short = icmp ult i64 %n, FEW_APART
@@ -101,7 +101,6 @@ entry:
 loop:
   %a = phi i64 [0, %entry], [%a.next, %next]
   %room = phi i64 [0, %entry], [%room.next, %next]
-  %any = phi i1 [false, %entry], [%any.next, %next]
   %trait.p = getelementptr i64, ptr %traits, i64 %a
   %trait = load i64, ptr %trait.p
   %how = call i64 @panel(i64 %trait, ptr %strides, i64 %outer, i64 %count, i64 %a)
@@ -113,14 +112,10 @@ next:
   %wanted = icmp eq i64 %how, 1
   %bytes = select i1 %wanted, i64 %size, i64 0
   %room.next = add i64 %room, %bytes
-  %fits = icmp ult i64 %how, 2
-  %any.next = or i1 %any, %fits
   %a.next = add i64 %a, 1
   %a.more = icmp ult i64 %a.next, %count
   br i1 %a.more, label %loop, label %all
 all:
-  br i1 %any.next, label %found, label %no
-found:
   ret i64 %room.next
 no:
   ret i64 -1
