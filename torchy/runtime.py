@@ -49,13 +49,14 @@ class Runtime:
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)
-        self.kernels = Kernels(Compiler(Shelf(cache_folder(cache_dir) / KERNELS)))
+        self.sessions = Sessions(walker)
+        compiler = Compiler(Shelf(cache_folder(cache_dir) / KERNELS))
+        self.kernels = Kernels(compiler, busy=lambda: bool(self.sessions.by_number))
         self.plans: Plans = LeastRecentlyUsed(4096)
         self.scripts: dict[int, Script] = {}  # that the walker runs by itself
         checks = os.environ.get("TORCHY_DEBUG") == "1"
         planner = Planner(self.plans, self.kernels, checks)
         self.log = Log(walker, self.places, planner, self.scripts)
-        self.sessions = Sessions(walker)
         self._numbers = itertools.count(1)  # of sessions
         kept = (self.places, self.plans, self.scripts)
         self.upkeep = Upkeep(walker, self.sessions, self.log, here, kept)

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic, sleep
 
 from torchy.background import Background
 from torchy.codegen.backend import Backend, Kernel
@@ -27,9 +28,13 @@ EAGER_BANDWIDTH = (
 COMPILE_SECONDS = 0.025  # a kernel
 PATIENCE = 0.05  # seconds
 WORTH_COMPILING_BYTES = 1 << 18  # a trace that saves less is compiled when it comes the second time
+URGENT_BYTES = 1 << 24  # a kernel that saves as much, a millisecond a flush, is compiled at once
+DELAY = 0.05  # seconds: others wait until the program's regions are over, but no longer
 
 Tell = Callable[[str, str], None]  # (kind, text) of an event
-Wanted = tuple[KernelForm, Numerics, str, Tell]
+Wanted = tuple[
+    KernelForm, Numerics, str, Tell, float
+]  # the last: not before, while regions are open
 
 
 @dataclass(slots=True)
@@ -118,12 +123,17 @@ class Kernels:
     ----------
     backend
         What makes them.
+    busy
+        Tells whether regions are open: what compiles takes the interpreter's lock from them.
     capacity
         How many are kept: about 50 KB each.
     """
 
-    def __init__(self, backend: Backend, capacity: int = 1024) -> None:
+    def __init__(
+        self, backend: Backend, busy: Callable[[], bool] = lambda: False, capacity: int = 1024
+    ) -> None:
         self.backend = backend
+        self._busy = busy
         self.compiled = 0
         self.failed = 0
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
@@ -190,8 +200,15 @@ class Kernels:
             tell("kernel failed to compile", f"{kernel_id} is interpreted: {what}{error}")
         return found
 
-    def request(self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell) -> None:
-        """Have a kernel compiled in the background."""
+    def request(
+        self,
+        form: KernelForm,
+        numerics: Numerics,
+        kernel_id: str,
+        tell: Tell,
+        urgent: bool = False,
+    ) -> None:
+        """Have a kernel compiled in the background; if that is not urgent, when the regions that are open are over."""
         with self._lock:
             if self._ended or kernel_id in self._wanted or kernel_id in self._ready:
                 return
@@ -206,7 +223,8 @@ class Kernels:
                     tell("no thread to compile on", f"{kernel_id} is interpreted: {error}")
                     return
             self._wanted.add(kernel_id)
-            self._queue.put((form, numerics, kernel_id, tell))
+            due = monotonic() + (0 if urgent else DELAY)
+            self._queue.put((form, numerics, kernel_id, tell, due))
 
     def end(self) -> None:
         """Before the process ends: a thread that Python stops in the midst of LLVM takes the process with it."""
@@ -229,7 +247,9 @@ class Kernels:
                 continue
             if wanted is None:
                 return
-            form, numerics, kernel_id, tell = wanted
+            form, numerics, kernel_id, tell, due = wanted
+            while monotonic() < due and self._busy() and not self._ended:
+                sleep(DELAY / 10)
             try:
                 self.compile(form, numerics, kernel_id, tell)
             finally:
@@ -265,7 +285,7 @@ def prepare(
             kernels.compile(step.form, numerics, kernel_id, tell)
             kernels.settle(entry, index, kernel_id)
         elif entry.visits > 1 or saved > WORTH_COMPILING_BYTES:
-            kernels.request(step.form, numerics, kernel_id, tell)
+            kernels.request(step.form, numerics, kernel_id, tell, urgent=saved > URGENT_BYTES)
 
 
 def _traffic_saved(trace: Trace, group: FusedGroup, layouts: Sequence[Layout]) -> int:

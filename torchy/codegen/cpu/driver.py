@@ -41,6 +41,7 @@ from typing import Final
 
 from torchy.codegen.cpu.blocks import RUN_COLUMNS, RUN_ROWS
 from torchy.codegen.cpu.chunks import RUN_CHUNKS, SERIAL_CHUNKS
+from torchy.codegen.cpu.copies import COPIES
 from torchy.codegen.cpu.gather import GATHER
 from torchy.codegen.cpu.panels import PANELS
 from torchy.codegen.cpu.part_folds import STATE
@@ -359,82 +360,6 @@ exit:
 }
 """
 
-# of elements of any size
-_COPY_ANY: Final = """
-define internal void @NAME(PARAMETERS, i64 %size) {
-  switch i64 %size, label %one [i64 2, label %two
-                                i64 4, label %four
-                                i64 8, label %eight]
-one:
-  call void @NAME8(PARAMETERS)
-  ret void
-two:
-  call void @NAME16(PARAMETERS)
-  ret void
-four:
-  call void @NAME32(PARAMETERS)
-  ret void
-eight:
-  call void @NAME64(PARAMETERS)
-  ret void
-}
-"""
-# what a row, or rows, are copied with
-_COPIES: Final = {
-    "copy": "ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n",
-    "copy_rows": "ptr %to, i64 %to.row, i64 %to.step, ptr %from, i64 %from.row, i64 %from.step, i64 %n, i64 %rows",
-}
-
-_COPY: Final = """
-define internal void @copy_rowsBITS(ptr %to, i64 %to.row, i64 %to.step, ptr %from, i64 %from.row, i64 %from.step, i64 %n,
-                                    i64 %rows) {
-entry:
-  br label %row
-row:
-  %j = phi i64 [0, %entry], [%j.next, %end]
-  %to.begin = phi ptr [%to, %entry], [%to.begin.next, %end]
-  %from.begin = phi ptr [%from, %entry], [%from.begin.next, %end]
-  br label %loop
-loop:
-  %i = phi i64 [0, %row], [%i.next, %loop]
-  %to.at = phi ptr [%to.begin, %row], [%to.next, %loop]
-  %from.at = phi ptr [%from.begin, %row], [%from.next, %loop]
-  %value = load iBITS, ptr %from.at, align 1
-  store iBITS %value, ptr %to.at, align 1
-  %to.next = getelementptr i8, ptr %to.at, i64 %to.step
-  %from.next = getelementptr i8, ptr %from.at, i64 %from.step
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %n
-  br i1 %more, label %loop, label %end
-end:
-  %to.begin.next = getelementptr i8, ptr %to.begin, i64 %to.row
-  %from.begin.next = getelementptr i8, ptr %from.begin, i64 %from.row
-  %j.next = add i64 %j, 1
-  %j.more = icmp ult i64 %j.next, %rows
-  br i1 %j.more, label %row, label %exit
-exit:
-  ret void
-}
-
-define internal void @copyBITS(ptr %to, i64 %to.step, ptr %from, i64 %from.step, i64 %n) {
-entry:
-  br label %loop
-loop:
-  %i = phi i64 [0, %entry], [%i.next, %loop]
-  %to.at = phi ptr [%to, %entry], [%to.next, %loop]
-  %from.at = phi ptr [%from, %entry], [%from.next, %loop]
-  %value = load iBITS, ptr %from.at, align 1
-  store iBITS %value, ptr %to.at, align 1
-  %to.next = getelementptr i8, ptr %to.at, i64 %to.step
-  %from.next = getelementptr i8, ptr %from.at, i64 %from.step
-  %i.next = add i64 %i, 1
-  %more = icmp ult i64 %i.next, %n
-  br i1 %more, label %loop, label %exit
-exit:
-  ret void
-}
-"""
-
 _STUB: Final = """
 declare void @{drive}(ptr, ptr, i32)
 @job = private constant [{words} x i64] [{values}]
@@ -481,24 +406,14 @@ _CONSTANTS: Final = {
 
 def driver(parallel: bool) -> str:
     """Write the module that all kernels share; it exports a function for each kind of them."""
-    text = (
-        _RUN
-        + RUN_ROWS
-        + PANELS
-        + RUN_COLUMNS
-        + RUN_CHUNKS
-        + GATHER
-        + (_THREADS if parallel else "")
-    )
+    parts = (_RUN, RUN_ROWS, PANELS, RUN_COLUMNS, RUN_CHUNKS, GATHER, COPIES)
+    text = "".join(parts) + (_THREADS if parallel else "")
     for symbol, run in KINDS.items():
         worker = f"worker_{run}"
         drive = _PARALLEL if parallel else SERIAL_CHUNKS if symbol == CHUNKS else _SERIAL
         text += drive.replace("DRIVE", symbol).replace("RUN", run).replace("WORKER", worker)
     text += RUN_WHOLE.replace("RUN_PARTS", IN_PARALLEL if parallel else ONE_BY_ONE)
     text += RUN_TEAM if parallel else ""
-    for name, parameters in _COPIES.items():
-        text += _COPY_ANY.replace("PARAMETERS", parameters).replace("NAME", name)
-    text += "".join(_COPY.replace("BITS", str(bits)) for bits in (8, 16, 32, 64))
     return re.sub(r"\b[A-Z][A-Z_]+\b", lambda name: _CONSTANTS.get(name[0], name[0]), text)
 
 
