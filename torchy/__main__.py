@@ -8,7 +8,7 @@ import time
 
 from torchy.disk import Shelf, cache_folder
 from torchy.record import native
-from torchy.runtime import KERNELS
+from torchy.runtime import KERNELS, PLANS, PLANS_BYTES
 
 MIB = 1 << 20
 
@@ -41,15 +41,18 @@ def _build(cache_dir: str | None) -> int:
 
 def _cache(cache_dir: str | None, clear: bool) -> int:
     folder = cache_folder(cache_dir)
-    kernels, walkers = Shelf(folder / KERNELS), sorted(folder.glob("walker-*"))
-    sizes = [status.st_size for _, status in kernels.files()]
+    walkers = sorted(folder.glob("walker-*"))
+    shelves = {"kernels": Shelf(folder / KERNELS), "plans": Shelf(folder / PLANS, PLANS_BYTES)}
     built = [file.stat().st_size for file in walkers if file.suffix == ".so"]
     print(folder)
     print(f"  walkers, one for each torch and Torchy: {len(built)}, {sum(built) / MIB:.1f} MiB")
-    limit = kernels.capacity // MIB
-    print(f"  kernels: {len(sizes)}, {sum(sizes) / MIB:.1f} MiB of at most {limit} MiB")
+    for name, shelf in shelves.items():
+        sizes = [status.st_size for _, status in shelf.files()]
+        limit = shelf.capacity // MIB
+        print(f"  {name}: {len(sizes)}, {sum(sizes) / MIB:.1f} MiB of at most {limit} MiB")
     if clear:
-        kernels.clear()
+        for shelf in shelves.values():
+            shelf.clear()
         for file in walkers:
             file.unlink(missing_ok=True)
         print("cleared: the next process compiles the walker, which takes seconds, and its kernels")

@@ -36,7 +36,8 @@ from torchy.session.sessions import Sessions
 from torchy.session.upkeep import Upkeep
 from torchy.settings import Settings
 
-KERNELS = "kernels"  # their folder, in that of all that is kept
+KERNELS, PLANS = "kernels", "plans"  # their folders, in that of all that is kept
+PLANS_BYTES = 8 << 20  # of some thousand plans
 
 
 class Runtime:
@@ -50,12 +51,14 @@ class Runtime:
         here: Here[Session] = Here()
         self.places = Places(walker)
         self.sessions = Sessions(walker)
-        compiler = Compiler(Shelf(cache_folder(cache_dir) / KERNELS))
+        folder = cache_folder(cache_dir)
+        compiler = Compiler(Shelf(folder / KERNELS))
         self.kernels = Kernels(compiler, busy=lambda: bool(self.sessions.by_number))
         self.plans: Plans = LeastRecentlyUsed(4096)
         self.scripts: dict[int, Script] = {}  # that the walker runs by itself
         checks = os.environ.get("TORCHY_DEBUG") == "1"
-        planner = Planner(self.plans, self.kernels, checks)
+        shelf = Shelf(folder / PLANS, PLANS_BYTES)
+        planner = Planner(self.plans, self.kernels, checks, shelf)
         self.log = Log(walker, self.places, planner, self.scripts)
         self._numbers = itertools.count(1)  # of sessions
         kept = (self.places, self.plans, self.scripts)

@@ -59,6 +59,9 @@ class Kernel(Protocol):
 class Backend(Exactness, Protocol):
     """Makes kernels for one kind of device, and knows whether they have eager's bits. Any thread may ask."""
 
+    def facts(self) -> str:
+        """Return a text that is the same in all processes where its answers are."""
+
     def identity(self, form: KernelForm, numerics: Numerics) -> str:
         """Return the id of the kernel that a form gets: equal in all processes on equal machines."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torchy.disk import Shelf
 from torchy.ir.check import require_valid
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
@@ -14,6 +15,7 @@ from torchy.plan.plan import FusedGroup, Plan
 from torchy.record import slots
 from torchy.record.source import raised_by_program
 from torchy.run.cache import LeastRecentlyUsed
+from torchy.run.kept import KeptPlans
 from torchy.run.program import Program
 from torchy.run.tiers import Compiled, Kernels, Tell, prepare
 from torchy.settings import Compile
@@ -35,12 +37,17 @@ class Planner:
         Those of the process.
     checks
         Whether each trace and each plan is checked before it is run.
+    shelf
+        Where plans are kept for other processes; None: they are not.
     """
 
-    def __init__(self, plans: Plans, kernels: Kernels, checks: bool = False) -> None:
+    def __init__(
+        self, plans: Plans, kernels: Kernels, checks: bool = False, shelf: Shelf | None = None
+    ) -> None:
         self.kernels = kernels
         self._plans = plans
         self._checks = checks
+        self._kept = KeptPlans(shelf, kernels.backend.facts())
 
     def plan(
         self,
@@ -71,23 +78,14 @@ class Planner:
             How often kernels were given up where the trace ends, since they refused: each time it is planned anew, for how
             rows lie then.
         """
-        backend = self.kernels.backend
         # what turned out not to compile changes what is fused
         key = (node, flags, numerics, skip_dead, self.kernels.failed)
         entry = self._plans.get(key)
         if entry is None or entry.refusals < refusals:
             live, dead_inputs = slots.live(flags), slots.dead_inputs(flags)
+            lie = layouts() if refusals < MOST_REFUSALS else ()
             try:
-                plan = build_plan(
-                    trace,
-                    live,
-                    numerics,
-                    dead_inputs=dead_inputs,
-                    skip_dead=skip_dead,
-                    exactness=backend,
-                    layouts=layouts() if refusals < MOST_REFUSALS else (),
-                    doubt=refusals > 0,
-                )
+                plan = self._made(trace, live, dead_inputs, lie, numerics, skip_dead, refusals > 0)
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):
                     raise
@@ -95,9 +93,38 @@ class Planner:
                 what = f"{type(error).__name__}: {error}"
                 tell("planning failed", f"{what}: the ops run one by one")
             ids = self._kernel_ids(plan, numerics)
-            entry = Compiled(plan, live, trace, ids, backend, refusals)
+            entry = Compiled(plan, live, trace, ids, self.kernels.backend, refusals)
             self._plans.put(key, entry)
         return entry
+
+    def _made(
+        self,
+        trace: Trace,
+        live: frozenset[int],
+        dead_inputs: frozenset[int],
+        layouts: Sequence[Layout],
+        numerics: Numerics,
+        skip_dead: bool,
+        doubt: bool,
+    ) -> Plan:
+        """Return the plan of an earlier process, or a new one, which is kept."""
+        key = self._kept.key(trace, live, dead_inputs, layouts, numerics, skip_dead, doubt)
+        by_itself = bool(self.kernels.failed)  # what has been seen to fail is this process's own
+        plan = None if by_itself else self._kept.get(key)
+        if plan is None:
+            plan = build_plan(
+                trace,
+                live,
+                numerics,
+                dead_inputs=dead_inputs,
+                skip_dead=skip_dead,
+                exactness=self.kernels.backend,
+                layouts=layouts,
+                doubt=doubt,
+            )
+            if not by_itself:
+                self._kept.put(key, plan)
+        return plan
 
     def _kernel_ids(self, plan: Plan, numerics: Numerics) -> tuple[str | None, ...]:
         """Return for each step the id of its kernel, None for a call; many steps may be of one form."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import math
 import struct
@@ -16,6 +17,7 @@ import torch
 from torchy.codegen.cpu import driver, threads
 from torchy.codegen.cpu.compare import Run
 from torchy.codegen.cpu.driver import HEADER, MOST_OUTER
+from torchy.codegen.cpu.facts import facts
 from torchy.codegen.cpu.launch import launch_words
 from torchy.codegen.cpu.math import MathLibrary
 from torchy.codegen.cpu.module import Module, write_module
@@ -232,7 +234,9 @@ class Compiler:
         self.machine = self._machine()  # holds much once it has compiled: all kernels share it
         self.math = MathLibrary.of_torch()
         self.pool = threads.pool()
-        self.verifier = Verifier(self._compile_unverified, self.math.lanes, Verdicts(shelf))
+        self.facts = functools.cache(facts)
+        verdicts = Verdicts(shelf, self.facts)
+        self.verifier = Verifier(self._compile_unverified, self.math.lanes, verdicts)
         self.driver = self._engine(driver.driver(bool(self.pool)), self.pool)
         self.entries: dict[str, int] = {
             name: self.driver.get_function_address(name) for name in driver.ENTRIES

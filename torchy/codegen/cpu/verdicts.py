@@ -1,29 +1,20 @@
 """Which ops have been seen to agree with eager on this machine: remembered for the processes to come.
 
-A verdict holds for one machine, one torch and one Torchy. Whatever else eager's bits may depend on is part of the key: the
-instruction set that ATen uses, switches of the libraries that it calls, and the sources of what is compared.
+A verdict holds for one machine, one torch and one Torchy: see :mod:`torchy.codegen.cpu.facts`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from pathlib import Path
-from typing import Final
 
-import llvmlite
-import llvmlite.binding as llvm
 import torch
 
+from torchy.codegen.cpu.facts import facts
 from torchy.disk import Shelf
 
 Key = tuple[str, torch.dtype, str]  # op, dtype computed in, literals that choose the formula
-
-_SOURCES: Final = ("codegen", "ir")
-_SWITCHES: Final = ("ATEN_", "MKL_", "ONEDNN_", "DNNL_")  # of the environment
 
 
 class Verdicts:
@@ -33,10 +24,13 @@ class Verdicts:
     ----------
     shelf
         None: nothing is remembered for other processes.
+    facts
+        Tells what they depend on.
     """
 
-    def __init__(self, shelf: Shelf | None = None) -> None:
+    def __init__(self, shelf: Shelf | None = None, facts: Callable[[], str] = facts) -> None:
         self._shelf = shelf
+        self._facts = facts
         self._known: dict[Key, str] = {}
         self._read = self._written = False
 
@@ -73,16 +67,4 @@ class Verdicts:
 
     @cached_property
     def _machine(self) -> str:
-        library = (Path(torch.__file__).parent / "lib" / "libtorch_cpu.so").stat()
-        sources = hashlib.sha256()
-        for folder in _SOURCES:
-            for file in sorted((Path(__file__).parents[2] / folder).rglob("*.py")):
-                sources.update(file.read_bytes())
-        facts = (
-            torch.__version__, torch.version.git_version, library.st_size, library.st_mtime_ns,
-            torch.backends.cpu.get_cpu_capability(), llvm.get_host_cpu_name(),
-            llvm.get_host_cpu_features().flatten(), llvmlite.__version__, llvm.llvm_version_info,
-            sorted(item for item in os.environ.items() if item[0].startswith(_SWITCHES)),
-            sources.hexdigest(),
-        )  # fmt: skip
-        return f"ops that agree with eager: {facts!r}"
+        return f"ops that agree with eager: {self._facts()}"
