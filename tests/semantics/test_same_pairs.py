@@ -109,6 +109,49 @@ def test_points_that_lie_in_any_way(lying, function):
     return [function(a, b) for a, b in lying]
 
 
+def few():
+    torch.manual_seed(11)
+    sizes = [
+        (3, 2, 5),
+        (5, 2, 3),
+        (7, 6, 7),
+        (3, 3, 5),
+        (2, 3, 5),
+        (8, 2, 5),
+        (7, 2, 9),
+        (2, 9, 2),
+        (40, 2, 5),
+        (1, 6, 3),
+    ]
+    return [(torch.rand(a, 1, n), torch.rand(b, n), torch.rand(a, b, n)) for a, b, n in sizes]
+
+
+def kept(x, y, z):
+    e = torch.exp(y - x)
+    w = e * z
+    return w, w.sum(-1)
+
+
+def written_over(x, y, z):
+    z.mul_(torch.tanh(y - x))
+    return z, z.amax(-1)
+
+
+def by_hand(x, y, z):
+    d = (y - x).contiguous()
+    p = torch.exp(d - d.amax(-1, keepdim=True))
+    return p * z, (p * z).sum(-1, keepdim=True), d
+
+
+FEW = pytest.mark.parametrize("function", [kept, written_over, by_hand], ids=lambda f: f.__name__)
+
+
+@program(given=few, times=3)
+@FEW
+def test_few_rows_of_what_is_kept(few, function):
+    return [function(x, y, z) for x, y, z in few]
+
+
 @program(
     given=lambda: [
         (torch.randn(900, 3), torch.randn(1100, 3)),

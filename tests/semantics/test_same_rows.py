@@ -350,6 +350,35 @@ def test_threads_that_change_while_layouts_stay(x):
     return found
 
 
+@program(
+    given=lambda: (
+        [torch.rand(n, 3) for n in (1, 4, 9, 1)]
+        + [torch.rand(3), torch.rand(1, 1, 3), torch.rand(5, 1)]
+    )
+)
+def test_what_a_row_has_one_of_is_reduced_by_itself(given):
+    found = []
+    for x in given:
+        s = x.sum(-1, keepdim=True)
+        found.append(
+            (
+                s.softmax(-1),
+                s.log_softmax(-1),
+                s.amax(-1),
+                s.logsumexp(-1),
+                s.var(-1, correction=0),
+                s.argmax(-1),
+            )
+        )
+        found.append(
+            (
+                x.amax(-1, keepdim=True).softmax(-1),
+                torch.nn.functional.layer_norm(x.mean(-1, keepdim=True), (1,)),
+            )
+        )
+    return found
+
+
 def groups_of(x, function, **settings):
     """Return the fused and called groups of a flush."""
     import torchy

@@ -196,6 +196,8 @@ class Fuser:
             if columns and made in group.written and made in self._escapes:
                 return STORED
         of_rows = self._is_of_rows(group, op)
+        if of_rows and isinstance(formula, RowFormula):
+            return OTHER_ROWS
         if of_rows and not {mode for _, mode in touch.walks} <= {Mode.LINEAR, Mode.SCALAR}:
             return DIFFERENT_LAYOUT
         walks = self._walks(group, op, touch)

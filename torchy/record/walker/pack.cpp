@@ -211,11 +211,12 @@ class Packer {
   // (see codegen/cpu/panels.py): it becomes the longest one of those where it can be, if it is
   // short.
   void put_lanes_first(Dimensions& outer, bool all) const {
-    constexpr int64_t kLong = 64;
+    constexpr int64_t kLong = 64, kLeast = 8;
     if (outer.empty() || outer[0].size >= kLong) return;
     size_t best = 0;
     for (size_t d = 1; d < outer.size(); ++d)
-      if (outer[d].size > outer[best].size && are_side_by_side(outer, d, all)) best = d;
+      if (outer[d].size > std::max(outer[best].size, kLeast - 1) && are_side_by_side(outer, d, all))
+        best = d;
     std::rotate(outer.begin(), outer.begin() + static_cast<ptrdiff_t>(best),
                 outer.begin() + static_cast<ptrdiff_t>(best) + 1);
   }
