@@ -138,7 +138,7 @@ def test_verdicts_hold_for_one_instruction_set_torch_and_torchy(shelf, monkeypat
         patch.setattr(torch.version, "git_version", "other")
         assert known(shelf) is None
     with monkeypatch.context() as patch:
-        patch.setattr("torchy.codegen.cpu.verdicts._SOURCES", ("codegen",))
+        patch.setattr("torchy.codegen.cpu.facts._SOURCES", ("codegen",))
         assert known(shelf) is None
     assert known(shelf) == ""
 
