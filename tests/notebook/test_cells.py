@@ -84,7 +84,9 @@ def test_time_composes_above_and_below_and_measures_the_flush(kernel: Kernel, ab
 
 
 def test_timeit_measures_what_it_runs(kernel: Kernel) -> None:
-    output = kernel.run("%%torchy --quiet --compile always\nx = torch.ones(3)\n%timeit -n 5 -r 2 x + 1")
+    output = kernel.run(
+        "%%torchy --quiet --compile always\nx = torch.ones(3)\n%timeit -n 5 -r 2 x + 1"
+    )
     assert output.status == "ok", output.traceback
     assert int(kernel.value(f"{LAST}.totals.traces")) >= 10
     assert kernel.value(f"{LAST}.totals.dead") == "0"
