@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import threading
 from dataclasses import replace
 
 import pytest
@@ -34,8 +35,18 @@ FLAGS = bytes([LIVE, CREATED, CREATED | LIVE])
 
 def planning(folder, trace=TRACE, flags=FLAGS, numerics="exact", skip_dead=True, layouts=LAYOUTS):
     """Plan as a process does that has not planned yet."""
-    made = Planner(LeastRecentlyUsed(8), Kernels(Compiler()), shelf=Shelf(folder))
-    return made.plan(trace, 3, flags, numerics, skip_dead, pytest.fail, lambda: layouts).plan
+    kernels = Kernels(Compiler())
+    made = Planner(LeastRecentlyUsed(8), kernels, shelf=Shelf(folder))
+    plan = made.plan(trace, 3, flags, numerics, skip_dead, pytest.fail, lambda: layouts).plan
+    wait_for(kernels)
+    return plan
+
+
+def wait_for(kernels):
+    """Wait until what is done in the background is done."""
+    done = threading.Event()
+    kernels.later(done.set)
+    assert done.wait(30)
 
 
 def test_another_process_takes_the_plan_that_is_kept(tmp_path, monkeypatch):
@@ -117,6 +128,7 @@ def test_what_has_failed_in_this_process_is_its_own(tmp_path):
     kernels.failed = 1
     made = Planner(LeastRecentlyUsed(8), kernels, shelf=Shelf(tmp_path))
     made.plan(TRACE, 3, FLAGS, "exact", True, pytest.fail, lambda: LAYOUTS)
+    wait_for(kernels)
     assert list(Shelf(tmp_path).files()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from torchy.disk import Shelf
@@ -83,8 +84,8 @@ class Planner:
         entry = self._plans.get(key)
         if entry is None or entry.refusals < refusals:
             live, dead_inputs = slots.live(flags), slots.dead_inputs(flags)
-            lie = layouts() if refusals < MOST_REFUSALS else ()
             try:
+                lie = layouts() if refusals < MOST_REFUSALS else ()
                 plan = self._made(trace, live, dead_inputs, lie, numerics, skip_dead, refusals > 0)
             except Exception as error:  # nothing must be lost
                 if raised_by_program(error):
@@ -111,19 +112,22 @@ class Planner:
         key = self._kept.key(trace, live, dead_inputs, layouts, numerics, skip_dead, doubt)
         by_itself = bool(self.kernels.failed)  # what has been seen to fail is this process's own
         plan = None if by_itself else self._kept.get(key)
-        if plan is None:
-            plan = build_plan(
-                trace,
-                live,
-                numerics,
-                dead_inputs=dead_inputs,
-                skip_dead=skip_dead,
-                exactness=self.kernels.backend,
-                layouts=layouts,
-                doubt=doubt,
-            )
-            if not by_itself:
-                self._kept.put(key, plan)
+        if plan is not None:
+            return plan
+        plan = build_plan(
+            trace,
+            live,
+            numerics,
+            dead_inputs=dead_inputs,
+            skip_dead=skip_dead,
+            exactness=self.kernels.backend,
+            layouts=layouts,
+            doubt=doubt,
+        )
+        if (
+            not by_itself
+        ):  # many are looked through, to remove the oldest: not on the program's account
+            self.kernels.later(functools.partial(self._kept.put, key, plan))
         return plan
 
     def _kernel_ids(self, plan: Plan, numerics: Numerics) -> tuple[str | None, ...]:

@@ -32,9 +32,7 @@ URGENT_BYTES = 1 << 24  # a kernel that saves as much, a millisecond a flush, is
 DELAY = 0.05  # seconds: others wait until the program's regions are over, but no longer
 
 Tell = Callable[[str, str], None]  # (kind, text) of an event
-Wanted = tuple[
-    KernelForm, Numerics, str, Tell, float
-]  # the last: not before, while regions are open
+Job = tuple[Callable[[], object], float]  # and when it is due, while regions are open
 
 
 @dataclass(slots=True)
@@ -138,7 +136,7 @@ class Kernels:
         self.failed = 0
         self._ready: LeastRecentlyUsed[str, Kernel | Exception] = LeastRecentlyUsed(capacity)
         self._wanted: set[str] = set()
-        self._queue: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._worker: Background | None = None
         self._ended = False
         self._lock = threading.RLock()  # a signal handler may come back in on this thread
@@ -212,19 +210,44 @@ class Kernels:
         with self._lock:
             if self._ended or kernel_id in self._wanted or kernel_id in self._ready:
                 return
-            if self._worker is None or not self._worker.is_alive:
-                self._worker = Background(self._work)
-                try:
-                    self._worker.start()
-                except RuntimeError as error:
-                    if raised_by_program(error):  # a signal handler, in the midst of it
-                        raise
-                    # no thread is to be had: asked for again next time
-                    tell("no thread to compile on", f"{kernel_id} is interpreted: {error}")
-                    return
+            try:
+                self._have_worker()
+            except RuntimeError as error:
+                if raised_by_program(error):  # a signal handler, in the midst of it
+                    raise
+                # no thread is to be had: asked for again next time
+                tell("no thread to compile on", f"{kernel_id} is interpreted: {error}")
+                return
             self._wanted.add(kernel_id)
-            due = monotonic() + (0 if urgent else DELAY)
-            self._queue.put((form, numerics, kernel_id, tell, due))
+            job = functools.partial(self._compile_wanted, form, numerics, kernel_id, tell)
+            self._queue.put((job, monotonic() + (0 if urgent else DELAY)))
+
+    def later(self, job: Callable[[], object]) -> None:
+        """Have something done in the background that nobody waits for; not at all where no thread is to be had."""
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                self._have_worker()
+            except RuntimeError as error:
+                if raised_by_program(error):
+                    raise
+                return
+            self._queue.put((job, monotonic() + DELAY))
+
+    def _have_worker(self) -> None:
+        if self._worker is None or not self._worker.is_alive:
+            self._worker = Background(self._work)
+            self._worker.start()
+
+    def _compile_wanted(
+        self, form: KernelForm, numerics: Numerics, kernel_id: str, tell: Tell
+    ) -> None:
+        try:
+            self.compile(form, numerics, kernel_id, tell)
+        finally:
+            with self._lock:
+                self._wanted.discard(kernel_id)
 
     def end(self) -> None:
         """Before the process ends: a thread that Python stops in the midst of LLVM takes the process with it."""
@@ -247,14 +270,10 @@ class Kernels:
                 continue
             if wanted is None:
                 return
-            form, numerics, kernel_id, tell, due = wanted
+            job, due = wanted
             while monotonic() < due and self._busy() and not self._ended:
                 sleep(DELAY / 10)
-            try:
-                self.compile(form, numerics, kernel_id, tell)
-            finally:
-                with self._lock:
-                    self._wanted.discard(kernel_id)
+            job()
 
     def forget_worker(self) -> None:
         """After a fork: the child has no worker, and nothing of what it was doing."""
