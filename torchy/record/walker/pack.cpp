@@ -209,7 +209,8 @@ class Packer {
 
   // Rows are done side by side along the innermost of the dimensions around them, if that can be
   // (see codegen/cpu/panels.py): it becomes the longest one of those where it can be, if it is
-  // short.
+  // short. Only where they are done so, which kLeast and kFewApart have to tell as driver.py does:
+  // else rows of a block would not follow each other.
   void put_lanes_first(Dimensions& outer, bool all) const {
     constexpr int64_t kLong = 64, kLeast = 8;
     if (outer.empty() || outer[0].size >= kLong) return;
