@@ -57,6 +57,15 @@ def test_another_process_takes_the_plan_that_is_kept(tmp_path, monkeypatch):
     assert planning(tmp_path) == first
 
 
+def test_what_a_form_finds_out_when_asked_is_not_kept(tmp_path):
+    """It is found while the plan is being written: a dictionary that grows then is an error."""
+    [group] = planning(tmp_path).steps
+    asked, unasked = replace(group.form), replace(group.form)
+    assert asked.levels
+    assert asked.__getstate__() == unasked.__getstate__()
+    assert pickle.loads(pickle.dumps(asked)) == group.form
+
+
 MULTIPLIED, SUMMED = TRACE.ops
 OTHERS = {
     "what is live": {"flags": bytes([LIVE, CREATED | LIVE, CREATED | LIVE])},

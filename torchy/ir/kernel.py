@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Final
 from typing import Literal as OneOf
@@ -262,6 +262,10 @@ class KernelForm:
     statements: tuple[Statement | Reduction, ...]
     stores: tuple[Store, ...]
     axes: Axes = ELEMENTS
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what is pickled: nothing that is derived, which another thread may be adding in the midst of it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def has_rows(self) -> bool:

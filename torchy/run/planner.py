@@ -124,9 +124,8 @@ class Planner:
             layouts=layouts,
             doubt=doubt,
         )
-        if (
-            not by_itself
-        ):  # many are looked through, to remove the oldest: not on the program's account
+        if not by_itself:
+            # many are looked through, to remove the oldest: not on the program's account
             self.kernels.later(functools.partial(self._kept.put, key, plan))
         return plan
 
