@@ -57,7 +57,7 @@ def turn(session: Session, body: Callable[[], object]) -> Counters:
 
 def log(session: Session) -> list[Repeat]:
     """Take the raw records of a session that the report has not read."""
-    records, _ = the_walker().take_log(session.handle)
+    records, _, _ = the_walker().take_log(session.handle)
     return records
 
 

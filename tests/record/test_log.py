@@ -21,7 +21,7 @@ def step(x, number):
 
 
 def taken(session):
-    return the_walker().take_log(session.handle)
+    return the_walker().take_log(session.handle)[:2]
 
 
 def learn(x):

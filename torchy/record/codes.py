@@ -112,10 +112,25 @@ class Refusal(enum.IntEnum):
     LONG = 3
 
 
+class WhyNow(enum.IntEnum):
+    """Why an op runs at once."""
+
+    POLICY = 0  # it is none that is recorded
+    SIGNATURE = 1  # not with these arguments
+    OPERAND = 2  # one of them cannot be recorded
+    SHARED = 3  # something outside torch sees an operand's memory
+    SINGLE = 4  # single elements, which are there
+    SIZES = 5  # that shows how its results lie
+    VALUES = 6  # eager checks them
+    STATE = 7  # of the process
+    BUSY = 8  # other threads keep flushing
+
+
 MODES = tuple(Mode)  # by the walker's numbers
 SAME_SIZES = 8  # a bit beside them
 ENUMERATIONS = (
-    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, Refusal, ScriptId, SessionPlace
+    Ask, Reason, Repeated, Claim, OpClass, LayoutRule, SessionMode, SlotFlag, Refusal, ScriptId, SessionPlace,
+    WhyNow,
 )  # fmt: skip
 
 

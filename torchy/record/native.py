@@ -117,6 +117,16 @@ class RepeatSum(NamedTuple):
     bytes_saved: int
 
 
+class RanNow(NamedTuple):
+    """Runs at once of one op on one line (-1: not known) for one reason; estimated from some of them, if there are many."""
+
+    name: str
+    line: int
+    why: int
+    count: int
+    nanoseconds: int
+
+
 class Counters(NamedTuple):
     """What a session has done so far, in numbers."""
 
@@ -312,7 +322,7 @@ class Walker:
         self._owing: Callable[[int, bool], list[int]] = call(b"owing")
         self._storage: Callable[[int], int] = call(b"storage")
         self._is_pending: Callable[[int], int] = call(b"is_pending")
-        self._take_log: Callable[[Handle], tuple[list[Any], list[Any]]] = call(b"take_log")
+        self._take_log: Callable[[Handle], tuple[list[Any], ...]] = call(b"take_log")
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         call(b"set_recordable")(recordable)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]
@@ -363,10 +373,14 @@ class Walker:
         """Return the file and line of what the walker knows by a number."""
         return Source(*self._tell_line(line)) if line >= 0 else None
 
-    def take_log(self, session: Handle) -> tuple[list[Repeat], list[RepeatSum]]:
-        """Take from the walker what it has flushed by itself: the newest, and sums of the others."""
-        records, sums = self._take_log(session)
-        return [_repeat(*record) for record in records], [RepeatSum(*entry) for entry in sums]
+    def take_log(self, session: Handle) -> tuple[list[Repeat], list[RepeatSum], list[RanNow]]:
+        """Take from the walker what it has flushed by itself (the newest, and sums of the others), and what ran at once."""
+        records, sums, ran_now = self._take_log(session)
+        return (
+            [_repeat(*record) for record in records],
+            [RepeatSum(*entry) for entry in sums],
+            [RanNow(*entry) for entry in ran_now],
+        )
 
     def running(self, session: int) -> Record | None:
         """Return the trace that is being flushed, if one is."""

@@ -60,6 +60,12 @@ PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # made of ops that are recorded in their place
 MADE_OF_OTHERS = frozenset({"allclose"})
 # change the memory of their first argument, though their schemas do not say that they write to it
+# why an op that torch has tagged so is never deferred
+WHY_TAGGED = {
+    torch.Tag.nondeterministic_seeded: "random numbers keep their order",
+    torch.Tag.dynamic_output_shape: "how large its result is depends on values",
+    torch.Tag.data_dependent_output: "its result is a value for Python",
+}
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
@@ -136,6 +142,21 @@ def is_view(schema: Any) -> bool:
         return False
     aliases = [r.alias_info for r in schema.returns]
     return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+
+
+def why_now(name: str) -> str:
+    """Return in words why an op is never deferred."""
+    namespace, _, rest = name.partition("::")
+    if namespace != "aten":
+        return "it is not one of torch's own ops"
+    base, _, overload = rest.partition(".")
+    tags = getattr(getattr(torch.ops.aten, base), overload or "default").tags
+    for tag, words in WHY_TAGGED.items():
+        if tag in tags:
+            return words
+    if base in METADATA_ONLY:
+        return "it makes a tensor and reads none: nothing to wait for"
+    return "Torchy does not know how to defer it"
 
 
 def allow(place: Place) -> int:

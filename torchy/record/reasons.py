@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torchy.record.codes import Reason, Refusal
+from torchy.record.codes import Reason, Refusal, WhyNow
+from torchy.record.policy import why_now
 
 WORDS = {
     Reason.OPERAND: "{} runs now",
@@ -18,7 +19,22 @@ REFUSALS = {
     Refusal.ONE_ROW: "this time there is a single row of so many elements that eager reduces it in parts",
     Refusal.LONG: "this time rows are longer than the kernel can take",
 }
+WHY_NOW = {
+    WhyNow.SIGNATURE: "it is not deferred with these arguments",
+    WhyNow.OPERAND: "an operand is no plain tensor on memory of its own",
+    WhyNow.SHARED: "something outside torch (NumPy, say) shares an operand's memory",
+    WhyNow.SINGLE: "single elements that are there already: at once is faster",
+    WhyNow.SIZES: "its first time with these sizes shows how its result lies",
+    WhyNow.VALUES: "the values that it is given have to be checked first",
+    WhyNow.STATE: "this thread takes denormal numbers for zero",
+    WhyNow.BUSY: "a flush was under way",
+}
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
+
+
+def why_now_in_words(why: int, name: str) -> str:
+    """Return what the report says of an op that ran at once, for one of the walker's reasons."""
+    return why_now(name) if why == WhyNow.POLICY else WHY_NOW[WhyNow(why)]
 
 
 def reason_in_words(reason: int, text: str) -> str:

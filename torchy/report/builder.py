@@ -16,6 +16,7 @@ from torchy.report.records import (
     EventRecord,
     KernelRecord,
     Levels,
+    RanNowRecord,
     Refused,
     Report,
     Seconds,
@@ -77,6 +78,7 @@ class ReportBuilder:
         self._kernels: dict[str, KernelRecord] = {}
         self._uses: Counter[str] = Counter()  # of a kernel, by the traces that are kept
         self.told: set[str | None] = {None}  # kernels whose code it has
+        self._ran_now: dict[tuple[str, Source | None, str], tuple[int, float]] = {}
         self._totals = Totals()
 
     def trace(
@@ -221,6 +223,14 @@ class ReportBuilder:
             self._totals.events += 1
             self._events.append(record)
 
+    def ran_now(
+        self, *, name: str, where: Source | None, why: str, count: int, seconds: float
+    ) -> None:
+        """Note that an op has run at once so often: see :class:`RanNowRecord`."""
+        with self.lock:
+            counted, took = self._ran_now.get((name, where, why), (0, 0.0))
+            self._ran_now[name, where, why] = (counted + count, took + seconds)
+
     def report(self, ran_now: int = 0) -> Report:
         """Return a snapshot: what is told later does not change it.
 
@@ -231,4 +241,11 @@ class ReportBuilder:
         """
         with self.lock:
             totals = replace(self._totals, ran_now=ran_now)
-            return Report(tuple(self._traces), dict(self._kernels), tuple(self._events), totals)
+            ran = tuple(
+                RanNowRecord(
+                    name, where.file if where else None, where.line if where else None, *sums, why
+                )
+                for (name, where, why), sums in self._ran_now.items()
+            )
+            kernels, events = dict(self._kernels), tuple(self._events)
+            return Report(tuple(self._traces), kernels, events, totals, ran)

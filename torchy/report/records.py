@@ -318,6 +318,36 @@ class EventRecord(Record):
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class RanNowRecord(Record):
+    """Runs of one op on one line that were not recorded: torch ran it at once, as in eager.
+
+    Parameters
+    ----------
+    name
+        As the dispatcher spells it: ``aten::linalg_eigh``.
+    file, line
+        Where the program called it; None if that could not be told.
+    count, seconds
+        How often, and what all of them took: of many, some were timed, which stand for the others.
+    why
+        Why it ran at once, in words.
+    """
+
+    shown = "name short file line count seconds why"
+    name: str
+    file: str | None
+    line: int | None
+    count: int
+    seconds: float
+    why: str
+
+    @property
+    def short(self) -> str:
+        """The name without namespace and overload: ``linalg_eigh``."""
+        return short_op(self.name)
+
+
 @dataclass(slots=True)
 class Totals(Record):
     """Counts and sums over all traces and events of the session, dropped records included."""
@@ -347,13 +377,16 @@ class Report(Record):
         Every kernel that the session used, by id.
     events
         The newest ones, oldest first.
+    ran_now
+        What was not recorded, in the order in which it was first met.
     """
 
-    shown = "traces kernels events totals"
+    shown = "traces kernels events totals ran_now"
     traces: tuple[TraceRecord, ...]
     kernels: Mapping[str, KernelRecord]
     events: tuple[EventRecord, ...]
     totals: Totals
+    ran_now: tuple[RanNowRecord, ...] = ()
 
     def __repr__(self) -> str:
         """Return the summary."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torchy.record.native import Counters, Repeat, Unplanned, Walker
 from torchy.record.places import Places
-from torchy.record.reasons import reason_in_words
+from torchy.record.reasons import reason_in_words, why_now_in_words
 from torchy.run.planner import Planner
 from torchy.session.script import Recording, Script
 from torchy.session.session import Session
@@ -103,7 +103,7 @@ class Log:
 
     def _take(self, session: Session) -> Untold:
         """Take the walker's records of a session; those that it has dropped only count."""
-        repeats, sums = self._walker.take_log(session.handle)
+        repeats, sums, ran_now = self._walker.take_log(session.handle)
         for entry in sums:
             script = self._scripts.get(entry.script)
             session.builder.skip(
@@ -113,6 +113,14 @@ class Log:
                 bytes_saved=entry.bytes_saved,
                 tier=script.tier if script else "interpreted",
                 plan=script.entry.plan if script else None,
+            )
+        for run in ran_now:
+            session.builder.ran_now(
+                name=run.name,
+                where=self._walker.source(run.line),
+                why=why_now_in_words(run.why, run.name),
+                count=run.count,
+                seconds=run.nanoseconds * 1e-9,
             )
         untold = self._untold.setdefault(session, Untold())
         untold.add(repeats)

@@ -477,15 +477,32 @@ PyObject* origin_of(const Flushed& flushed) {
                text(unplanned.text), number(unplanned.line), number(unplanned.variant));
 }
 
+PyObject* take_ran_now(Session& session) {
+  const auto sums = [&] {
+    const Lock lock(shared_mutex);
+    return session.ran_now.take(registry().epoch);
+  }();
+  Object told = Object::owned(PyList_New(0));
+  for (const auto& [key, sum] : sums) {
+    const auto& [info, line, why] = key;
+    const Object item =
+        Object::owned(tuple(text(info->name), number(line), number(static_cast<int64_t>(why)),
+                            number(sum.count), number(sum.nanoseconds)));
+    if (!told || !item || PyList_Append(told.get(), item.get()) != 0) return nullptr;
+  }
+  return told.release();
+}
+
 // take_log(session): the flushes that Python has not seen, the newest as raw records, of the others
-// sums by script.
+// sums by script; and what has run at once.
 PyObject* take_log(const Arguments& given) {
   const auto [records, sums] = [&] {
     const Lock lock(shared_mutex);
     return given.session(0)->log.take(registry().epoch);
   }();
   const Object told = Object::owned(PyList_New(0)), summed = Object::owned(PyList_New(0));
-  if (!told || !summed) return nullptr;
+  Object ran_now = Object::owned(take_ran_now(*given.session(0)));
+  if (!told || !summed || !ran_now) return nullptr;
   Object words;  // of the last record: the next one has the same, mostly
   const std::vector<int64_t>* last = nullptr;
   for (const Flushed& flushed : records) {
@@ -503,7 +520,7 @@ PyObject* take_log(const Arguments& given) {
                                             number(sum.nanoseconds), number(sum.saved)));
     if (!item || PyList_Append(summed.get(), item.get()) != 0) return nullptr;
   }
-  return PyTuple_Pack(2, told.get(), summed.get());
+  return PyTuple_Pack(3, told.get(), summed.get(), ran_now.get());
 }
 
 using Call = PyObject* (*)(const Arguments&);

@@ -17,6 +17,7 @@ std::string codes_as_text() {
       "\nRefusal" TORCHY_REFUSAL(TORCHY_TELL)             //
       "\nScriptId" TORCHY_SCRIPT_ID(TORCHY_TELL)          //
       "\nSessionPlace" TORCHY_SESSION_PLACE(TORCHY_TELL)  //
+      "\nWhyNow" TORCHY_WHY_NOW(TORCHY_TELL)              //
       "\nCounters" TORCHY_COUNTERS(TORCHY_TELL_FIELD)     //
       "\nRecord" TORCHY_RECORD(TORCHY_TELL_FIELD) TORCHY_RECORD_ARRAYS(TORCHY_TELL_FIELD) "\n";
 #undef TORCHY_TELL

@@ -53,6 +53,14 @@
 #define TORCHY_REFUSAL(CODE) \
   CODE(Fits, 0) CODE(Layout, 1) CODE(OneRow, 2) CODE(Long, 3)
 
+// Why an op runs at once. Policy: it is none that is recorded. Signature: not with these arguments.
+// Operand: one of them cannot be recorded. Shared: something outside torch sees an operand's
+// memory. Single: single elements, which are there. Sizes: that shows how its results lie. Values:
+// eager checks them. State: of the process. Busy: other threads keep flushing.
+#define TORCHY_WHY_NOW(CODE) \
+  CODE(Policy, 0) CODE(Signature, 1) CODE(Operand, 2) CODE(Shared, 3) CODE(Single, 4) \
+  CODE(Sizes, 5) CODE(Values, 6) CODE(State, 7) CODE(Busy, 8)
+
 // Which script runs a flush, where it is none that Python has given.
 #define TORCHY_SCRIPT_ID(CODE) \
   CODE(NoScript, -1) CODE(Interpreted, -2)
@@ -90,6 +98,7 @@ enum class SessionMode : int { TORCHY_SESSION_MODE(TORCHY_CODE) };
 enum SlotFlag : uint8_t { TORCHY_SLOT_FLAG(TORCHY_CODE) };
 enum Mode : uint8_t { TORCHY_MODE(TORCHY_CODE) };
 enum class Refusal : int64_t { TORCHY_REFUSAL(TORCHY_CODE) };
+enum class WhyNow : int64_t { TORCHY_WHY_NOW(TORCHY_CODE) };
 enum ScriptId : int64_t { TORCHY_SCRIPT_ID(TORCHY_CODE) };
 enum SessionPlace : int64_t { TORCHY_SESSION_PLACE(TORCHY_CODE) };
 

@@ -67,13 +67,15 @@ bool fit_storage(c10::StorageImpl* storage) {
   return true;
 }
 
-bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) const {
+bool Recorder::fit(c10::TensorImpl& tensor, const Slot* known) {
   if ((tensor.key_set() | kPlain).raw_repr() != kPlain.raw_repr()) return false;
   if (tensor.has_symbolic_sizes_strides() || tensor.dim() > kMostDimensions) return false;
   // outside inference mode, composite ops on them count versions
   if (tensor.is_inference() && !c10::InferenceMode::is_enabled()) return false;
-  if (known) return known->as_recorded();
-  return fit_storage(tensor.unsafe_storage().unsafeGetStorageImpl());
+  const bool fits =
+      known ? known->as_recorded() : fit_storage(tensor.unsafe_storage().unsafeGetStorageImpl());
+  if (!fits) why_ = WhyNow::kShared;
+  return fits;
 }
 
 void Recorder::read_number(const c10::IValue& value, size_t index) {
@@ -212,8 +214,10 @@ bool Recorder::read_arguments() {
   scratch_.key.push_back(key_header(info_, trace_->state));
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
+  if (scratch_.operands.empty()) return false;
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there
-  return !scratch_.operands.empty() && (any_pending_ || any_dimension_);
+  if (!any_pending_ && !any_dimension_) why_ = WhyNow::kSingle;
+  return any_pending_ || any_dimension_;
 }
 
 // Eager raises when a written view overlaps another operand in part, and some ops that are not
@@ -376,6 +380,7 @@ void Recorder::commit(const Memo& memo, Node* node) {
 
 Outcome Recorder::attempt(Node* root, std::optional<int64_t> line) {
   trace_ = session_.trace.get();
+  why_ = session_.running ? WhyNow::kBusy : WhyNow::kOperand;
   if (session_.running || !read_arguments() || overlaps()) return Outcome::kRunNow;
   at_ = trace_->path.empty() ? root : trace_->path.back();
   step_ = at_->find(scratch_.key);
@@ -384,7 +389,9 @@ Outcome Recorder::attempt(Node* root, std::optional<int64_t> line) {
     step_ = add_step(at_, *line);
   }
   if (step_->signature->verdict == Verdict::kUnknown) return Outcome::kNeedsVerdict;
+  why_ = WhyNow::kSignature;
   if (step_->signature->verdict == Verdict::kRunNow) return Outcome::kRunNow;
+  why_ = WhyNow::kValues;
   if (!in_range()) return Outcome::kRunNow;
   const Memo* memo = find_memo();
   if (!memo) return Outcome::kNeedsLayout;

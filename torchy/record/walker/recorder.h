@@ -38,6 +38,8 @@ class Recorder {
 
   // `line` is that of the program, if it has been looked for: it is noted at a new place.
   Outcome attempt(Node* root, std::optional<int64_t> line) TORCHY_REQUIRES(shared_mutex);
+  // Of an op that must run at once: what the last attempt has found.
+  WhyNow why_now() const { return why_; }
   Step* step() const { return step_; }
   void learn(std::vector<Layout> results);
   c10::SmallVector<c10::IValue, 2>& results() { return results_; }
@@ -71,7 +73,7 @@ class Recorder {
   bool read_argument(const c10::IValue& value, size_t index) TORCHY_REQUIRES(shared_mutex);
   bool read_tensor(const at::Tensor& tensor, size_t index) TORCHY_REQUIRES(shared_mutex);
   void read_number(const c10::IValue& value, size_t index);
-  bool fit(c10::TensorImpl& tensor, const Slot* known) const TORCHY_REQUIRES(shared_mutex);
+  bool fit(c10::TensorImpl& tensor, const Slot* known) TORCHY_REQUIRES(shared_mutex);
   bool overlaps() const;
   bool in_range() const;
   Words signature_key() const;
@@ -92,6 +94,7 @@ class Recorder {
   Step* step_ = nullptr;
   bool any_pending_ = false, any_dimension_ = false;
   int new_slots_ = 0, new_views_ = 0;
+  WhyNow why_ = WhyNow::kValues;
   c10::SmallVector<c10::IValue, 2> results_;
 };
 

@@ -49,11 +49,14 @@ void each_result(const Stack& stack, size_t results, const F& f) {
   for (size_t i = stack.size() - results; i < stack.size(); ++i) each_tensor(stack[i], f);
 }
 
-// What the op needs is computed first; then it runs as eager would run it.
-void run_now(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+// What the op needs is computed first; then it runs as eager would run it. Noted in a session that
+// would have recorded it.
+void run_now(OpInfo& info, c10::DispatchKeySet keys, Stack* stack, const Session* session = nullptr,
+             WhyNow why = WhyNow::kPolicy) {
   const bool carrying = carry_mode();
   settle_arguments(info, *stack);
   {
+    const NotedNow noted(session, info, why);
     Paused paused;
     info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
   }
@@ -66,12 +69,14 @@ bool may_be_random_state(c10::ScalarType dtype, int64_t elements) {
   return dtype == c10::kByte && elements == kElements;
 }
 
-void run_on_metadata(const OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
+// What makes a tensor is noted: it may fill it. A view takes no time.
+void run_on_metadata(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   if (info.allocates) make_room();
   OnMetadata op;
   for (size_t i = stack->size() - info.arguments; i < stack->size(); ++i)
     each_tensor((*stack)[i], [&](const at::Tensor& tensor) { op.reads(tensor); });
   {
+    const NotedNow noted(info.allocates ? recording_here() : nullptr, info, WhyNow::kPolicy);
     Paused paused;
     info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
   }
@@ -87,7 +92,8 @@ void learn_from(Recorder& recorder, int64_t epoch, std::vector<Layout> layouts) 
 }
 
 // Runs an op for the first time with these layouts, and remembers what its results look like.
-void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+void run_and_learn(const Session& session, OpInfo& info, Recorder& recorder,
+                   c10::DispatchKeySet keys, Stack* stack) {
   const Stack arguments(stack->end() - static_cast<ptrdiff_t>(info.arguments), stack->end());
   std::vector<Layout> before;  // of arguments that are results too: some ops resize them
   for (int argument : info.result_argument)
@@ -96,7 +102,7 @@ void run_and_learn(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, S
   make_room();
   {
     NoteWarnings warnings(c10::WarningUtils::get_warning_handler());
-    run_now(info, keys, stack);
+    run_now(info, keys, stack, &session, WhyNow::kSizes);
     if (warnings.any) return;  // it shall warn again next time, from its own line
   }
   std::vector<Layout> layouts;
@@ -144,7 +150,8 @@ bool ask_policy(Session& session, OpInfo& info, Step& step, const Stack& stack) 
 }
 
 // Finds out what the results look like for operands not seen before; true if the op has been run.
-bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, Stack* stack) {
+bool find_layouts(const Session& session, OpInfo& info, Recorder& recorder,
+                  c10::DispatchKeySet keys, Stack* stack) {
   const int64_t epoch = registry().epoch;
   LayoutRule rule;
   std::vector<c10::ScalarType> dtypes;
@@ -159,7 +166,7 @@ bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, St
     layout = infer_layout(info, rule, dtypes, *stack);
   }
   if (!layout) {  // eager raises, or shows how it is
-    run_and_learn(info, recorder, keys, stack);
+    run_and_learn(session, info, recorder, keys, stack);
     return true;
   }
   const int argument = info.result_argument[0];
@@ -167,7 +174,7 @@ bool find_layouts(OpInfo& info, Recorder& recorder, c10::DispatchKeySet keys, St
       argument >= 0 &&
       !layout_of(stack->at(stack->size() - info.arguments + argument).toTensor()).same_as(*layout);
   if (resized || may_be_random_state(layout->dtype, c10::multiply_integers(layout->sizes))) {
-    run_now(info, keys, stack);
+    run_now(info, keys, stack, &session, WhyNow::kSizes);
     return true;
   }
   learn_from(recorder, epoch, {*layout});
@@ -179,7 +186,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   // other threads do not flush denormals with this one: which elements are theirs is up to eager
   if (flushes_denormals()) {
     ++session->counters.run_now;
-    return run_now(info, keys, stack);
+    return run_now(info, keys, stack, session.get(), WhyNow::kState);
   }
   const auto state = ProcessState::now();
   std::optional<Precision> precision;
@@ -191,6 +198,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Recorder recorder(*session, info, *stack);
     Outcome outcome;
+    WhyNow why = WhyNow::kValues;
     bool too_long = false;
     {
       const Lock lock(shared_mutex);
@@ -208,6 +216,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         outcome = Outcome::kNeedsRoot;
       } else {
         outcome = recorder.attempt(root, line);
+        why = recorder.why_now();
         if (outcome == Outcome::kRecorded) {
           if (precision) trace.precision = precision;
           too_long = session->too_long();
@@ -227,7 +236,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       case Outcome::kRunNow:
         ++session->counters.run_now;
         make_room();
-        return run_now(info, keys, stack);
+        return run_now(info, keys, stack, session.get(), why);
       case Outcome::kOtherState:
         flush(*session, Reason::kState, "");
         break;
@@ -242,7 +251,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
         if (!ask_policy(*session, info, *recorder.step(), *stack)) root = nullptr;
         break;
       case Outcome::kNeedsLayout:
-        if (find_layouts(info, recorder, keys, stack)) {
+        if (find_layouts(*session, info, recorder, keys, stack)) {
           ++session->counters.run_now;
           return;
         }
@@ -250,7 +259,7 @@ void record(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     }
   }
   ++session->counters.run_now;
-  run_now(info, keys, stack);
+  run_now(info, keys, stack, session.get(), WhyNow::kBusy);
 }
 
 void classify(OpInfo& info) {
@@ -399,7 +408,7 @@ void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
     default:
       count_run_now(*session);
       make_room();
-      return run_now(info, keys, stack);
+      return run_now(info, keys, stack, session);
   }
 }
 

@@ -16,6 +16,7 @@
 #include "log.h"
 #include "mutex.h"
 #include "pace.h"
+#include "ran_now.h"
 #include "trace.h"
 
 namespace torchy {
@@ -61,6 +62,7 @@ struct Session {
   std::optional<PrecisionFor> precision;
 
   Log log TORCHY_GUARDED_BY(shared_mutex);
+  RanNow ran_now TORCHY_GUARDED_BY(shared_mutex);
   Balance balance TORCHY_GUARDED_BY(shared_mutex);
   // If it may sleep: what is known of the place where it begins.
   std::shared_ptr<Paces> paces TORCHY_GUARDED_BY(shared_mutex);

@@ -79,12 +79,12 @@ bool goes_to_backend(c10::DispatchKeySet keys) {
   return below.highestFunctionalityKey() == c10::DispatchKey::Dense;
 }
 
-// Whether an op that may be deferred is seen, and may run now as well; it is counted then.
-bool run_now_here(const OpInfo& info) {
-  if (info.op_class != OpClass::kDefer) return false;
+// The session that sees an op that may be deferred, and may run now as well; it is counted then.
+Session* run_now_here(const OpInfo& info) {
+  if (info.op_class != OpClass::kDefer) return nullptr;
   Session* session = session_here();
   if (session) count_run_now(*session);
-  return session != nullptr;
+  return session;
 }
 
 template <typename First, typename... Rest>
@@ -115,7 +115,10 @@ struct Below : c10::OperatorKernel {
     if (naps && (is_settled(arguments) && ...) && writes_own_memory(arguments...))
       return run<R>(keys, arguments...);
     if constexpr (!std::is_reference_v<R>) {
-      if ((is_single(arguments) && ...) && run_now_here(*info)) return run<R>(keys, arguments...);
+      if (Session* session = (is_single(arguments) && ...) ? run_now_here(*info) : nullptr) {
+        const NotedNow noted(session, *info, WhyNow::kSingle);
+        return run<R>(keys, arguments...);
+      }
     }
     Stack stack = c10::impl::boxArgs<A...>(arguments...);
     see(*info, keys, &stack);

@@ -20,6 +20,7 @@
 #include "meta.cpp"
 #include "numbers.cpp"
 #include "pace.cpp"
+#include "ran_now.cpp"
 #include "session.cpp"
 #include "trace.cpp"
 #include "trie.cpp"

@@ -1,0 +1,89 @@
+"""What runs at once is told: which op, on which line, how often, how long, and why."""
+
+import sys
+
+import pytest
+import torch
+
+import torchy
+
+
+def line_here():
+    return sys._getframe(1).f_lineno
+
+
+def the_only(report, name):
+    [record] = [record for record in report.ran_now if record.short == name]
+    return record
+
+
+def test_an_op_that_is_never_deferred_has_its_line_count_and_time():
+    x = torch.eye(40)
+    with torchy.lazy() as session:
+        for _ in range(3):
+            torch.linalg.eigvalsh(x); line = line_here()  # noqa: E702  # fmt: skip
+    record = the_only(session.report, "_linalg_eigh")
+    assert (record.file, record.line, record.count) == (__file__, line, 3)
+    assert 0 < record.seconds < 1
+    assert record.why == "Torchy does not know how to defer it"
+
+
+def test_many_are_counted_from_a_sample():
+    x = torch.ones(3)
+    with torchy.lazy() as session:
+        for _ in range(1000):
+            torch.nonzero(x)
+    record = the_only(session.report, "nonzero")
+    assert 980 <= record.count <= 1020
+    assert record.why == "how large its result is depends on values"
+    assert session.counters["run_now"] == 1000
+
+
+def test_each_session_counts_for_itself():
+    x = torch.ones(3)
+    counts = []
+    for _ in range(2):
+        with torchy.lazy() as session:
+            for _ in range(60):
+                torch.nonzero(x)
+        counts.append(the_only(session.report, "nonzero").count)
+    assert counts == [60, 60]
+
+
+def shared(x):
+    x.numpy()
+    return x + 1
+
+
+def seeded(x):
+    return torch.rand_like(x)
+
+
+def single(x):
+    return torch.tensor(1.0) + 1
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "why"),
+    [
+        (shared, "add", "something outside torch (NumPy, say) shares an operand's memory"),
+        (seeded, "rand_like", "random numbers keep their order"),
+        (single, "add", "single elements that are there already: at once is faster"),
+    ],
+)
+def test_why_is_told_in_words(program, name, why):
+    x = torch.ones(3)
+    with torchy.lazy() as session:
+        program(x)
+    assert the_only(session.report, name).why == why
+
+
+def test_reading_the_report_twice_adds_up():
+    x = torch.ones(3)
+    with torchy.lazy() as session:
+        torch.nonzero(x)
+        assert the_only(session.report, "nonzero").count == 1
+        for _ in range(2):
+            torch.nonzero(x)
+        assert sum(r.count for r in session.report.ran_now if r.short == "nonzero") == 3
+    assert [r["short"] for r in session.report.to_dict()["ran_now"]].count("nonzero") == 2
