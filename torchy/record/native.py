@@ -94,11 +94,12 @@ class Unplanned(NamedTuple):
 class Repeat(NamedTuple):
     """A flush that the walker has run by itself, as raw words: see :class:`Record`.
 
-    ``held_bytes`` is what it holds that others do not. ``times`` are by step of its script's program, by op if it is
-    unplanned.
+    ``began`` is by ``perf_counter_ns()``; ``held_bytes`` is what it holds that others do not. ``times`` are by step of its
+    script's program, by op if it is unplanned.
     """
 
     origin: int | Unplanned
+    began: int
     nanoseconds: int
     bytes_saved: int
     held_bytes: int
@@ -118,12 +119,16 @@ class RepeatSum(NamedTuple):
 
 
 class RanNow(NamedTuple):
-    """Runs at once of one op on one line (-1: not known) for one reason; estimated from some of them, if there are many."""
+    """Runs at once of one op on one line (-1: not known) for one reason; estimated from some of them, if there are many.
+
+    ``began``: the first of them, in nanoseconds by ``perf_counter_ns()``.
+    """
 
     name: str
     line: int
     why: int
-    count: int
+    began: int
+    times: int
     nanoseconds: int
 
 

@@ -16,6 +16,7 @@ from torchy.report.records import (
     EventRecord,
     KernelRecord,
     Levels,
+    OlderRecord,
     RanNowRecord,
     Refused,
     Report,
@@ -78,7 +79,9 @@ class ReportBuilder:
         self._kernels: dict[str, KernelRecord] = {}
         self._uses: Counter[str] = Counter()  # of a kernel, by the traces that are kept
         self.told: set[str | None] = {None}  # kernels whose code it has
-        self._ran_now: dict[tuple[str, Source | None, str], tuple[int, float]] = {}
+        # by what a place's flushes have in common
+        self._older: dict[tuple[int, int, str, Source | None], OlderRecord] = {}
+        self._ran_now: dict[tuple[str, Source | None, str], RanNowRecord] = {}
         self._totals = Totals()
 
     def trace(
@@ -87,6 +90,7 @@ class ReportBuilder:
         reason: str,
         where: Source | None,
         tier: Tier,
+        began: float | None = None,
         seconds: float,
         bytes_saved: int,
         trace: Trace,
@@ -104,6 +108,8 @@ class ReportBuilder:
         ----------
         reason, where, tier, seconds, bytes_saved
             See :class:`TraceRecord`.
+        began
+            By the builder's clock; default: so long ago that it has just ended.
         trace, plan
             Shared with the place that they belong to, not copied. Without a plan no op has a group.
         kernels
@@ -127,6 +133,7 @@ class ReportBuilder:
                 reason,
                 where,
                 tier,
+                (self._clock() - seconds if began is None else began) - self._began,
                 seconds,
                 bytes_saved,
                 trace,
@@ -144,7 +151,21 @@ class ReportBuilder:
             self._held_bytes += held_bytes
             while len(self._traces) > self._keep or self._held_bytes > MOST_HELD_BYTES:
                 self._held_bytes -= self._held.popleft()
-                self._forget_kernels(self._traces.popleft().kernels)
+                oldest = self._traces.popleft()
+                self._forget_kernels(oldest.kernels)
+                self._add_older(
+                    OlderRecord(
+                        oldest.reason,
+                        oldest.where,
+                        oldest.tier,
+                        1,
+                        len(oldest.trace.ops),
+                        oldest.seconds,
+                        oldest.bytes_saved,
+                        oldest.trace,
+                        oldest.plan,
+                    )
+                )
 
     def skip(
         self,
@@ -155,13 +176,35 @@ class ReportBuilder:
         bytes_saved: int,
         tier: Tier,
         plan: Plan | None = None,
+        trace: Trace | None = None,
+        reason: str = "",
+        where: Source | None = None,
     ) -> None:
         """Note so many flushes of one plan of which there is no record any more: they count in the totals.
 
-        Ops, seconds and bytes are those of all of them.
+        Ops, seconds and bytes are those of all of them. Without a trace nothing else is known of them.
         """
         with self.lock:
             self._count(count, ops, seconds, bytes_saved, tier, plan)
+            if trace is not None:
+                self._add_older(
+                    OlderRecord(reason, where, tier, count, ops, seconds, bytes_saved, trace, plan)
+                )
+
+    def _add_older(self, more: OlderRecord) -> None:
+        key = (id(more.trace), id(more.plan), more.reason, more.where)
+        known = self._older.get(key)
+        if known is not None:
+            more = replace(
+                more,
+                count=known.count + more.count,
+                ops=known.ops + more.ops,
+                seconds=known.seconds + more.seconds,
+                bytes_saved=known.bytes_saved + more.bytes_saved,
+            )
+        elif len(self._older) >= self._keep:
+            return
+        self._older[key] = more
 
     def _count(
         self,
@@ -224,12 +267,24 @@ class ReportBuilder:
             self._events.append(record)
 
     def ran_now(
-        self, *, name: str, where: Source | None, why: str, count: int, seconds: float
+        self,
+        *,
+        name: str,
+        where: Source | None,
+        why: str,
+        began: float,
+        count: int,
+        seconds: float,
     ) -> None:
-        """Note that an op has run at once so often: see :class:`RanNowRecord`."""
+        """Note that an op has run at once so often: see :class:`RanNowRecord`. ``began``: by the builder's clock."""
+        file, line = (where.file, where.line) if where else (None, None)
         with self.lock:
-            counted, took = self._ran_now.get((name, where, why), (0, 0.0))
-            self._ran_now[name, where, why] = (counted + count, took + seconds)
+            known = self._ran_now.get((name, where, why))
+            if known is None:
+                known = RanNowRecord(name, file, line, began - self._began, 0, 0.0, why)
+            self._ran_now[name, where, why] = replace(
+                known, count=known.count + count, seconds=known.seconds + seconds
+            )
 
     def report(self, ran_now: int = 0) -> Report:
         """Return a snapshot: what is told later does not change it.
@@ -241,11 +296,6 @@ class ReportBuilder:
         """
         with self.lock:
             totals = replace(self._totals, ran_now=ran_now)
-            ran = tuple(
-                RanNowRecord(
-                    name, where.file if where else None, where.line if where else None, *sums, why
-                )
-                for (name, where, why), sums in self._ran_now.items()
-            )
-            kernels, events = dict(self._kernels), tuple(self._events)
-            return Report(tuple(self._traces), kernels, events, totals, ran)
+            ran = tuple(self._ran_now.values())
+            traces, older = tuple(self._traces), tuple(self._older.values())
+            return Report(traces, dict(self._kernels), tuple(self._events), totals, ran, older)

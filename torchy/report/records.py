@@ -144,8 +144,8 @@ class TraceRecord(Record):
         The line of the program that made it flush.
     tier
         "compiled" if a kernel ran in it, else "interpreted".
-    seconds
-        What the flush took.
+    began, seconds
+        When the flush began, in seconds since the session did, and what it took.
     bytes_saved
         Memory that eager would have allocated for the intermediates that were never stored.
     trace, plan, kernels, layouts, numbers, step_seconds, refused
@@ -154,11 +154,12 @@ class TraceRecord(Record):
         How to call files in the listing: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
     """
 
-    shown = "number reason where tier seconds bytes_saved ops groups listing"
+    shown = "number reason where tier began seconds bytes_saved ops groups listing"
     number: int
     reason: str
     where: Source | None
     tier: Tier
+    began: float
     seconds: float
     bytes_saved: int
     trace: Trace = field(repr=False)
@@ -319,6 +320,32 @@ class EventRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class OlderRecord(Record):
+    """Flushes of one place whose own records have been dropped.
+
+    Parameters
+    ----------
+    reason, where, tier
+        As in :class:`TraceRecord`.
+    count, ops, seconds, bytes_saved
+        Of all of them together.
+    trace, plan
+        What they had in common.
+    """
+
+    shown = "reason where tier count ops seconds bytes_saved"
+    reason: str
+    where: Source | None
+    tier: Tier
+    count: int
+    ops: int
+    seconds: float
+    bytes_saved: int
+    trace: Trace = field(repr=False)
+    plan: Plan | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RanNowRecord(Record):
     """Runs of one op on one line that were not recorded: torch ran it at once, as in eager.
 
@@ -328,16 +355,19 @@ class RanNowRecord(Record):
         As the dispatcher spells it: ``aten::linalg_eigh``.
     file, line
         Where the program called it; None if that could not be told.
+    began
+        When the first of them began, in seconds since the session did.
     count, seconds
         How often, and what all of them took: of many, some were timed, which stand for the others.
     why
         Why it ran at once, in words.
     """
 
-    shown = "name short file line count seconds why"
+    shown = "name short file line began count seconds why"
     name: str
     file: str | None
     line: int | None
+    began: float
     count: int
     seconds: float
     why: str
@@ -379,14 +409,17 @@ class Report(Record):
         The newest ones, oldest first.
     ran_now
         What was not recorded, in the order in which it was first met.
+    older
+        Flushes that ``totals`` counts and ``traces`` has no more; without those of which only the number is known.
     """
 
-    shown = "traces kernels events totals ran_now"
+    shown = "traces kernels events totals ran_now older"
     traces: tuple[TraceRecord, ...]
     kernels: Mapping[str, KernelRecord]
     events: tuple[EventRecord, ...]
     totals: Totals
     ran_now: tuple[RanNowRecord, ...] = ()
+    older: tuple[OlderRecord, ...] = ()
 
     def __repr__(self) -> str:
         """Return the summary."""

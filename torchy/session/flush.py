@@ -40,6 +40,7 @@ class Flush:
         self.script = script
         self.recording = recording
         self.execution = Execution(walker, session, serial)
+        self.began = perf_counter()
         self.seconds = 0.0
 
     def advance(self) -> None:
@@ -197,7 +198,7 @@ class Flushes:
     def _finished(self, session: Session, flush: Flush, called: int) -> None:
         """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""
         script, recording = flush.script, flush.recording
-        tell = functools.partial(script.tell, session.builder, recording, flush.seconds)
+        tell = functools.partial(script.tell, session.builder, recording, flush.began, flush.seconds)
         self._log.note(session, tell, recording.held_bytes)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)

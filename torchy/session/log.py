@@ -113,13 +113,17 @@ class Log:
                 bytes_saved=entry.bytes_saved,
                 tier=script.tier if script else "interpreted",
                 plan=script.entry.plan if script else None,
+                trace=script.entry.trace if script else None,
+                reason=script.reason if script else "",
+                where=script.where if script else None,
             )
         for run in ran_now:
             session.builder.ran_now(
                 name=run.name,
                 where=self._walker.source(run.line),
                 why=why_now_in_words(run.why, run.name),
-                count=run.count,
+                began=run.began * 1e-9,
+                count=run.times,
                 seconds=run.nanoseconds * 1e-9,
             )
         untold = self._untold.setdefault(session, Untold())

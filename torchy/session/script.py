@@ -93,7 +93,9 @@ class Script:
         """Return the views that fused ops read or write, one by one."""
         return tuple(fused_views(self.entry.trace, self.entry.plan))
 
-    def tell(self, builder: ReportBuilder, recording: Recording, seconds: float) -> None:
+    def tell(
+        self, builder: ReportBuilder, recording: Recording, began: float, seconds: float
+    ) -> None:
         """Write the report's record of a flush."""
         last = self.entry.sizes.words
         sizes = self._sizes(recording)
@@ -104,19 +106,21 @@ class Script:
             + (0 if sizes.words is last else len(sizes.words))
         )
         saved = 0 if recording.refused or not self.compiled else self._bytes_saved(recording)
-        self._tell(builder, recording, seconds, saved, held)
+        self._tell(builder, recording, began, seconds, saved, held)
 
     def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
         """Write the report's record of a flush that the walker has run by itself."""
         recording = Recording(self.entry.trace, repeat.words, repeat.numbers, repeat.times)
         seconds = repeat.nanoseconds * 1e-9
         by_op = isinstance(repeat.origin, Unplanned)
-        self._tell(builder, recording, seconds, repeat.bytes_saved, repeat.held_bytes, by_op)
+        began, saved = repeat.began * 1e-9, repeat.bytes_saved
+        self._tell(builder, recording, began, seconds, saved, repeat.held_bytes, by_op)
 
     def _tell(
         self,
         builder: ReportBuilder,
         recording: Recording,
+        began: float,
         seconds: float,
         saved: int,
         held: int,
@@ -129,6 +133,7 @@ class Script:
             reason=self.reason,
             where=self.where,
             tier=self.tier,
+            began=began,
             seconds=seconds,
             bytes_saved=saved,
             trace=recording.trace,

@@ -487,7 +487,7 @@ PyObject* take_ran_now(Session& session) {
     const auto& [info, line, why] = key;
     const Object item =
         Object::owned(tuple(text(info->name), number(line), number(static_cast<int64_t>(why)),
-                            number(sum.count), number(sum.nanoseconds)));
+                            number(sum.began), number(sum.count), number(sum.nanoseconds)));
     if (!told || !item || PyList_Append(told.get(), item.get()) != 0) return nullptr;
   }
   return told.release();
@@ -510,9 +510,10 @@ PyObject* take_log(const Arguments& given) {
     last = flushed.words.get();
     const c10::IntArrayRef both(flushed.numbers_and_times);
     const Object record = Object::owned(
-        tuple(origin_of(flushed), number(flushed.nanoseconds), number(flushed.saved),
-              number(static_cast<int64_t>(flushed.held)), Object::borrowed(words.get()).release(),
-              bytes_of(both.slice(0, flushed.numbers)), bytes_of(both.slice(flushed.numbers))));
+        tuple(origin_of(flushed), number(flushed.began), number(flushed.nanoseconds),
+              number(flushed.saved), number(static_cast<int64_t>(flushed.held)),
+              Object::borrowed(words.get()).release(), bytes_of(both.slice(0, flushed.numbers)),
+              bytes_of(both.slice(flushed.numbers))));
     if (!record || PyList_Append(told.get(), record.get()) != 0) return nullptr;
   }
   for (const auto& [script, sum] : sums) {

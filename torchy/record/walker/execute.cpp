@@ -57,9 +57,10 @@ int64_t bytes_moved(const Trace& trace, const Script& script) {
 // Notes a flush that a script has run; true if Python should mind the session's pace. Call once it
 // is finished.
 bool note_repeat(Session& session, Trace& trace, const std::shared_ptr<Script>& script,
-                 int64_t epoch, int64_t nanoseconds) TORCHY_REQUIRES(shared_mutex) {
+                 int64_t epoch, int64_t began, int64_t nanoseconds) TORCHY_REQUIRES(shared_mutex) {
   Flushed flushed;
   flushed.script = script;
+  flushed.began = began;
   flushed.nanoseconds = nanoseconds;
   if (!trace.refused)  // else who knows
     for (int64_t slot : script->unstored)
@@ -164,7 +165,7 @@ Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason re
   bool lost = false;
   {
     const Lock lock(shared_mutex);
-    lost = note_repeat(session, *trace, script, epoch, passed.count());
+    lost = note_repeat(session, *trace, script, epoch, nanoseconds_of(begin), passed.count());
   }
   return lost ? Repeated::kMindPace : Repeated::kYes;
 }

@@ -175,6 +175,7 @@ Repeated interpret(Session& session, const std::shared_ptr<Trace>& trace, Reason
   trace->path.back()->spent += spared(*trace, times);
   Flushed flushed = note_of(*trace, times, reason, text, line, settings.variant);
   if (finish_flush(session, origin, trace.get()) < 0) return Repeated::kYes;
+  flushed.began = nanoseconds_of(begin);
   flushed.nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   bool many = false;
   {

@@ -2,6 +2,7 @@
 // Python objects when somebody reads the report. And whether recording pays.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -13,6 +14,11 @@
 #include "trie.h"
 
 namespace torchy {
+
+// What Python's perf_counter_ns() would have said.
+inline int64_t nanoseconds_of(std::chrono::steady_clock::time_point time) {
+  return std::chrono::nanoseconds(time.time_since_epoch()).count();
+}
 
 // What is known of a flush that nobody has planned.
 struct Unplanned {
@@ -27,6 +33,7 @@ struct Unplanned {
 struct Flushed {
   std::shared_ptr<const Script> script;
   std::shared_ptr<const Unplanned> unplanned;
+  int64_t began = 0;  // by the steady clock
   int64_t nanoseconds = 0, saved = 0;
   std::shared_ptr<const std::vector<int64_t>> words;
   std::vector<int64_t> numbers_and_times;

@@ -25,6 +25,7 @@ void RanNow::merge(const Key& key, const Sum& sum) {
   Key kept = key;
   if (sums_.size() >= kMost && !sums_.contains(key)) std::get<1>(kept) = Lines::kUnknown;
   Sum& all = sums_[kept];
+  if (all.count == 0 || sum.began < all.began) all.began = sum.began;
   all.count += sum.count;
   all.nanoseconds += sum.nanoseconds;
 }
@@ -48,7 +49,8 @@ NotedNow::~NotedNow() {
   if (!session_) return;
   const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - began_;
   const Lock lock(shared_mutex);
-  session_->ran_now.add(key_, {stands_for_, stands_for_ * took.count()}, epoch_);
+  const RanNow::Sum sum{nanoseconds_of(began_), stands_for_, stands_for_ * took.count()};
+  session_->ran_now.add(key_, sum, epoch_);
 }
 
 }  // namespace torchy

@@ -17,6 +17,7 @@ struct Session;
 class RanNow {
  public:
   struct Sum {
+    int64_t began = 0;  // the first of them
     int64_t count = 0, nanoseconds = 0;
   };
   using Key = std::tuple<const OpInfo*, int64_t, WhyNow>;  // the line: see Lines
