@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,7 +253,11 @@ def test_json_is_plain_and_complete() -> None:
         "kind": "call",
         "ops": [1],
         "kernel": None,
+        "as_kernel": False,
         "seconds": 5e-5,
+        "bytes_moved": 2564,
+        "accesses": [],
+        "numbers": [],
         "why_apart": "aten::sum is a call",
         "refused": None,
     }
@@ -292,3 +297,24 @@ def test_units_are_readable() -> None:
         "21 µs",
         "5 ns",
     ]
+
+
+def test_a_time_line_for_perfetto(tmp_path: Path) -> None:
+    builder = ReportBuilder(clock=lambda: 10.0, began=4.0)
+    note(builder, began=5.0, prepared=0.5)
+    builder.ran_now(
+        name="aten::eigh", where=Source(CELL, 3), why="it cannot", began=6.0, count=4, seconds=2.0
+    )
+    builder.event("asleep", "traces are small")
+    builder.report().to_chrome_trace(tmp_path / "trace.json")
+    data = json.loads((tmp_path / "trace.json").read_text())
+    drawn = [(e["name"], e["ts"], e.get("dur")) for e in data["traceEvents"] if e["ph"] != "M"]
+    assert drawn == [
+        ("flush 0: item()", 1e6, pytest.approx(210)),
+        ("planning, compiling", 5e5, 5e5),
+        ("kernel k1", 1e6, pytest.approx(100)),
+        ("sum", pytest.approx(1e6 + 100), pytest.approx(50)),
+        ("eigh", 2e6, 5e5),
+        ("asleep", 6e6, None),
+    ]
+    assert all(e["pid"] == 1 for e in data["traceEvents"])

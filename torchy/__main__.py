@@ -1,14 +1,16 @@
-"""``build`` compiles the walker ahead of its first use; ``cache`` shows what is kept on disk, and clears it."""
+"""``build`` compiles the walker ahead of its first use; ``cache`` shows what is kept on disk; ``run`` runs a script."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from torchy.disk import Shelf, cache_folder
 from torchy.record import native
 from torchy.runtime import KERNELS, PLANS, PLANS_BYTES
+from torchy.scripts import NoWriter, run_script
 
 MIB = 1 << 20
 
@@ -22,10 +24,32 @@ def main() -> int:
     cache.add_argument("--clear", action="store_true", help="remove it; running processes go on")
     for command in (build, cache):
         command.add_argument("--cache-dir", help="where it is kept")
+    run = commands.add_parser("run", help="run a script under Torchy, and tell what that did")
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="write what happened: .html (a page to click through) or .json (a time line for Perfetto)",
+    )
+    run.add_argument("script", type=Path, metavar="SCRIPT")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own")
     arguments = parser.parse_args()
+    if arguments.command == "run":
+        return _run(arguments.script, arguments.arguments, arguments.output)
     if arguments.command == "cache":
         return _cache(arguments.cache_dir, arguments.clear)
     return _build(arguments.cache_dir)
+
+
+def _run(script: Path, arguments: list[str], output: Path | None) -> int:
+    if not script.is_file():
+        print(f"python -m torchy run: there is no file {script}", file=sys.stderr)
+        return 2
+    try:
+        return run_script(script, arguments, output)
+    except (NoWriter, native.WalkerUnavailable) as error:
+        print(f"python -m torchy run: {error}", file=sys.stderr)
+        return 2
 
 
 def _build(cache_dir: str | None) -> int:

@@ -92,6 +92,7 @@ class ReportBuilder:
         tier: Tier,
         began: float | None = None,
         seconds: float,
+        prepared: float = 0.0,
         bytes_saved: int,
         trace: Trace,
         plan: Plan | None = None,
@@ -106,7 +107,7 @@ class ReportBuilder:
 
         Parameters
         ----------
-        reason, where, tier, seconds, bytes_saved
+        reason, where, tier, seconds, prepared, bytes_saved
             See :class:`TraceRecord`.
         began
             By the builder's clock; default: so long ago that it has just ended.
@@ -135,6 +136,7 @@ class ReportBuilder:
                 tier,
                 (self._clock() - seconds if began is None else began) - self._began,
                 seconds,
+                prepared,
                 bytes_saved,
                 trace,
                 plan,
@@ -145,6 +147,7 @@ class ReportBuilder:
                 refused,
             )
             self._count(1, len(trace.ops), seconds, bytes_saved, tier, plan)
+            self._totals.prepared += prepared
             self._uses.update(id for id in kernels if id is not None)
             self._traces.append(record)
             self._held.append(held_bytes)
@@ -259,9 +262,9 @@ class ReportBuilder:
         """Return True if the kernel has been told of."""
         return id in self._kernels
 
-    def event(self, kind: str, text: str) -> None:
+    def event(self, kind: str, text: str, where: Source | None = None) -> None:
         """Note anything else: ``event("policy raised", "aten::foo: KeyError: ...")``."""
-        record = EventRecord(self._clock() - self._began, kind, text)
+        record = EventRecord(self._clock() - self._began, kind, text, where)
         with self.lock:
             self._totals.events += 1
             self._events.append(record)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torchy.ir.dtypes import short_name
-from torchy.ir.listing import Layouts, Numbers, listing, op_text, short_op, type_text
+from torchy.ir.listing import Layouts, Numbers, argument_text, listing, op_text, short_op, type_text
 from torchy.ir.reproducer import reproducer
-from torchy.ir.trace import Layout, Source, Trace, View
+from torchy.ir.trace import Layout, Number, Op, Source, Trace, View
 from torchy.plan.listing import plan_listing
-from torchy.plan.plan import FusedGroup, Plan
+from torchy.plan.memory import never_stored
+from torchy.plan.plan import FusedGroup, Plan, Step, ops_of
+from torchy.report.chrome import trace_events
 
 Tier = Literal["interpreted", "compiled"]
 Seconds = Sequence[float | None]
@@ -38,17 +42,18 @@ class Record:
 class TensorRecord(Record):
     """The layout of one operand or result in one recording; sizes are None if it is not known.
 
-    ``view`` is its number in the listing (``%3``); views with equal ``buffer`` share memory. ``text``
-    gives dtype and sizes, and strides where they say more: ``f32[64, 10]``.
+    ``view`` is its number in the listing (``%3``); views with equal ``buffer`` share memory. ``nbytes`` counts its elements'
+    bytes. ``text`` gives dtype and sizes, and strides where they say more: ``f32[64, 10]``.
     """
 
-    shown = "view buffer dtype sizes strides offset text"
+    shown = "view buffer dtype sizes strides offset nbytes text"
     view: int
     buffer: int
     dtype: str
     sizes: tuple[int, ...] | None
     strides: tuple[int, ...] | None
     offset: int | None
+    nbytes: int | None
     text: str
 
     @classmethod
@@ -61,6 +66,7 @@ class TensorRecord(Record):
             tuple(layout.sizes) if layout else None,
             tuple(layout.strides) if layout else None,
             layout.offset if layout else None,
+            math.prod(layout.sizes) * view.dtype.itemsize if layout else None,
             type_text(view, layout),
         )
 
@@ -81,11 +87,13 @@ class OpRecord(Record):
         Id of the group that ran it; None if it is dead, or was interpreted without a plan.
     dead
         True if nobody could reach its result: it never ran.
+    stored
+        False if its results never touched memory: a kernel computed and used them, or it is dead.
     text
         Its line in the listing, without the source: ``%3: f32[64, 10] = add(%1, %2)``.
     """
 
-    shown = "index name short file line operands results group dead text"
+    shown = "index name short file line operands results group dead stored text"
     index: int
     name: str
     file: str | None
@@ -94,6 +102,7 @@ class OpRecord(Record):
     results: tuple[TensorRecord | None, ...]
     group: int | None
     dead: bool
+    stored: bool
     text: str
 
     @property
@@ -112,20 +121,30 @@ class GroupRecord(Record):
         Indices of its ops.
     kernel
         Key into ``Report.kernels``; None for a call.
+    as_kernel
+        Whether it ran as a kernel: else torch ran its ops one by one.
     seconds
         None where the step was not timed by itself.
+    bytes_moved
+        The size of all that it reads and writes; None if sizes are not known.
+    accesses, numbers
+        For each of the kernel's accesses the view that it reaches; the numbers that it is given, as text.
     why_apart
         Why it was not joined with the step before, in words; None if there is nothing to say.
     refused
         Why its kernel was not launched this time, in words: torch ran its ops one by one. None if it was.
     """
 
-    shown = "id kind ops kernel seconds why_apart refused"
+    shown = "id kind ops kernel as_kernel seconds bytes_moved accesses numbers why_apart refused"
     id: int
     kind: Literal["fused", "call"]
     ops: tuple[int, ...]
     kernel: str | None
+    as_kernel: bool
     seconds: float | None
+    bytes_moved: int | None
+    accesses: tuple[int, ...]
+    numbers: tuple[str, ...]
     why_apart: str | None
     refused: str | None
 
@@ -146,6 +165,8 @@ class TraceRecord(Record):
         "compiled" if a kernel ran in it, else "interpreted".
     began, seconds
         When the flush began, in seconds since the session did, and what it took.
+    prepared
+        What planning and, where the program waited for it, compiling took before, in seconds.
     bytes_saved
         Memory that eager would have allocated for the intermediates that were never stored.
     trace, plan, kernels, layouts, numbers, step_seconds, refused
@@ -154,13 +175,14 @@ class TraceRecord(Record):
         How to call files in the listing: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
     """
 
-    shown = "number reason where tier began seconds bytes_saved ops groups listing"
+    shown = "number reason where tier began seconds prepared bytes_saved ops groups listing"
     number: int
     reason: str
     where: Source | None
     tier: Tier
     began: float
     seconds: float
+    prepared: float
     bytes_saved: int
     trace: Trace = field(repr=False)
     plan: Plan | None = field(repr=False, default=None)
@@ -189,7 +211,15 @@ class TraceRecord(Record):
     def ops(self) -> tuple[OpRecord, ...]:
         """The recorded ops, in order."""
         groups = {op: group.id for group in self.groups for op in group.ops}
+        kernels = {group.id for group in self.groups if group.as_kernel}
         dead = frozenset(self.plan.dead if self.plan else ())
+        never = frozenset(never_stored(self.plan, self.trace) if self.plan else ())
+
+        def is_stored(op: Op) -> bool:
+            if op.index in dead or groups.get(op.index) not in kernels:
+                return op.index not in dead
+            return any(self.trace.buffer_of(view) not in never for view in op.writes)
+
         return tuple(
             OpRecord(
                 index=op.index,
@@ -200,6 +230,7 @@ class TraceRecord(Record):
                 results=tuple(None if view is None else self.tensors[view] for view in op.results),
                 group=groups.get(op.index),
                 dead=op.index in dead,
+                stored=is_stored(op),
                 text=op_text(self.trace, op, self._layouts, self._numbers),
             )
             for op in self.trace.ops
@@ -212,18 +243,36 @@ class TraceRecord(Record):
             return ()
         seconds = self.step_seconds() if callable(self.step_seconds) else self.step_seconds
         refused = self.refused() if callable(self.refused) else self.refused
-        return tuple(
-            GroupRecord(
+
+        def group(index: int, step: Step) -> GroupRecord:
+            fused = step if isinstance(step, FusedGroup) else None
+            kernel = _at(self.kernels, index) if fused else None
+            given = fused.numbers if fused else ()
+            launched = self.tier == "compiled" and kernel is not None and index not in refused
+            return GroupRecord(
                 id=index,
-                kind="fused" if isinstance(step, FusedGroup) else "call",
-                ops=step.ops if isinstance(step, FusedGroup) else (step.op,),
-                kernel=_at(self.kernels, index) if isinstance(step, FusedGroup) else None,
+                kind="fused" if fused else "call",
+                ops=ops_of(step),
+                kernel=kernel,
+                as_kernel=launched,
                 seconds=_at(seconds, index),
-                why_apart=self.plan.why_apart.get(index),
+                bytes_moved=self._bytes_moved(step),
+                accesses=fused.accesses if fused else (),
+                numbers=tuple(argument_text(Number(i, float), self._numbers) for i in given),
+                why_apart=self.plan.why_apart.get(index) if self.plan else None,
                 refused=refused.get(index),
             )
-            for index, step in enumerate(self.plan.steps)
-        )
+
+        return tuple(group(index, step) for index, step in enumerate(self.plan.steps))
+
+    def _bytes_moved(self, step: Step) -> int | None:
+        if isinstance(step, FusedGroup):
+            views: tuple[int, ...] = step.accesses
+        else:
+            op = self.trace.ops[step.op]
+            views = (*op.reads, *op.writes)
+        sizes = [self.tensors[view].nbytes for view in dict.fromkeys(views)]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
     @cached_property
     def listing(self) -> str:
@@ -311,12 +360,16 @@ class KernelRecord(Record):
 
 @dataclass(frozen=True, slots=True)
 class EventRecord(Record):
-    """Something worth telling that is no flush. ``time``: in seconds since the session began."""
+    """Something worth telling that is no flush.
 
-    shown = "time kind text"
+    ``time``: in seconds since the session began. ``where``: the line of the program, if it has to do with one.
+    """
+
+    shown = "time kind text where"
     time: float
     kind: str
     text: str
+    where: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +435,7 @@ class RanNowRecord(Record):
 class Totals(Record):
     """Counts and sums over all traces and events of the session, dropped records included."""
 
-    shown = "traces ops ran_now dead fused groups compiled seconds bytes_saved events"
+    shown = "traces ops ran_now dead fused groups compiled seconds prepared bytes_saved events"
     traces: int = 0
     ops: int = 0
     ran_now: int = 0  # ops that were not recorded
@@ -391,6 +444,7 @@ class Totals(Record):
     groups: int = 0
     compiled: int = 0
     seconds: float = 0.0
+    prepared: float = 0.0
     bytes_saved: int = 0
     events: int = 0
 
@@ -461,6 +515,12 @@ class Report(Record):
         return replace(
             self, traces=tuple(replace(trace, file_names=dict(names)) for trace in self.traces)
         )
+
+    def to_chrome_trace(self, path: str | os.PathLike[str]) -> None:
+        """Write what happened as a time line, for Perfetto or ``chrome://tracing``: flushes, steps, what ran as eager."""
+        events = trace_events(self.traces, self.ran_now, self.events)
+        text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
+        Path(path).write_text(text, encoding="utf-8")
 
     def to_json(self, indent: int | None = None) -> str:
         """Return all of it as JSON text; :meth:`to_dict` gives the same as Python objects."""

@@ -41,6 +41,7 @@ class Flush:
         self.recording = recording
         self.execution = Execution(walker, session, serial)
         self.began = perf_counter()
+        self.prepared = 0.0  # seconds, before
         self.seconds = 0.0
 
     def advance(self) -> None:
@@ -113,7 +114,9 @@ class Flushes:
                     return
                 flush = self._under_way.get(session)
                 if flush is None or flush.serial != running.serial:
+                    begin = perf_counter()
                     flush = self._under_way[session] = self._begin(session, running, reason)
+                    flush.prepared = flush.began - begin
                 flush.advance()
                 ended = walker.running(number)
                 if ended is None or ended.serial != flush.serial:  # finished from within
@@ -198,7 +201,9 @@ class Flushes:
     def _finished(self, session: Session, flush: Flush, called: int) -> None:
         """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""
         script, recording = flush.script, flush.recording
-        tell = functools.partial(script.tell, session.builder, recording, flush.began, flush.seconds)
+        tell = functools.partial(
+            script.tell, session.builder, recording, flush.began, flush.seconds, flush.prepared
+        )
         self._log.note(session, tell, recording.held_bytes)
         if script.compiled and not flush.kept:
             script.entry.give_back(script.program)

@@ -16,7 +16,7 @@ from torchy.session.session import Session
 from torchy.settings import VARIANTS
 
 # What nobody has planned is planned for the report: so many ops at most (a tenth of a second), of the newest flushes.
-MOST_PLANNED_OPS = 2000
+MOST_PLANNED_OPS = 3000
 # So many flushes may wait until somebody reads the report, and so many bytes of theirs.
 MOST_UNTOLD, MOST_UNTOLD_BYTES = 1000, 4 << 20
 

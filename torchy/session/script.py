@@ -94,7 +94,12 @@ class Script:
         return tuple(fused_views(self.entry.trace, self.entry.plan))
 
     def tell(
-        self, builder: ReportBuilder, recording: Recording, began: float, seconds: float
+        self,
+        builder: ReportBuilder,
+        recording: Recording,
+        began: float,
+        seconds: float,
+        prepared: float = 0.0,
     ) -> None:
         """Write the report's record of a flush."""
         last = self.entry.sizes.words
@@ -106,7 +111,7 @@ class Script:
             + (0 if sizes.words is last else len(sizes.words))
         )
         saved = 0 if recording.refused or not self.compiled else self._bytes_saved(recording)
-        self._tell(builder, recording, began, seconds, saved, held)
+        self._tell(builder, recording, began, seconds, saved, held, prepared=prepared)
 
     def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
         """Write the report's record of a flush that the walker has run by itself."""
@@ -125,6 +130,7 @@ class Script:
         saved: int,
         held: int,
         by_op: bool = False,
+        prepared: float = 0.0,
     ) -> None:
         entry = self.entry
         if not builder.told.issuperset(entry.kernel_ids):
@@ -135,6 +141,7 @@ class Script:
             tier=self.tier,
             began=began,
             seconds=seconds,
+            prepared=prepared,
             bytes_saved=saved,
             trace=recording.trace,
             plan=entry.plan,

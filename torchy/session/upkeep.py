@@ -110,4 +110,5 @@ class Upkeep:
             return
         session.asleep = True
         self._walker.library.torchy_attach(-1)
-        session.builder.event("asleep", f"{why}: recording does not pay here")
+        where = self._walker.source(self._walker.line_here())
+        session.builder.event("asleep", f"{why}: recording does not pay here", where)
