@@ -25,8 +25,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 import torchy
+from torchy.explain import EagerCosts
 from torchy.report import Source
-from torchy_jupyter.explorer import CellSource, Explorer
+from torchy_jupyter.explorer import CellSource, Explorer, Raised
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
 MARKER = "%%torchy"
@@ -45,7 +46,7 @@ LARGE = 1 << 20  # bytes of a result in `Out` from which on the explorer says th
 class Options:
     """What was written behind ``%%torchy`` or ``%torchy on``: settings of the session, and quiet."""
 
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     quiet: bool = False
 
 
@@ -81,6 +82,7 @@ class Cells:
         self.running: Running | None = None
         self.last: Explorer | None = None
         self._shown: deque[Explorer] = deque()
+        self._costs = EagerCosts()
         self.sources: dict[str, CellSource] = {}
         self._info: Any = None
         self._wrapper = WrapLastExpression(
@@ -139,6 +141,9 @@ class Cells:
         if body.lstrip().startswith("%%"):  # another cell magic below
             body = self.shell.input_transformer_manager.transform_cell(body)
         return [f"{BEGIN}({options!r})\n", *body.splitlines(keepends=True)]
+
+    # else IPython, asked whether `%%torchy` is a complete cell, would not see a cell magic
+    replace_first_line.has_side_effects = True  # type: ignore[attr-defined]
 
     def before(self, info: Any) -> None:
         """Start a session if `%torchy on` said so."""
@@ -264,14 +269,17 @@ class Cells:
             "a ; at the end of the line avoids it"
         )
         report = running.session.report
-        if error is not None and report.traces and report.traces[-1].reason == reason:
-            raised_at = dataclasses.replace(report.traces[-1], where=self._raised_at(error))
+        raised = None if error is None else Raised(error, self._raised_at(error))
+        if raised is not None and report.traces and report.traces[-1].reason == reason:
+            raised_at = dataclasses.replace(report.traces[-1], where=raised.where)
             report = dataclasses.replace(report, traces=(*report.traces[:-1], raised_at))
         explorer = Explorer(
             report.with_file_names({file: cell.name for file, cell in cells.items()}),
             cells,
             seconds=perf_counter() - running.began,
             hints=(hint,) if running.kept >= LARGE else (),
+            costs=self._costs,
+            raised=raised,
         )
         if report.traces or running.marked:
             self.last = explorer
@@ -280,7 +288,7 @@ class Cells:
 
     def show(self, explorer: Explorer) -> None:
         """Display an explorer; of those shown before, only the last ones live on."""
-        explorer.show()
+        explorer.show(unfolded=explorer is not self.last or not self._shown)
         if explorer not in self._shown:
             self._shown.append(explorer)
         while len(self._shown) > MOST_SHOWN:

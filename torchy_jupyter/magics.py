@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -21,10 +24,60 @@ import torchy
 from torchy_jupyter.cell import MARKER, Cells, Options
 from torchy_jupyter.explorer import Explorer
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 NUMERICS = ("exact", "fast")
 COMPILE = ("auto", "always", "never")
-ALLOWED = "allowed: --numerics exact|fast, --compile auto|always|never, --quiet"
+ALLOWED = "allowed: --numerics exact|fast, --compile auto|always|never, --max-ops N, --max-bytes SIZE, --run-dead, --quiet"
 COMMANDS = "on [options] | off | status | last | save FILE.html"
+UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+}
+
+
+def size(text: str) -> int:
+    """Return a number of bytes, from ``256MiB``, ``1.5 GB`` or ``4096``."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text, re.IGNORECASE)
+    if found is None or found[2].lower() not in UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size (256MiB, say)")
+    return int(float(found[1]) * UNITS[found[2].lower()])
+
+
+def options(function: F) -> F:
+    """Add the options that ``%%torchy`` and ``%torchy on`` have."""
+    for add in (
+        argument(
+            "--numerics",
+            choices=NUMERICS,
+            help="exact (default): the same bits as eager. fast: ops may be fused that round differently.",
+        ),
+        argument(
+            "--compile",
+            choices=COMPILE,
+            help="auto (default): in the background, when it pays. always: wait for kernels. never: interpret.",
+        ),
+        argument(
+            "--max-ops", type=int, help="Flush when so many ops have been recorded (default 1024)."
+        ),
+        argument(
+            "--max-bytes",
+            type=size,
+            help="Memory beyond eager's that a trace may take (default 16MiB).",
+        ),
+        argument(
+            "--run-dead", action="store_true", help="Run ops, too, whose results nobody can reach."
+        ),
+        argument("--quiet", action="store_true", help="Do not show the explorer."),
+    ):
+        function = add(function)
+    return function
 
 
 @magics_class
@@ -51,17 +104,7 @@ class TorchyMagics(Magics):
         return _options(chosen)
 
     @magic_arguments("%torchy")
-    @argument(
-        "--numerics",
-        choices=NUMERICS,
-        help="exact (default): the same bits as eager. fast: ops may be fused that round differently.",
-    )
-    @argument(
-        "--compile",
-        choices=COMPILE,
-        help="auto (default): in the background, when it pays. always: wait for kernels. never: interpret.",
-    )
-    @argument("--quiet", action="store_true", help="Do not show the explorer.")
+    @options
     @output_can_be_silenced
     @no_var_expand
     @cell_magic("torchy")  # type: ignore[arg-type]  # typed for functions without self
@@ -75,11 +118,9 @@ class TorchyMagics(Magics):
         self.shell.run_cell(f"{MARKER} {line}\n{cell}").raise_error()
 
     @magic_arguments("torchy")
-    @argument("command", help=COMMANDS)
+    @argument("command", nargs="?", default="status", help=f"{COMMANDS}; default: status")
     @argument("file", nargs="?", help="Where `save` writes the last cell's explorer.")
-    @argument("--numerics", choices=NUMERICS, help="As for %%%%torchy.")
-    @argument("--compile", choices=COMPILE, help="As for %%%%torchy.")
-    @argument("--quiet", action="store_true", help="Do not show the explorer.")
+    @options
     @no_var_expand
     @line_magic("torchy")  # type: ignore[arg-type]
     def run_command(self, line: str) -> Explorer | None:
@@ -88,14 +129,15 @@ class TorchyMagics(Magics):
             chosen = parse_argstring(TorchyMagics.run_command, line)
         except UsageError as error:
             raise UsageError(f"%torchy: {error} (use: %torchy {COMMANDS}; {ALLOWED})") from None
-        options = _options(chosen)
-        if chosen.command != "on" and (options.settings or options.quiet):
+        given = _options(chosen)
+        if chosen.command != "on" and (given.settings or given.quiet):
             raise UsageError(f"%torchy {chosen.command} takes no options")
         if (chosen.file is None) == (chosen.command == "save"):
             raise UsageError(f"%torchy: use: {COMMANDS}")
         match chosen.command:
             case "on":
-                self.cells.always = options
+                self.cells.always = given
+                print(f"{self._on(given)} From the next one on; %torchy off ends it.")
             case "off":
                 self.cells.always = None
             case "status":
@@ -104,6 +146,7 @@ class TorchyMagics(Magics):
                 self.cells.show(self._last())
             case "save":
                 path = Path(chosen.file.strip("'\"")).expanduser()
+                path = path if path.suffix else path.with_suffix(".html")
                 try:
                     self._last().save(path)
                 except OSError as error:
@@ -121,14 +164,23 @@ class TorchyMagics(Magics):
         elif always is None:
             lines = ["Torchy is off; %%torchy switches it on for a cell, %torchy on for all."]
         else:
-            settings = "".join(f" --{name} {value}" for name, value in always.settings.items())
-            quiet = " --quiet" if always.quiet else ""
-            lines = [f"Torchy is on for all cells{':' * bool(settings or quiet)}{settings}{quiet}"]
+            lines = [self._on(always)]
         if not torchy.walker_ready():
             lines.append("The walker has not been built yet; the first cell does it.")
         if self.cells.last is not None:
             lines.append(f"Last cell: {self.cells.last.report.summary()}")
         return "\n".join(lines)
+
+    @staticmethod
+    def _on(given: Options) -> str:
+        """Tell with which options Torchy is on for all cells."""
+        names = {name: name.replace("_", "-") for name in given.settings}
+        said = [
+            " --run-dead" if name == "skip_dead" else f" --{names[name]} {value}"
+            for name, value in given.settings.items()
+        ]
+        text = "".join(said) + " --quiet" * given.quiet
+        return f"Torchy is on for all cells{':' * bool(text)}{text}."
 
     def _last(self) -> Explorer:
         if self.cells.last is None:
@@ -137,5 +189,10 @@ class TorchyMagics(Magics):
 
 
 def _options(chosen: argparse.Namespace) -> Options:
-    settings = {"numerics": chosen.numerics, "compile": chosen.compile}
-    return Options({key: value for key, value in settings.items() if value}, chosen.quiet)
+    names = ("numerics", "compile", "max_ops", "max_bytes")
+    settings = {name: getattr(chosen, name) for name in names}
+    if chosen.run_dead:
+        settings["skip_dead"] = False
+    return Options(
+        {name: value for name, value in settings.items() if value is not None}, chosen.quiet
+    )

@@ -149,41 +149,56 @@ def opened(tmp_path: Path, theme: str, *texts: str) -> Iterator[playwright.Page]
 
 
 def look(page: playwright.Page, shot: str) -> None:  # type: ignore[name-defined]
-    """Click an op, and move on from there by key and by line."""
+    """Click a line, and move on from there by key, lens and level."""
     expect = playwright.expect
-    detail = page.locator(".torchy-detail")
-    kernel = page.locator(".torchy-kernel pre")
-    page.locator(".torchy .node", has_text="relu").click(timeout=60_000)
-    line = page.locator(".torchy-line.torchy-on")
+    detail = page.locator(".tx-detail")
+    code = page.locator(".tx-kernel .tx-src")
+    page.locator(".tx-line", has_text="z = (y - x).relu()").click(timeout=60_000)
+    line = page.locator(".tx-line.tx-on")
     expect(line).to_have_count(1)
     expect(line).to_contain_text("z = (y - x).relu()")
-    expect(detail).to_contain_text("cell 2, line 4")
-    expect(kernel).to_contain_text("for each vector of elements")
-    page.locator(".torchy-tab", has_text="assembly").click()
-    expect(kernel).to_contain_text("mov")
-    page.locator(".torchy-tab", has_text="LLVM IR").click()
-    expect(kernel).to_contain_text("define")
-    page.locator(".torchy-tab", has_text="loop nest").click()
+    expect(page.locator("[data-lens=Graph]")).to_have_attribute("aria-selected", "true")
+    expect(detail).to_contain_text("line 4")
+    expect(detail).to_contain_text("kernel A")
+    page.locator("[data-lens=Kernel]").click()
+    expect(code).to_contain_text("for each vector of elements")
+    expect(code).to_contain_text("y[i]")  # the program's name for it
+    page.get_by_role("radio", name="assembly").click()
+    expect(code).to_contain_text("mov", timeout=30_000)  # from the kernel
+    page.get_by_role("radio", name="LLVM IR").click()
+    expect(code).to_contain_text("define", timeout=30_000)
+    page.get_by_role("radio", name="grouped").click()
+    expect(code).to_contain_text("kernel A")
+    page.locator("[data-lens=Graph]").click()
+    page.wait_for_timeout(300)
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.locator(".torchy").screenshot(path=SHOTS / shot)
 
+    before = detail.inner_text()
     page.keyboard.press("ArrowUp")  # the tab has the focus: still the explorer's key
-    expect(detail).to_contain_text("sub(")
-    page.locator(".torchy-line", has_text="y = x * 3 + 1").click()
-    expect(detail).to_contain_text("cell 2, line 3")
+    expect(detail).not_to_have_text(before)
+    page.locator(".tx-line", has_text="y = x * 3 + 1").click()
+    expect(detail).to_contain_text("line 3")
     page.keyboard.press("Escape")
-    expect(page.locator(".torchy-line.torchy-on")).to_have_count(0)
-    expect(page.locator(".torchy-flushes")).to_contain_text("cell 2, line 5")
+    expect(page.locator(".tx-line.tx-on")).to_have_count(0)
+    expect(page.locator(".tx-note.tx-flush").first).to_contain_text(
+        "`.item()` needed".replace("`", "")
+    )
     assert page.locator(".torchy-static").count() == 1
     expect(page.locator(".torchy-static")).to_be_hidden()  # while the widget lives
+    page.keyboard.press("Escape")
+    expect(page.locator(".tx-body")).to_be_hidden()  # folded
+    expect(page.locator(".tx-fold")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(".tx-body")).to_be_visible()
 
 
-def test_a_click_on_an_op_shows_its_line_and_its_kernel(tmp_path: Path) -> None:
+def test_a_click_on_a_line_shows_its_ops_and_its_kernel(tmp_path: Path) -> None:
     with opened(tmp_path, "light") as page:
         look(page, "explorer-light.png")
 
 
-def test_without_dot_the_bundled_engine_lays_out_and_dark_is_dark(tmp_path: Path) -> None:
+def test_without_dot_it_is_the_same_and_dark_is_dark(tmp_path: Path) -> None:
     hide_dot = "import os; os.environ['PATH'] = '/without-dot'"  # the walker has been built by then
     with opened(tmp_path, "dark", *CELLS[:-1], f"{CELLS[-1]}\n{hide_dot}") as page:
         look(page, "explorer-dark.png")
@@ -199,6 +214,33 @@ def test_an_explorer_that_the_kernel_lets_go_of_leaves_its_static_copy(tmp_path:
         copies = page.locator(".torchy-static")
         expect(copies).to_have_count(2, timeout=60_000)
         expect(page.locator(".torchy")).to_have_count(1)
-        expect(page.locator(".torchy")).to_contain_text("exp")
         expect(copies.first).to_be_visible()
         expect(copies.last).to_be_hidden()
+        expect(page.locator(".tx-body")).to_be_hidden()  # the second one is folded
+        page.locator(".tx-fold").click()
+        expect(page.locator(".tx-cell")).to_contain_text("exp")
+
+
+def test_a_narrow_output_shows_the_cell_as_a_view_of_its_own(tmp_path: Path) -> None:
+    with opened(tmp_path, "light") as page:
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.locator("[data-lens=Cell]").click()
+        playwright.expect(page.locator(".tx-solo .tx-cell")).to_be_visible()
+        page.locator(".torchy").screenshot(path=SHOTS / "explorer-narrow.png")
+
+
+def test_the_keys_find_an_op_and_explain_themselves(tmp_path: Path) -> None:
+    with opened(tmp_path, "light") as page:
+        expect = playwright.expect
+        page.locator(".tx-line", has_text="y = x * 3 + 1").click(timeout=60_000)
+        page.keyboard.press("/")
+        page.keyboard.type("relu")
+        expect(page.locator(".tx-detail")).to_contain_text("relu")
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_contain_text("a kernel: several ops in one pass")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        for key, name in (("1", "Overview"), ("3", "Kernel"), ("4", "Eager ~")):
+            page.keyboard.press(key)
+            expect(page.locator(f"[data-lens='{name}']")).to_have_attribute("aria-selected", "true")

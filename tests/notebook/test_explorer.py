@@ -6,6 +6,7 @@ import base64
 import html.parser
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,14 @@ import torch
 from torchy.ir.trace import Buffer, Constant, Layout, Op, Operand, Source, Trace, View
 from torchy.plan.plan import Call, FusedGroup, Plan, Step
 from torchy.report import Report, ReportBuilder
-from torchy_jupyter.explorer import CellSource, Explorer
+from torchy_jupyter.explorer import CellSource, Explorer, Raised
+from torchy_jupyter.explorer.bundle import loader, module
 from torchy_jupyter.explorer.fold import fold_repeats
-from torchy_jupyter.explorer.graph import dot, svg
-from torchy_jupyter.explorer.snapshot import Snapshot, take
+from torchy_jupyter.explorer.graph import digraph, svg
+from torchy_jupyter.explorer.shown import Note, Snapshot
+from torchy_jupyter.explorer.snapshot import take
+from torchy_jupyter.explorer.summary import summary
+from torchy_jupyter.explorer.words import assigned_name, flush_reason
 
 CELL, OTHER = "/tmp/ipykernel_1/2.py", "/tmp/ipykernel_1/1.py"
 CELLS = {
@@ -108,18 +113,34 @@ def test_repeats_are_folded(tokens: str, stands_for: list[int]) -> None:
 
 
 def test_a_loops_ops_are_shown_once_with_a_count() -> None:
-    (trace,) = shown().traces
-    assert [(op.name, op.count, op.group) for op in trace.ops] == [
+    (flush,) = shown().flushes
+    assert [(op.name, op.count, op.group) for op in flush.ops] == [
         ("mul", 9, 0),
         ("add", 9, 0),
         ("sum", 1, 1),
         ("neg", 1, None),
     ]
-    assert trace.op_count == 20
-    assert [(group.kind, group.ops) for group in trace.groups] == [
-        ("fused", (0, 1)),
-        ("call", (18,)),
+    assert flush.op_count == 20
+    assert [(group.kind, group.letter, group.ops) for group in flush.groups] == [
+        ("fused", "A", (0, 1)),
+        ("call", "", (18,)),
     ]
+
+
+def flushes_of(*counts: int) -> Report:
+    """Flushes of so many ops each."""
+    builder = ReportBuilder()
+    for count in counts:
+        builder.trace(
+            reason="item()",
+            where=Source(CELL, 3),
+            tier="interpreted",
+            seconds=1.0 + (count % 2),
+            bytes_saved=0,
+            trace=chain(["mul"] * count, [3] * count),
+            plan=plan(tuple(range(count))),
+        )
+    return builder.report()
 
 
 def test_equal_groups_are_shown_once_with_a_count() -> None:
@@ -136,35 +157,60 @@ def test_equal_groups_are_shown_once_with_a_count() -> None:
         plan=plan(*pairs),
         kernels=("k1",) * 12,
     )
-    (look,) = take(builder.report(), CELLS).traces
+    (look,) = take(builder.report(), CELLS).flushes
     (group,) = look.groups
     assert (group.count, group.ops) == (12, (0, 1))
     assert group.seconds == pytest.approx(12e-3)
-    assert "×12" in dot(look)
+    assert "×12" in digraph(look).source
 
 
-def test_equal_traces_are_shown_once_with_sums() -> None:
-    (trace,) = shown(repeats=5).traces
-    assert (trace.count, trace.tier) == (5, "4 compiled, 1 interpreted")
-    assert trace.seconds == pytest.approx(5e-3) and trace.bytes_saved == 5120
+def test_equal_flushes_are_shown_once_with_sums() -> None:
+    snapshot = shown(repeats=5)
+    (flush,) = snapshot.flushes
+    assert flush.count == 5
+    assert flush.seconds == pytest.approx(5e-3) and flush.bytes_saved == 5120
+    assert (snapshot.counts.kernels, snapshot.counts.calls, snapshot.counts.one_by_one) == (
+        4,
+        5,
+        18,
+    )
 
 
-def test_of_many_different_traces_the_heaviest_are_shown() -> None:
-    builder = ReportBuilder()
-    for number in range(60):
+def test_flushes_whose_records_are_gone_count_where_they_happened() -> None:
+    builder = ReportBuilder(keep=10)
+    trace, made = chain(["mul"], [3]), plan((0,))
+    for _ in range(100):
         builder.trace(
             reason="item()",
             where=Source(CELL, 3),
-            tier="interpreted",
-            seconds=1.0 + (number % 2),
-            bytes_saved=0,
-            trace=chain(["mul"] * (number + 1), [3] * (number + 1)),
+            tier="compiled",
+            seconds=1e-3,
+            bytes_saved=8,
+            trace=trace,
+            plan=made,
+            kernels=("k1",),
+            step_seconds=(8e-4,),
         )
     snapshot = take(builder.report(), CELLS)
-    numbers = [trace.number for trace in snapshot.traces]
-    assert len(numbers) == 40 and numbers == sorted(numbers)
-    assert set(range(1, 60, 2)) <= set(numbers)
-    assert snapshot.notes == ("20 more traces are in last_explorer().report.traces.",)
+    (flush,) = snapshot.flushes
+    assert (flush.count, flush.bytes_saved, snapshot.notes) == (100, 800, ())
+    assert flush.seconds == pytest.approx(0.1)
+    (line,) = [line for line in snapshot.sources[0].lines if line.ops]
+    assert (line.number, line.ops) == (3, 100)
+    assert line.seconds == pytest.approx(0.08)
+
+
+def test_of_many_different_flushes_the_heaviest_are_shown() -> None:
+    snapshot = take(flushes_of(*range(1, 61)), CELLS)
+    assert len(snapshot.flushes) == 40
+    assert {flush.op_count for flush in snapshot.flushes} >= set(range(1, 60, 2))
+    assert snapshot.notes == ("20 more flushes are only counted.",)
+
+
+def test_kernels_have_letters_through_all_flushes() -> None:
+    snapshot = take(flushes_of(*range(1, 31)), CELLS)
+    letters = [group.letter for flush in snapshot.flushes for group in flush.groups]
+    assert letters[:3] == ["A", "B", "C"] and letters[25:28] == ["Z", "AA", "AB"]
 
 
 def test_lines_show_their_ops_time_and_flushes() -> None:
@@ -175,25 +221,131 @@ def test_lines_show_their_ops_time_and_flushes() -> None:
     assert (by_number[1].ops, by_number[3].ops, by_number[4].ops) == (0, 18, 4)
     assert by_number[3].seconds == pytest.approx(9e-4)  # half of two groups of 0.9 ms
     assert by_number[4].seconds == pytest.approx(2e-4)  # the sum; a dead op takes none
-    assert by_number[4].flushes == ("print ×2",)
+    assert (by_number[3].estimated, by_number[4].estimated) == (True, False)
+    assert (by_number[3].chips, by_number[4].chips) == (("A",), ("f",))
+    said = "flush 1 ×2: `print` shows a value · 20 ops, 2.0 ms"
+    assert by_number[4].notes == (Note("flush", said, 0),)
     assert other.lines[1].ops == 18
 
 
+def test_times_add_up_to_the_cell() -> None:
+    builder = ReportBuilder()
+    builder.ran_now(
+        name="aten::eigh", where=Source(CELL, 3), why="it cannot", began=0.0, count=2, seconds=0.25
+    )
+    account = take(builder.report(), CELLS, seconds=1.0).account
+    parts = (account.kernels, account.interpreted, account.calls, account.eager, account.outside)
+    assert account.eager == 0.25 and sum(parts) == pytest.approx(account.cell)
+    snapshot = take(report(repeats=3), CELLS, seconds=1.0)
+    lines = sum(line.seconds for source in snapshot.sources for line in source.lines)
+    assert lines + snapshot.account.outside == pytest.approx(1.0)
+
+
+def test_what_ran_as_eager_is_told_with_its_reason() -> None:
+    builder = ReportBuilder()
+    builder.ran_now(
+        name="aten::eigh", where=Source(CELL, 3), why="it cannot", began=0.0, count=2, seconds=0.25
+    )
+    snapshot = take(builder.report(), CELLS, seconds=1.0)
+    (line,) = [line for line in snapshot.sources[0].lines if line.chips]
+    assert (line.number, line.chips, line.seconds) == (3, ("~",), 0.25)
+    assert line.notes == (Note("eager", "`eigh` ran as eager ×2: it cannot · 250 ms"),)
+    assert [(now.name, now.count, now.why) for now in snapshot.ran_now] == [
+        ("eigh", 2, "it cannot")
+    ]
+
+
+def test_the_end_of_a_cell_is_told_at_its_end() -> None:
+    builder = ReportBuilder()
+    builder.trace(
+        reason="end of cell",
+        where=Source(CELL, 2),
+        tier="compiled",
+        seconds=1e-3,
+        bytes_saved=0,
+        trace=chain(["mul"], [3]),
+    )
+    (flush,) = take(builder.report(), CELLS).flushes
+    assert (flush.line, flush.reason, flush.place) == (4, "the cell ended", "cell 2, line 4")
+
+
+def test_a_cell_that_failed_says_where() -> None:
+    raised = Raised(ValueError("no more\nat all"), Source(CELL, 3))
+    snapshot = take(report(), CELLS, raised=raised)
+    assert snapshot.error == "ValueError: no more (cell 2, line 3)"
+    (line,) = [line for line in snapshot.sources[0].lines if line.number == 3]
+    assert line.notes == (Note("error", "ValueError: no more"),)
+    page = Explorer(report(), CELLS, raised=raised)._repr_html_()
+    assert "ValueError: no more (cell 2, line 3)" in page
+
+
+def test_a_session_that_sleeps_says_since_when_and_why() -> None:
+    builder = ReportBuilder()
+    builder.event("asleep", "traces are small", Source(CELL, 3))
+    snapshot = take(builder.report(), CELLS)
+    assert snapshot.asleep == "traces are small (since cell 2, line 3)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "line", "said"),
+    [
+        ("item()", "losses.append(loss.item())", "`.item()` needed a value"),
+        ("item()", "if b.sum() > 0:", "`if` needed a value"),
+        ("item()", "    while error > 1e-3:", "`while` needed a value"),
+        ("item()", "total += float(loss)", "`float()` needed a value"),
+        ("item()", "x = a if done else b", "a condition needed a value"),
+        ("item()", "check(done)", "a Python number was asked for"),
+        ("aten::sort runs now", "y = x.sort()", "`sort` ran as eager and needed a value: no idea"),
+        ("__array__()", "plt.plot(x)", "NumPy (or what is built on it: matplotlib, pandas) reads the values"),
+        ("something else", "", "something else"),
+    ],
+)  # fmt: skip
+def test_reasons_are_told_in_plain_words(reason: str, line: str, said: str) -> None:
+    assert flush_reason(reason, line, {"sort": "no idea"}) == said
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("y = x * 2", "y"),
+        ("    hidden: Tensor = f(x)", "hidden"),
+        ("y += 1", "y"),
+        ("for i in range(3): y = x", "y"),
+        ("a, b = f(x)", ""),
+        ("x == y", ""),
+        ("return x * 2", ""),
+        ("self.w = x", ""),
+    ],
+)
+def test_a_line_tells_what_the_program_calls_its_result(line: str, name: str) -> None:
+    assert assigned_name(line) == name
+
+
+def test_the_last_op_of_a_line_has_the_programs_name() -> None:
+    (flush,) = shown().flushes
+    assert [op.variable for op in flush.ops] == ["", "x", "", ""]
+    assert flush.groups[0].names == ()
+
+
 def test_data_flow_crosses_folded_repeats() -> None:
-    (trace,) = shown().traces
-    flow = {op.index: op.feeds for op in trace.ops}
+    (flush,) = shown().flushes
+    flow = {op.index: op.feeds for op in flush.ops}
     assert flow == {0: (1,), 1: (0, 18), 18: (19,), 19: ()}
 
 
-def test_the_graph_has_an_id_on_everything() -> None:
-    (trace,) = shown().traces
-    text = dot(trace, "key-0-")
-    for name in ("op-0", "op-1", "op-18", "op-19", "group-0"):
-        assert f'id="key-0-{name}"' in text or f"id=key-0-{name}" in text
-    picture = svg(text)
+def test_the_graph_is_there_for_graphviz() -> None:
+    explorer = Explorer(report(), CELLS)
+    graph = explorer.to_graphviz()
+    assert graph.source == explorer.to_graphviz(1).source
+    assert "cluster_0" in graph.source and "kernel A" in graph.source
+    with pytest.raises(ValueError, match="there is no flush 2 to draw: this cell has 1 to 1"):
+        explorer.to_graphviz(2)
+    with pytest.raises(ValueError, match="this cell has none"):
+        Explorer(ReportBuilder().report(), CELLS).to_graphviz()
+    picture = svg(graph)
     if picture is None:
         pytest.skip("no `dot` program here")
-    assert 'id="key&#45;0&#45;op&#45;0"' in picture or 'id="key-0-op-0"' in picture
+    assert picture.startswith("<svg") and "kernel A" in picture
 
 
 def test_a_large_graph_is_collapsed_to_its_groups() -> None:
@@ -209,26 +361,32 @@ def test_a_large_graph_is_collapsed_to_its_groups() -> None:
         trace=trace,
         plan=plan(tuple(range(600))),
     )
-    (look,) = take(builder.report(), CELLS).traces
+    (look,) = take(builder.report(), CELLS).flushes
     assert len(look.ops) > 300
-    assert "op-" not in dot(look) and "group-0" in dot(look)
+    assert "op-" not in digraph(look).source and "group-0" in digraph(look).source
 
 
 def test_without_dot_there_is_no_picture_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     explorer = Explorer(report(), CELLS)
-    assert explorer.svgs == {}
+    assert svg(explorer.to_graphviz()) is None
     assert "%1: f32[4] = mul(%0, 2)" in explorer._repr_html_()
 
 
 def test_the_snapshot_is_json() -> None:
-    assert json.loads(json.dumps(shown().to_dict()))["facts"][0] == ["20", "ops"]
+    assert json.loads(json.dumps(shown().to_dict()))["counts"]["ops"] == 20
 
 
 def test_text_is_short_and_has_lines() -> None:
     text = repr(Explorer(report(), CELLS))
     assert "1 trace: 20 ops recorded, 18 fused, 1 dead; 1 kernel compiled" in text
     assert len(text.splitlines()) < 30
+
+
+def test_the_first_line_says_what_became_of_the_ops() -> None:
+    first, flushes, time, memory = summary(shown(repeats=5))
+    assert first == "*100* ops → *4* kernels + *5* calls + *18* one by one"
+    assert (flushes, time, memory) == ("5 flushes", "5.0 ms", "5.0 KiB never touched memory")
 
 
 class Seen(html.parser.HTMLParser):
@@ -266,12 +424,25 @@ def test_a_saved_page_stands_alone(tmp_path: Path) -> None:
     explorer = Explorer(report(), CELLS)
     explorer.save(path)
     page = path.read_text(encoding="utf-8")
-    state = re.search(r'<script type="application/json" id="state">(.*?)</script>', page, re.DOTALL)
-    assert state is not None
-    data = json.loads(state[1])
-    assert data["snapshot"]["kernels"][0]["levels"][1] == ["LLVM IR", "define <8 x float>"]
-    assert "export default" not in page and "import(" in page
-    assert not re.search(r"https?://(?!www\.w3\.org/)", page)
+    packed = re.search(r'Uint8Array.from\(atob\("([^"]+)"\)', page)
+    assert packed is not None
+    data = json.loads(zlib.decompress(base64.b64decode(packed[1]), -zlib.MAX_WBITS))
+    assert data["kernels"][0]["levels"][1] == ["LLVM IR", "define <8 x float>"]
+    assert "export" not in page and not re.search(r"https?://", page)
+
+
+def test_the_front_end_travels_compressed_and_asks_no_other_host() -> None:
+    assert not re.search(r"https?://|^import ", module(), re.MULTILINE)
+    assert "export { render };" in module() and "export default { render };" in loader()
+    assert len(loader()) < 30_000
+
+
+def test_what_the_browser_asks_for_is_given() -> None:
+    explorer = Explorer(report(), CELLS)
+    assert json.loads(explorer._details())["title"] == "cell 2"
+    assert explorer._level("k1", "LLVM IR") == "define <8 x float>"
+    assert explorer._level("k1", "PTX") is None and explorer._level("k2", "LLVM IR") is None
+    assert "1 trace: 20 ops recorded" in explorer.issue()
 
 
 def test_nothing_deferred_is_said() -> None:

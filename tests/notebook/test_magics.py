@@ -25,7 +25,7 @@ def test_an_unknown_option_fails_the_cell(kernel: Kernel, line: str, message: st
     output = kernel.run(f"{line}\nran = True")
     assert output.status == "error" and output.error.startswith("UsageError")
     assert message in output.error
-    assert "--numerics exact|fast, --compile auto|always|never, --quiet" in output.error
+    assert "--numerics exact|fast, --compile auto|always|never, --max-ops N" in output.error
     assert kernel.value("'ran' in globals()") == "False"
 
 
@@ -87,7 +87,7 @@ def test_last_shows_and_save_writes_the_explorer(kernel: Kernel, tmp_path: Path)
     assert "https://" not in page
 
 
-@pytest.mark.parametrize("line", ["%torchy", "%torchy sideways", "%torchy save", "%torchy off now"])
+@pytest.mark.parametrize("line", ["%torchy sideways", "%torchy save", "%torchy off now"])
 def test_a_wrong_command_says_what_is_right(kernel: Kernel, line: str) -> None:
     output = kernel.run(line)
     assert output.error.startswith("UsageError") and "save FILE.html" in output.error
@@ -163,3 +163,37 @@ def test_without_a_compiler_the_cell_says_so_and_runs_eagerly(tmp_path: Path) ->
         assert kernel.run("1 + 1").displays == []  # said once
     finally:
         kernel.close()
+
+
+def test_without_a_command_it_shows_the_status(kernel: Kernel) -> None:
+    assert "Torchy is off" in kernel.run("%torchy").stdout
+
+
+def test_on_says_so_with_its_options(kernel: Kernel) -> None:
+    said = kernel.run("%torchy on --max-ops 64 --max-bytes 2MiB --run-dead --quiet").stdout
+    assert said.startswith(
+        "Torchy is on for all cells: --max-ops 64 --max-bytes 2097152 --run-dead --quiet."
+    )
+    settings = kernel.value(
+        "[torchy.current_session().settings.max_ops, torchy.current_session().settings.max_bytes,"
+        " torchy.current_session().settings.skip_dead]"
+    )
+    assert settings == "[64, 2097152, False]"
+    kernel.run("%torchy off")
+
+
+def test_a_wrong_size_is_told(kernel: Kernel) -> None:
+    assert "is no size" in kernel.run("%torchy on --max-bytes many").error
+
+
+def test_save_adds_the_suffix(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.run("%%torchy --quiet\nx = torch.ones(2) + 1")
+    assert str(tmp_path / "trace.html") in kernel.run(f"%torchy save {tmp_path / 'trace'}").stdout
+    assert (tmp_path / "trace.html").exists()
+
+
+def test_the_magic_by_itself_is_no_complete_cell(kernel: Kernel) -> None:
+    complete = "get_ipython().check_complete('%%torchy\\n{}')[0]"
+    assert kernel.value(complete.format("")) == "incomplete"
+    assert kernel.value(complete.format("x = 1\\n")) == "incomplete"
+    assert kernel.value(complete.format("x = 1\\n\\n")) == "complete"

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
+import graphviz
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from torchy.report import Report
-from torchy_jupyter.explorer.graph import dot, svg
+from torchy.explain import EagerCosts
+from torchy.report import Report, Source
+from torchy_jupyter.explorer.bundle import deflate
+from torchy_jupyter.explorer.graph import digraph
+from torchy_jupyter.explorer.issue import issue_text
 from torchy_jupyter.explorer.page import page
-from torchy_jupyter.explorer.snapshot import CellSource, Snapshot, take
+from torchy_jupyter.explorer.shown import CellSource, Raised, ShownKernel, Snapshot
+from torchy_jupyter.explorer.snapshot import take
 from torchy_jupyter.explorer.static import static_html
+from torchy_jupyter.explorer.summary import summary, tags, time_parts
 from torchy_jupyter.explorer.widget import ExplorerWidget
 
-__all__ = ["CellSource", "Explorer"]
+__all__ = ["CellSource", "Explorer", "Raised", "write_script_page"]
 
-LAYOUT_SECONDS = 1.0  # for all graphs of a cell together; what is left is laid out in the browser
 LISTING_LINES = 16
+LARGEST_LISTED = 64  # ops of a trace that is listed as text
+MOST_NESTS = 3  # kernels whose loop nests the static copy has
+LARGEST_NEST = 40  # and ops of each
+MOST_TEXT = 60_000  # characters of one level of one kernel
 
 
 class Explorer:
-    """Shows one cell's report. It reads the report once, and never touches torch or a session.
+    """Shows one cell's report. It reads the report once, and never touches a session or the program's tensors.
 
     Parameters
     ----------
@@ -38,6 +51,10 @@ class Explorer:
         What the cell took.
     hints
         More notes to show.
+    costs
+        What eager would have taken; without, nothing is estimated.
+    raised
+        What the cell has raised.
     """
 
     def __init__(
@@ -46,45 +63,34 @@ class Explorer:
         cells: Mapping[str, CellSource],
         seconds: float | None = None,
         hints: Iterable[str] = (),
+        costs: EagerCosts | None = None,
+        raised: Raised | None = None,
     ) -> None:
         self.report = report
         self.key = uuid.uuid4().hex[:8]
-        self._cells = cells
-        self._seconds = seconds
-        self._hints = tuple(hints)
-        self._widget: ExplorerWidget | None = None
+        self._take: Callable[[], Snapshot] = functools.partial(
+            take, report, cells, seconds, hints, costs, raised
+        )
         self._widgets: list[ExplorerWidget] = []  # ipywidgets keeps each until it is closed
 
     @cached_property
     def snapshot(self) -> Snapshot:
         """What is shown, as plain data."""
-        return take(self.report, self._cells, self._seconds, self._hints)
+        return self._take()
 
-    @cached_property
-    def dots(self) -> list[str]:
-        """The graph of each shown trace, in the DOT language."""
-        traces = self.snapshot.traces
-        return [dot(trace, f"{self.key}-{index}-") for index, trace in enumerate(traces)]
-
-    @cached_property
-    def svgs(self) -> dict[int, str]:
-        """The graphs that could be laid out here, in time, by their trace's position."""
-        found: dict[int, str] = {}
-        until = perf_counter() + LAYOUT_SECONDS
-        for index, source in enumerate(self.dots):
-            picture = svg(source) if perf_counter() < until else None
-            if picture is None:  # no `dot`, or no time left
-                break
-            found[index] = picture
-        return found
-
-    def show(self) -> None:
+    def show(self, unfolded: bool = True) -> None:
         """Display the static copy, then the widget, which hides it: what is saved shows something."""
         display(self)
-        if self.snapshot.traces:
-            self._widget = ExplorerWidget(**self._state())
-            self._widgets.append(self._widget)
-            display(_Interactive(self._widget))
+        if getattr(get_ipython(), "kernel", None) is None:  # a terminal has shown the text
+            return
+        widget = ExplorerWidget(
+            {"details": self._details, "level": self._level, "issue": self.issue},
+            unfolded=unfolded,
+            data=deflate(self._details()) if unfolded else b"",
+            **self._state(),
+        )
+        self._widgets.append(widget)
+        display(_Interactive(widget))
 
     def close(self) -> None:
         """Let go of what it displayed, here and in the browser, which shows the static copies again."""
@@ -95,25 +101,78 @@ class Explorer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one HTML file that needs no kernel and no network: ``explorer.save("trace.html")``."""
-        Path(path).write_text(page(self.snapshot.title, self._state()), encoding="utf-8")
+        kernels = tuple(
+            ShownKernel(
+                kernel.id,
+                kernel.compile_seconds,
+                tuple((name, self._level(kernel.id, name) or "") for name, _ in kernel.levels),
+            )
+            for kernel in self.snapshot.kernels
+        )
+        complete = replace(self.snapshot, kernels=kernels).to_dict()
+        html = page(self.snapshot.title, self._state(), complete, self._repr_html_())
+        Path(path).write_text(html, encoding="utf-8")
+
+    def to_graphviz(self, flush: int | None = None) -> graphviz.Digraph:
+        """Return the graph of a flush, counted from 1; default: of the one that took longest.
+
+        Raises
+        ------
+        ValueError
+            If there is no such flush.
+        """
+        flushes = self.snapshot.flushes
+        if flush is None and flushes:
+            return digraph(max(flushes, key=lambda shown: shown.seconds))
+        if flush is None or not 0 < flush <= len(flushes):
+            shown = f"1 to {len(flushes)}" if flushes else "none"
+            raise ValueError(f"there is no flush {flush or 1} to draw: this cell has {shown}")
+        return digraph(flushes[flush - 1])
+
+    def issue(self) -> str:
+        """Return what a bug report needs: versions, the listing of the longest trace, and a script that runs it."""
+        return issue_text(self.report)
+
+    def _details(self) -> str:
+        return json.dumps(self.snapshot.to_dict(), separators=(",", ":"))
+
+    def _level(self, kernel: str, name: str) -> str | None:
+        record = self.report.kernels.get(kernel)
+        if record is None or name not in record.levels:
+            return None
+        return _cut(record.levels[name])
 
     def _state(self) -> dict[str, Any]:
-        laid_out = {str(index): picture for index, picture in self.svgs.items()}
-        if self._widget is not None:  # what the browser laid out
-            laid_out |= self._widget.svgs
+        snapshot = self.snapshot
         return {
             "key": self.key,
-            "snapshot": self.snapshot.to_dict(),
-            "dots": self.dots,
-            "svgs": laid_out,
+            "summary": list(summary(snapshot)),
+            "tags": tags(snapshot),
+            "parts": time_parts(snapshot.account),
         }
 
+    def _loop_nests(self) -> dict[str, str]:
+        """Return the most readable level of the heaviest kernels, by their letters."""
+        groups = [group for flush in self.snapshot.flushes for group in flush.groups]
+        kernels = [
+            group
+            for group in groups
+            if group.kernel in self.report.kernels and len(group.ops) <= LARGEST_NEST
+        ]
+        heaviest = sorted(kernels, key=lambda group: -group.seconds)[:MOST_NESTS]
+        found = {}
+        for group in heaviest:
+            levels = self.report.kernels[group.kernel or ""].levels
+            found[group.letter] = _cut(levels[next(iter(levels))])
+        return found
+
     def __repr__(self) -> str:
-        """Return the report's summary, and a short listing of its longest trace."""
+        """Return the report's summary, and a short listing of its longest trace that is no monster."""
         text = f"Torchy, {self.snapshot.title}: {self.report.summary()}"
-        if not self.report.traces:
+        short = [r for r in self.report.traces if len(r.trace.ops) <= LARGEST_LISTED]
+        if not short:
             return text
-        longest = max(self.report.traces, key=lambda record: len(record.trace.ops))
+        longest = max(short, key=lambda record: len(record.trace.ops))
         lines = longest.listing.split("\n")
         if len(lines) > LISTING_LINES:
             left = len(lines) - LISTING_LINES
@@ -121,19 +180,44 @@ class Explorer:
         return "\n".join([text, *lines])
 
     def _repr_html_(self) -> str:
-        return static_html(self.snapshot, self.svgs, self.key)
+        return static_html(self.snapshot, self.key, self._loop_nests())
+
+
+def write_script_page(
+    path: Path, report: Report, script: Path, seconds: float, error: BaseException | None
+) -> None:
+    """Write the page of a script that ``python -m torchy run`` has run."""
+    cells = {str(script): CellSource(script.name, script.read_text(encoding="utf-8").rstrip("\n"))}
+    raised = None if error is None else Raised(error, _innermost(error, str(script)))
+    named = report.with_file_names({str(script): script.name})
+    Explorer(named, cells, seconds, costs=EagerCosts(), raised=raised).save(path)
+
+
+def _innermost(error: BaseException, file: str) -> Source | None:
+    """Return the innermost line of a file that an exception passed."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == file:
+            found = Source(file, line)
+    return found
 
 
 class _Interactive:
-    """The widget's own output; where no widget can be shown, its text says where the copy is."""
+    """The widget's own output; a console shows nothing of it."""
 
     def __init__(self, widget: ExplorerWidget) -> None:
         self._widget = widget
 
     def __repr__(self) -> str:
-        return "(Torchy's explorer: the copy above shows the same)"
+        return "(Torchy's explorer)"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = self._widget._repr_mimebundle_(**options)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         return {**data, "text/plain": repr(self)}, metadata
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MOST_TEXT:
+        return text
+    return f"{text[:MOST_TEXT]}\n… {len(text) - MOST_TEXT:,} more characters are in the report"

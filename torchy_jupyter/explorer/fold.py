@@ -26,6 +26,8 @@ def fold_repeats(tokens: Sequence[Hashable]) -> list[int]:
     >>> fold_repeats(["mul", "add", "mul", "add", "mul", "add", "sum"])
     [0, 1, 0, 1, 0, 1, 6]
     """
+    numbers: dict[Hashable, int] = {}  # which are compared faster
+    tokens = [numbers.setdefault(token, len(numbers)) for token in tokens]
     stands_for = list(range(len(tokens)))
     start = 0
     while start < len(tokens):

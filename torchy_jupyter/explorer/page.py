@@ -1,13 +1,14 @@
-"""The explorer as one file: the widget's module and its state, clickable without a kernel."""
+"""The explorer as one file: the front end and all data, clickable without a kernel."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from torchy_jupyter.explorer.widget import front
+from torchy_jupyter.explorer.bundle import deflate, module
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -16,31 +17,27 @@ PAGE = """<!doctype html>
 <title>Torchy: {title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ margin: 12px; background: Canvas; }}
-body.torchy-dark {{
-  --jp-layout-color0: #16181c; --jp-layout-color1: #1d2025; --jp-layout-color2: #2a2e35;
-  --jp-content-font-color1: #e4e7eb; --jp-content-font-color2: #9aa5b1; --jp-border-color2: #3a4049;
-  background: #101215;
-}}
-{css}
-.torchy-panes {{ height: calc(100vh - 260px); }}
+body {{ margin: 12px; background: #fff; }}
+body.torchy-dark {{ background: #14171b; }}
+.tx-main {{ height: max(var(--h), calc(100vh - 150px)) !important; }}
 </style>
 <body>
-<script type="application/json" id="state">{state}</script>
+<noscript>{static}</noscript>
 <script type="module">
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const paint = () => document.body.classList.toggle("torchy-dark", dark.matches);
 dark.addEventListener("change", paint);
 paint();
 {module}
-const state = JSON.parse(document.getElementById("state").textContent);
-const model = {{ get: (name) => state[name], set: () => {{}}, save_changes: () => {{}}, on: () => {{}}, off: () => {{}} }};
+const state = {state};
+const data = Uint8Array.from(atob("{data}"), (letter) => letter.charCodeAt(0));
+const model = {{ get: (name) => (name === "data" ? data : state[name]) }};
 render({{ model, el: document.body }});
 </script>
 """
 
 
-def page(title: str, state: Mapping[str, Any]) -> str:
+def page(title: str, state: Mapping[str, Any], snapshot: Mapping[str, Any], static: str) -> str:
     """Return the HTML of a saved explorer.
 
     Parameters
@@ -48,8 +45,13 @@ def page(title: str, state: Mapping[str, Any]) -> str:
     title
         Of the page.
     state
-        The widget's: ``key``, ``snapshot``, ``dots`` and ``svgs``.
+        The widget's, without data.
+    snapshot
+        With the texts of all kernels.
+    static
+        HTML for whoever has no scripts.
     """
-    text = json.dumps(state, ensure_ascii=False).replace("<", "\\u003c")
-    module = front("explorer.js").replace("export default { render };\n", "")
-    return PAGE.format(title=escape(title), css=front("explorer.css"), state=text, module=module)
+    text = json.dumps({**state, "unfolded": True}, ensure_ascii=False).replace("<", "\\u003c")
+    data = base64.b64encode(deflate(json.dumps(snapshot, separators=(",", ":")))).decode()
+    code = module().replace("export { render };\n", "").replace("</", "<\\/")
+    return PAGE.format(title=escape(title), static=static, module=code, state=text, data=data)

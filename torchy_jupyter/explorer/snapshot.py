@@ -1,4 +1,4 @@
-"""What the explorer shows, as plain data: a report, with its lines found in the cells' texts.
+"""What the explorer shows of a report, with its lines found in the cells' texts.
 
 Made once, when the cell has ended. The static page, the widget and the saved file all render this.
 """
@@ -7,118 +7,33 @@ from __future__ import annotations
 
 import linecache
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from torchy.report import OpRecord, Report, TraceRecord, format_bytes, format_seconds
-from torchy_jupyter.explorer.fold import fold_repeats
+from torchy.explain import EagerCosts
+from torchy.report import RanNowRecord, Report, format_seconds
+from torchy.report import Source as Where
+from torchy_jupyter.explorer.flushes import Alike, Flushes, alike, soon
+from torchy_jupyter.explorer.shown import (
+    Account,
+    CellSource,
+    Counts,
+    Line,
+    Lines,
+    Note,
+    Raised,
+    ShownFlush,
+    ShownKernel,
+    ShownNow,
+    Snapshot,
+)
+from torchy_jupyter.explorer.words import flush_reason
 
-MOST_TRACES = 40  # different ones; what is equal is shown once, with a count
-MOST_OPS = 1500  # in one trace, repeats folded
-MOST_TEXT = 60_000  # characters of one level of one kernel
-
-
-@dataclass(frozen=True, slots=True)
-class CellSource:
-    """A cell as the user knows it: its name, and the text that was typed."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What happened on a line: ops recorded there and their share of the time, flushes it caused."""
-
-    number: int
-    text: str
-    ops: int
-    seconds: float
-    flushes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A cell, all of it, or those lines of another file where something happened."""
-
-    file: str
-    name: str
-    lines: tuple[Line, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownOp:
-    """An op, or several alike (``count``) that it stands for."""
-
-    index: int
-    name: str
-    text: str
-    file: str | None
-    line: int | None
-    group: int | None
-    dead: bool
-    count: int
-    operands: tuple[str, ...]
-    results: tuple[str, ...]
-    feeds: tuple[int, ...]  # indices of the shown ops that read what it wrote
-
-
-@dataclass(frozen=True, slots=True)
-class ShownGroup:
-    """A group, or several alike that it stands for; ``seconds`` is the sum."""
-
-    id: int
-    kind: str
-    ops: tuple[int, ...]
-    kernel: str | None
-    count: int
-    seconds: float | None
-    why_apart: str | None
-    refused: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ShownTrace:
-    """A trace, or ``count`` of them with the same ops, lines and reason; seconds and bytes are sums."""
-
-    number: int
-    count: int
-    tier: str
-    reason: str
-    file: str | None
-    line: int | None
-    place: str
-    seconds: float
-    bytes_saved: int
-    op_count: int
-    ops: tuple[ShownOp, ...]
-    groups: tuple[ShownGroup, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownKernel:
-    """A kernel; its levels by name, from the most readable one down."""
-
-    id: str
-    compile_seconds: float | None
-    levels: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that is shown of one cell's report."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]  # (value, what): ("24", "ops")
-    notes: tuple[str, ...]
-    sources: tuple[Source, ...]
-    traces: tuple[ShownTrace, ...]
-    kernels: tuple[ShownKernel, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON types (tuples for lists)."""
-        return asdict(self)
+MOST_FLUSHES = 40  # different ones; what is equal is shown once, with a count
+AT_END = "end of cell"
+NOTICED = (
+    0.02  # of a cell's time: an op that ran as eager for less is told of only where it flushes
+)
 
 
 def take(
@@ -126,6 +41,8 @@ def take(
     cells: Mapping[str, CellSource],
     seconds: float | None = None,
     hints: Iterable[str] = (),
+    costs: EagerCosts | None = None,
+    raised: Raised | None = None,
 ) -> Snapshot:
     """Make a snapshot of a report.
 
@@ -136,248 +53,256 @@ def take(
     cells
         Texts by the file name of their code; the newest last.
     seconds
-        What the cell took.
+        What the cell took; default: what its flushes did.
     hints
         More notes to show.
+    costs
+        What eager would have taken; without, nothing is estimated.
+    raised
+        What the cell has raised.
     """
-    alike = _heaviest(_alike(report))
-    traces = [_shown_trace(records, cells) for records in alike]
-    hidden = len(report.traces) - sum(map(len, alike))
-    used = {group.kernel for trace in traces for group in trace.groups}
-    notes = [f"{event.kind}: {event.text}" for event in report.events[-20:]]
-    dropped = report.totals.traces - len(report.traces)
-    if dropped:
-        notes.append(
-            f"The report keeps the last {len(report.traces):,} traces; {dropped:,} older ones are only counted."
-        )
-    if hidden:
-        notes.append(f"{hidden:,} more traces are in last_explorer().report.traces.")
+    texts = _Texts(cells)
+    cell_seconds = report.totals.seconds if seconds is None else seconds
+    everything = alike(report)
+    heaviest = _heaviest(everything)
+    why_now = {record.short: record.why for record in report.ran_now}
+    makes = Flushes(costs, soon(cell_seconds), texts.line)
+    flushes = []
+    for one in heaviest:
+        where = one.newest.where
+        if one.newest.reason == AT_END and (where is None or where.file == texts.running):
+            where = texts.end
+        text = texts.line(where.file, where.line) if where else ""
+        reason = flush_reason(one.newest.reason, text, why_now)
+        flushes.append(makes.shown(one, reason, where, texts.place(where)))
+    used = {group.kernel for flush in flushes for group in flush.groups}
+    asleep = [event for event in report.events if event.kind == "asleep"]
+    others = [event for event in report.events[-20:] if event.kind != "asleep"]
+    notes = [f"{event.kind}: {event.text}" for event in others]
+    hidden = sum(one.count for one in everything) - sum(one.count for one in heaviest)
+    hidden += report.totals.traces - sum(one.count for one in everything)
+    if hidden > 0:
+        notes.append(f"{hidden:,} more flushes are only counted.")
+    ran_now = _ran_now(report.ran_now)
     return Snapshot(
-        title=list(cells.values())[-1].name if cells else "notebook",
-        facts=_facts(report, seconds),
+        title=texts.title,
+        counts=_counts(report, everything),
+        account=_account(report, heaviest, flushes, cell_seconds, costs is not None),
+        asleep=_asleep(asleep[-1].text, texts.place(asleep[-1].where)) if asleep else "",
+        error=_failed(raised, texts),
         notes=(*notes, *hints),
-        sources=_sources(traces, cells),
-        traces=tuple(traces),
+        sources=_sources(flushes, report.ran_now, raised, texts, cell_seconds),
+        flushes=tuple(flushes),
+        ran_now=ran_now,
         kernels=tuple(
-            ShownKernel(
-                key,
-                kernel.compile_seconds,
-                tuple((name, _cut(text)) for name, text in kernel.levels.items()),
-            )
+            ShownKernel(key, kernel.compile_seconds, tuple((name, "") for name in kernel.levels))
             for key, kernel in report.kernels.items()
             if key in used
         ),
     )
 
 
-def _facts(report: Report, seconds: float | None) -> tuple[tuple[str, str], ...]:
-    totals = report.totals
-    facts = [
-        (f"{totals.ops:,}", "op" if totals.ops == 1 else "ops"),
-        (f"{totals.ran_now:,}", "ran now"),
-        (f"{totals.fused:,}", "fused"),
-        (f"{totals.dead:,}", "dead"),
-        (f"{report.compiled_kernels:,}", "compiled"),
-        (f"{totals.traces:,}", "flush" if totals.traces == 1 else "flushes"),
-        (format_bytes(totals.bytes_saved), "not allocated"),
-        (format_seconds(totals.seconds), "in flushes"),
-    ]
-    if seconds is not None:
-        facts.append((format_seconds(seconds), "cell"))
-    return tuple(fact for fact in facts if fact[0] not in ("0", "0 B"))
+class _Texts:
+    """The lines of cells and files, and what to call them."""
+
+    def __init__(self, cells: Mapping[str, CellSource]) -> None:
+        self.cells = cells
+        self.running = list(cells)[-1] if cells else None
+        self._lines = {file: cell.text.split("\n") for file, cell in cells.items()}
+
+    @property
+    def title(self) -> str:
+        return self.cells[self.running].name if self.running is not None else "notebook"
+
+    @property
+    def end(self) -> Where | None:
+        """The last line of the running cell."""
+        if self.running is None:
+            return None
+        return Where(self.running, len(self._lines[self.running]))
+
+    def line(self, file: str, number: int) -> str:
+        lines = self._lines.get(file)
+        if lines is None:
+            return linecache.getline(file, number).rstrip()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+    def all_lines(self, file: str) -> Mapping[int, str]:
+        """Return a cell's lines by number; none of another file."""
+        return dict(enumerate(self._lines.get(file, ()), 1))
+
+    def name(self, file: str) -> str:
+        return self.cells[file].name if file in self.cells else os.path.basename(file)
+
+    def place(self, where: Where | None) -> str:
+        return f"{self.name(where.file)}, line {where.line}" if where else ""
 
 
-def _alike(report: Report) -> list[list[TraceRecord]]:
-    """Put traces that look alike together, in the order in which they first occur.
-
-    Renders nothing: most of a thousand traces are of a few places.
-    """
-    by_place: dict[object, list[TraceRecord]] = {}
-    for record in report.traces:
-        key = (id(record.trace), id(record.plan), record.reason, record.where)
-        by_place.setdefault(key, []).append(record)
-    by_look: dict[object, list[TraceRecord]] = {}
-    for records in by_place.values():
-        newest = records[-1]
-        look = (
-            tuple((op.name, op.source) for op in newest.trace.ops),
-            newest.plan and (newest.plan.dead, tuple(group.ops for group in newest.groups)),
-            newest.reason,
-            newest.where,
-        )
-        by_look.setdefault(look, []).extend(records)
-    return list(by_look.values())
-
-
-def _heaviest(alike: list[list[TraceRecord]]) -> list[list[TraceRecord]]:
+def _heaviest(everything: list[Alike]) -> list[Alike]:
     """Leave out those that took least time, if there are too many."""
-    if len(alike) <= MOST_TRACES:
-        return alike
-    times = [sum(record.seconds for record in records) for records in alike]
-    kept = sorted(range(len(alike)), key=lambda index: -times[index])[:MOST_TRACES]
-    return [alike[index] for index in sorted(kept)]
+    if len(everything) <= MOST_FLUSHES:
+        return everything
+    ranked = sorted(range(len(everything)), key=lambda index: -everything[index].seconds)
+    return [everything[index] for index in sorted(ranked[:MOST_FLUSHES])]
 
 
-def _shown_trace(records: list[TraceRecord], cells: Mapping[str, CellSource]) -> ShownTrace:
-    newest = records[-1]
-    seconds = sum(record.seconds for record in records)
-    tiers = [record.tier for record in records]
-    compiled = tiers.count("compiled")
-    mixed = f"{compiled} compiled, {len(tiers) - compiled} interpreted"
-    ops, groups = _fold(newest, seconds)
-    where = newest.where
-    return ShownTrace(
-        number=records[0].number,
-        count=len(records),
-        tier=tiers[0] if compiled in (0, len(tiers)) else mixed,
-        reason=newest.reason,
-        file=where.file if where else None,
-        line=where.line if where else None,
-        place=f"{_name(where.file, cells)}, line {where.line}" if where else "",
-        seconds=seconds,
-        bytes_saved=sum(record.bytes_saved for record in records),
-        op_count=len(newest.ops),
-        ops=ops,
-        groups=groups,
+def _failed(raised: Raised | None, texts: _Texts) -> str:
+    if raised is None:
+        return ""
+    place = texts.place(raised.where)
+    return f"{raised}" + (f" ({place})" if place else "")
+
+
+def _asleep(why: str, place: str) -> str:
+    return f"{why} (since {place})" if place else why
+
+
+def _counts(report: Report, everything: list[Alike]) -> Counts:
+    totals = report.totals
+    kernels = calls = one_by_one = 0
+    for one in everything:
+        groups = one.newest.groups
+        kinds = [group.kind for group in groups]
+        kernels += one.compiled * kinds.count("fused")
+        calls += one.count * kinds.count("call")
+        fused = sum(len(group.ops) for group in groups if group.kind == "fused")
+        one_by_one += (one.count - one.compiled) * fused
+    return Counts(
+        ops=totals.ops,
+        kernels=kernels,
+        calls=calls,
+        one_by_one=one_by_one,
+        eager=totals.ran_now,
+        dead=totals.dead,
+        flushes=totals.traces,
+        bytes_saved=totals.bytes_saved,
     )
 
 
-def _fold(
-    record: TraceRecord, seconds: float
-) -> tuple[tuple[ShownOp, ...], tuple[ShownGroup, ...]]:
-    """Fold a trace's repeats, and share the time of all traces like it among its groups."""
-    looks = {
-        group.id: (group.kind, group.kernel, tuple(record.ops[op].name for op in group.ops))
-        for group in record.groups
-    }
-    tokens = [
-        (op.name, op.file, op.line, op.dead, None if op.group is None else looks[op.group])
-        for op in record.ops
-    ]
-    stands_for = fold_repeats(tokens)
-    kept = sorted(set(stands_for))[:MOST_OPS]
-    feeds = _data_flow(record.ops, stands_for)
-    counts: dict[int, int] = {}
-    for index in stands_for:
-        counts[index] = counts.get(index, 0) + 1
-    ops = tuple(
-        ShownOp(
-            index=index,
-            name=op.short,
-            text=op.text,
-            file=op.file,
-            line=op.line,
-            group=op.group,
-            dead=op.dead,
-            count=counts[index],
-            operands=tuple(operand.text for operand in op.operands),
-            results=tuple(result.text for result in op.results if result is not None),
-            feeds=tuple(sorted(feeds.get(index, ()))),
-        )
-        for index, op in ((index, record.ops[index]) for index in kept)
+def _account(
+    report: Report,
+    shown: list[Alike],
+    flushes: Sequence[ShownFlush],
+    cell: float,
+    estimated: bool,
+) -> Account:
+    """Share a cell's time: what has been measured, and the rest."""
+    kernels = interpreted = calls = eager_ops = 0.0
+    for one, flush in zip(shown, flushes, strict=True):
+        for group in flush.groups:
+            eager_ops += group.eager
+            if group.kind == "call":
+                calls += group.seconds
+            elif group.refused is None:
+                kernels += group.seconds * one.compiled_share
+                interpreted += group.seconds * (1 - one.compiled_share)
+            else:
+                interpreted += group.seconds
+    eager = sum(record.seconds for record in report.ran_now)
+    inside = kernels + interpreted + calls
+    hidden = report.totals.seconds - sum(flush.seconds for flush in flushes)
+    prepared = report.totals.prepared
+    outside = max(0.0, cell - inside - eager - prepared)
+    # Python's part is the same without Torchy; what recording took is not known by itself
+    flushing = max(0.0, report.totals.seconds - hidden - inside)
+    return Account(
+        cell=cell,
+        kernels=kernels,
+        interpreted=interpreted,
+        calls=calls,
+        eager=eager,
+        prepared=prepared,
+        outside=outside,
+        eager_cell=eager + outside - flushing + eager_ops
+        if estimated and hidden < 0.1 * cell
+        else 0.0,
     )
-    group_stands_for: dict[int, int] = {}
-    for op in record.ops:
-        if op.group is not None:
-            kept_group = record.ops[stands_for[op.index]].group
-            group_stands_for.setdefault(op.group, op.group if kept_group is None else kept_group)
-    times = _times(record, seconds)
-    groups = []
-    for group in record.groups:
-        members = [key for key, kept_group in group_stands_for.items() if kept_group == group.id]
-        shown = tuple(op.index for op in ops if op.group == group.id)
-        if members and shown:
-            groups.append(
-                ShownGroup(
-                    id=group.id,
-                    kind=group.kind,
-                    ops=shown,
-                    kernel=group.kernel,
-                    count=len(members),
-                    seconds=sum(times[key] for key in members),
-                    why_apart=group.why_apart,
-                    refused=group.refused,
-                )
-            )
-    return ops, tuple(groups)
 
 
-def _times(record: TraceRecord, seconds: float) -> dict[int, float]:
-    """Share ``seconds`` among the groups: as measured, else by their number of ops."""
-    measured = {group.id: group.seconds for group in record.groups}
-    weights = {
-        group.id: float(len(group.ops)) if None in measured.values() else group.seconds or 0.0
-        for group in record.groups
-    }
-    total = sum(weights.values()) or 1.0
-    return {key: seconds * weight / total for key, weight in weights.items()}
+def _ran_now(records: Sequence[RanNowRecord]) -> tuple[ShownNow, ...]:
+    return tuple(
+        ShownNow(r.short, r.file, r.line, r.began, r.count, r.seconds, r.why)
+        for r in sorted(records, key=lambda record: record.began)
+    )
 
 
-def _data_flow(ops: tuple[OpRecord, ...], stands_for: list[int]) -> dict[int, set[int]]:
-    """Return for each shown op the shown ops that read what it wrote last into a buffer."""
-    writers: dict[int, int] = {}
-    feeds: dict[int, set[int]] = {}
-    for op in ops:
-        for operand in op.operands:
-            if operand.buffer in writers:
-                feeds.setdefault(writers[operand.buffer], set()).add(stands_for[op.index])
-        for result in op.results:
-            if result is not None:
-                writers[result.buffer] = stands_for[op.index]
-    return feeds
+@dataclass(slots=True)
+class _Happened:
+    """What is known of a line so far."""
+
+    seconds: float = 0.0
+    estimated: bool = False
+    ops: int = 0
+    chips: dict[str, None] = field(default_factory=dict)  # in their order
+    notes: list[Note] = field(default_factory=list)
 
 
-def _sources(traces: list[ShownTrace], cells: Mapping[str, CellSource]) -> tuple[Source, ...]:
+def _sources(
+    flushes: Sequence[ShownFlush],
+    ran_now: Sequence[RanNowRecord],
+    raised: Raised | None,
+    texts: _Texts,
+    cell: float,
+) -> tuple[Lines, ...]:
     """Collect what happened on each line, the running cell first, other files by their name."""
-    seconds: dict[tuple[str, int], float] = {}
-    counts: dict[tuple[str, int], int] = {}
-    flushes: dict[tuple[str, int], dict[str, int]] = {}  # how often for each reason
-    for trace in traces:
-        if trace.file is not None and trace.line is not None:
-            reasons = flushes.setdefault((trace.file, trace.line), {})
-            reasons[trace.reason] = reasons.get(trace.reason, 0) + trace.count
-        per_op = {
-            group.id: (group.seconds or 0.0) / (sum(_counts(trace, group)) or 1)
-            for group in trace.groups
-        }
-        for op in trace.ops:
-            if op.file is not None and op.line is not None:
-                key = (op.file, op.line)
-                counts[key] = counts.get(key, 0) + op.count * trace.count
-                time = per_op.get(op.group, 0.0) if op.group is not None else 0.0
-                seconds[key] = seconds.get(key, 0.0) + time * op.count
-    running = list(cells)[-1] if cells else None
-    files = {file for file, _ in (*counts, *flushes)} | ({running} if running else set())
+    lines: dict[tuple[str, int], _Happened] = {}
+
+    def at(file: str, line: int) -> _Happened:
+        return lines.setdefault((file, line), _Happened())
+
+    for flush in flushes:
+        group_of = {group.id: group for group in flush.groups}
+        for op in flush.ops:
+            if op.file is None or op.line is None:
+                continue
+            here = at(op.file, op.line)
+            here.ops += op.count * flush.count
+            here.seconds += op.seconds
+            group = None if op.group is None else group_of.get(op.group)
+            if group is not None:
+                here.estimated |= len(group.ops) > 1
+                here.chips[group.letter or "f"] = None
+    for record in ran_now:
+        if record.file is None or record.line is None:
+            continue
+        here = at(record.file, record.line)
+        here.seconds += record.seconds
+        here.chips["~"] = None
+        if record.seconds > NOTICED * cell:
+            times = f" ×{record.count}" if record.count > 1 else ""
+            took = format_seconds(record.seconds)
+            text = f"`{record.short}` ran as eager{times}: {record.why} · {took}"
+            here.notes.append(Note("eager", text))
+    for index, flush in enumerate(flushes):
+        if flush.file is not None and flush.line is not None:
+            at(flush.file, flush.line).notes.append(Note("flush", _flag(index, flush), index))
+    if raised is not None and raised.where is not None:
+        at(raised.where.file, raised.where.line).notes.append(Note("error", str(raised)))
+    files = {file for file, _ in lines} | ({texts.running} if texts.running else set())
     found = []
-    for file in sorted(files, key=lambda file: (file != running, file not in cells, file)):
-        happened = sorted({line for name, line in (*counts, *flushes) if name == file})
-        texts = dict(enumerate(cells[file].text.split("\n"), 1)) if file in cells else {}
-        lines = tuple(
-            Line(
-                number=number,
-                text=texts.get(number) or linecache.getline(file, number).rstrip(),
-                ops=counts.get((file, number), 0),
-                seconds=seconds.get((file, number), 0.0),
-                flushes=tuple(
-                    f"{reason} ×{count}" if count > 1 else reason
-                    for reason, count in flushes.get((file, number), {}).items()
+    for file in sorted(files, key=lambda f: (f != texts.running, f not in texts.cells, f)):
+        happened = {line: here for (name, line), here in lines.items() if name == file}
+        all_lines = texts.all_lines(file)
+        found.append(
+            Lines(
+                file,
+                texts.name(file),
+                tuple(
+                    _line(number, texts.line(file, number), happened.get(number, _Happened()))
+                    for number in sorted({*all_lines, *happened})
                 ),
             )
-            for number in sorted({*texts, *happened})
         )
-        found.append(Source(file, _name(file, cells), lines))
     return tuple(found)
 
 
-def _counts(trace: ShownTrace, group: ShownGroup) -> list[int]:
-    return [op.count for op in trace.ops if op.group == group.id]
+def _line(number: int, text: str, here: _Happened) -> Line:
+    return Line(
+        number, text, here.seconds, here.estimated, here.ops, tuple(here.chips), tuple(here.notes)
+    )
 
 
-def _name(file: str, cells: Mapping[str, CellSource]) -> str:
-    return cells[file].name if file in cells else os.path.basename(file)
-
-
-def _cut(text: str) -> str:
-    if len(text) <= MOST_TEXT:
-        return text
-    return f"{text[:MOST_TEXT]}\n… {len(text) - MOST_TEXT:,} more characters are in the report"
+def _flag(index: int, flush: ShownFlush) -> str:
+    times = f" ×{flush.count:,}" if flush.count > 1 else ""
+    ops = f"{flush.op_count:,} op{'s' * (flush.op_count != 1)}"
+    return f"flush {index + 1}{times}: {flush.reason} · {ops}, {format_seconds(flush.seconds)}"

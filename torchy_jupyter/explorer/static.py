@@ -11,45 +11,48 @@ from collections.abc import Mapping
 from html import escape
 
 from torchy.report import format_bytes, format_seconds
-from torchy_jupyter.explorer.snapshot import Line, ShownKernel, ShownTrace, Snapshot, Source
+from torchy_jupyter.explorer.shown import Line, Lines, ShownFlush, Snapshot
+from torchy_jupyter.explorer.summary import summary
 
-GREY = "color: #808890"
-FLAME = "color: #d9641e"
+GREY = "color: #747c85"
+FLAME = "color: #c2571a"
 CODE = "font-family: monospace; line-height: 1.4; margin: 4px 0px"
-MOST_PICTURES = 6
-LARGEST_PICTURE = (
-    200_000  # characters; what is larger is listed: it would be saved with the notebook
-)
+MOST_OPS = 120  # of the heaviest flush, that are listed
+LARGEST_PICTURE = 60_000  # characters: it is saved with the notebook
 
 
-def static_html(snapshot: Snapshot, svgs: Mapping[int, str], key: str) -> str:
+def static_html(
+    snapshot: Snapshot, key: str, loop_nests: Mapping[str, str], picture: str | None = None
+) -> str:
     """Render a snapshot.
 
     Parameters
     ----------
     snapshot
         What to show.
-    svgs
-        The graphs that have been laid out, by the position of their trace.
     key
         The widget of the same key hides this copy.
+    loop_nests
+        The texts of the kernels to show, by the letters under which they ran.
+    picture
+        The graph of the heaviest flush as SVG, if it could be drawn.
     """
-    facts = " · ".join(f"<b>{escape(value)}</b> {escape(what)}" for value, what in snapshot.facts)
+    first, *others = summary(snapshot)
+    facts = " · ".join([f"<b>{escape(first)}</b>", *map(escape, others)]).replace("*", "")
     parts = [
         f'<div class="torchy-static torchy-static-{escape(key)}">',
-        f'<div><b style="{FLAME}">Torchy</b> <b>{escape(snapshot.title)}</b>'
-        f' <span style="{GREY}">{facts}</span></div>',
+        f'<div><b style="{FLAME}">Torchy</b> {facts}</div>',
     ]
-    if snapshot.traces:
+    for what in (snapshot.error, snapshot.asleep):
+        if what:
+            parts.append(f'<div style="{FLAME}">{escape(what)}</div>')
+    if snapshot.flushes or snapshot.ran_now:
         parts += [_source(source) for source in snapshot.sources]
-        parts.append(_flushes(snapshot.traces))
-        parts += [
-            _graph(trace, svgs.get(index))
-            for index, trace in enumerate(snapshot.traces[:MOST_PICTURES])
-        ]
-        parts += [_kernel(kernel) for kernel in snapshot.kernels]
-    else:
-        parts.append(f'<div style="{GREY}">No op was deferred in this cell.</div>')
+    if snapshot.flushes:
+        parts.append(_flushes(snapshot.flushes))
+        heaviest = max(snapshot.flushes, key=lambda flush: flush.seconds)
+        parts.append(_ops(snapshot.flushes.index(heaviest), heaviest, picture))
+        parts += [_details(f"kernel {escape(k)}", _pre(text)) for k, text in loop_nests.items()]
     parts += [f'<div style="{GREY}">{escape(note)}</div>' for note in snapshot.notes]
     return "\n".join([*parts, "</div>"])
 
@@ -58,7 +61,11 @@ def _details(summary: str, body: str, opened: bool = False) -> str:
     return f"<details{' open' * opened}><summary>{summary}</summary>{body}</details>"
 
 
-def _source(source: Source) -> str:
+def _pre(text: str) -> str:
+    return f'<pre style="{CODE}">{escape(text)}</pre>'
+
+
+def _source(source: Lines) -> str:
     most = max((line.seconds for line in source.lines), default=0.0)
     lines = "\n".join(_line(line, most) for line in source.lines)
     body = f'<pre style="{CODE}">{lines}</pre>'
@@ -67,58 +74,57 @@ def _source(source: Source) -> str:
 
 def _line(line: Line, most: float) -> str:
     share = line.seconds / most if most else 0.0
-    heat = (
-        f"background-color: rgba(230, 110, 30, {0.08 + 0.32 * share:.2f})" if line.seconds else ""
-    )
-    time = format_seconds(line.seconds) if line.seconds else ""
-    flags = f'  <span style="{FLAME}">⚑ {escape("; ".join(line.flushes))}</span>'
-    return (
-        f'<span style="{GREY}">{time:>8} {line.number:>4}  </span>'
-        f'<span style="{heat}">{escape(line.text) or " "}</span>{flags if line.flushes else ""}'
-    )
+    heat = f"background-color: rgba(226, 104, 24, {0.1 + 0.4 * share:.2f})" if share else ""
+    time = f"{'~' * line.estimated}{format_seconds(line.seconds)}" if line.seconds else ""
+    chips = " ".join(line.chips[:3])
+    rows = [
+        f'<span style="{heat}">{time:>8}</span><span style="{GREY}"> {chips:<5} {line.number:>4}  </span>'
+        f"{escape(line.text)}"
+    ]
+    rows += [
+        f'{"":>21}<span style="{FLAME if note.kind == "flush" else GREY}">'
+        f"{'⚑ ' * (note.kind == 'flush')}{escape(note.text.replace('`', ''))}</span>"
+        for note in line.notes
+    ]
+    return "\n".join(rows)
 
 
-def _flushes(traces: tuple[ShownTrace, ...]) -> str:
-    head = ("trace", "why it was flushed", "where", "ops", "tier", "time", "not allocated")
+def _flushes(flushes: tuple[ShownFlush, ...]) -> str:
+    head = ("flush", "why", "where", "ops", "time", "never touched memory")
     rows = "".join(
         "<tr>"
         + "".join(f'<td style="text-align: left">{escape(text)}</td>' for text in texts)
         + "</tr>"
         for texts in (
             (
-                _numbered(trace),
-                trace.reason,
-                trace.place or "—",
-                f"{trace.op_count:,}",
-                trace.tier,
-                format_seconds(trace.seconds),
-                format_bytes(trace.bytes_saved) if trace.bytes_saved else "—",
+                f"{index} ×{flush.count:,}" if flush.count > 1 else str(index),
+                flush.reason.replace("`", ""),
+                flush.place or "—",
+                f"{flush.op_count:,}",
+                format_seconds(flush.seconds),
+                format_bytes(flush.bytes_saved) if flush.bytes_saved else "—",
             )
-            for trace in traces
+            for index, flush in enumerate(flushes, 1)
         )
     )
     titles = "".join(f'<th style="text-align: left">{title}</th>' for title in head)
     body = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
-    return _details("Why flushed", body, opened=len(traces) <= MOST_PICTURES)
+    return _details("why each flush happened", body)
 
 
-def _graph(trace: ShownTrace, svg: str | None) -> str:
-    if svg is None or len(svg) > LARGEST_PICTURE:
-        lines = "\n".join(escape(op.text) for op in trace.ops)
-        body = f'<pre style="{CODE}">{lines}</pre>'
-    else:
-        data = base64.b64encode(svg.encode()).decode()
-        body = f'<div><img alt="graph" src="data:image/svg+xml;base64,{data}"></div>'
-    return _details(f"Graph of trace {_numbered(trace)} ({escape(trace.reason)})", body)
-
-
-def _kernel(kernel: ShownKernel) -> str:
-    took = kernel.compile_seconds
-    note = f", compiled in {format_seconds(took)}" if took is not None else ", not compiled"
-    _, text = kernel.levels[0]
-    body = f'<pre style="{CODE}">{escape(text)}</pre>'
-    return _details(f"Kernel {escape(kernel.id[:8])}{note}", body)
-
-
-def _numbered(trace: ShownTrace) -> str:
-    return f"{trace.number} ×{trace.count}" if trace.count > 1 else str(trace.number)
+def _ops(index: int, flush: ShownFlush, picture: str | None) -> str:
+    letters = {group.id: group.letter or "f" for group in flush.groups}
+    lines = []
+    for op in flush.ops[:MOST_OPS]:
+        of = "" if op.group is None else letters.get(op.group, "")
+        times = f" ×{op.count}" if op.count > 1 else ""
+        said = "never run" if op.dead else "" if op.stored else "never stored"
+        name = op.variable and f"  # {op.variable}"
+        lines.append(f"{of:>3}  {op.text}{times}{name}{'  # ' * bool(said)}{said}")
+    if len(flush.ops) > MOST_OPS:
+        lines.append(f"     … {len(flush.ops) - MOST_OPS:,} more")
+    body = _pre("\n".join(lines))
+    if picture is not None and len(picture) <= LARGEST_PICTURE:
+        data = base64.b64encode(picture.encode()).decode()
+        body = f'<div><img alt="graph" src="data:image/svg+xml;base64,{data}"></div>{body}'
+    return _details(f"flush {index + 1}, op by op", body)

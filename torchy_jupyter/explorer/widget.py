@@ -1,38 +1,59 @@
-"""The explorer as a widget: the whole snapshot in its state, all linking in the browser."""
+"""The explorer as a widget: its first line at once, the rest when it is unfolded; all linking is in the browser."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Callable
 from typing import Any
 
 import anywidget
 import traitlets
 from anywidget.experimental import command
 
-FRONT = files("torchy_jupyter.explorer") / "front"
-STATIC = files("torchy_jupyter.explorer") / "static"
+from torchy_jupyter.explorer.bundle import deflate, loader
 
-
-def front(name: str) -> str:
-    """Return a file of the front end: ``explorer.js``, ``explorer.css``."""
-    return (FRONT / name).read_text(encoding="utf-8")
+Answer = Callable[..., str | None]
 
 
 class ExplorerWidget(anywidget.AnyWidget):
     """Shows a snapshot. Its callbacks come on another thread: they touch neither torch nor a session.
 
-    ``svgs`` are the graphs that have been laid out, here or in the browser, by their trace's
-    position; ``dots`` has the DOT of all.
+    Parameters
+    ----------
+    answers
+        By name, what gives a text that the browser asks for: ``details()``, ``level(kernel, name)`` and ``issue()``.
+    state
+        ``key`` (the static copy of the same key is hidden), ``summary``, ``tags``, ``parts``, ``unfolded``, and ``data``:
+        the snapshot as JSON, deflated; empty: it is asked for.
     """
 
-    _esm = front("explorer.js")
-    _css = front("explorer.css")
+    _esm = loader()
     key = traitlets.Unicode().tag(sync=True)
-    snapshot = traitlets.Dict().tag(sync=True)
-    dots: traitlets.List[str] = traitlets.List().tag(sync=True)
-    svgs = traitlets.Dict().tag(sync=True)
+    summary: traitlets.List[str] = traitlets.List().tag(sync=True)
+    tags: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    parts: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    unfolded = traitlets.Bool().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+
+    def __init__(self, answers: dict[str, Answer], **state: Any) -> None:
+        super().__init__(**state)
+        self._answers = answers
+
+    def _answer(self, name: str, *arguments: Any) -> tuple[Any, list[bytes]]:
+        text = self._answers[name](*arguments)
+        return None, [] if text is None else [deflate(text)]
 
     @command
-    def engine(self, message: object, buffers: list[bytes]) -> tuple[Any, list[bytes]]:
-        """Give the browser the layout engine, where this machine has no ``dot``."""
-        return None, [(STATIC / "graphviz.js").read_bytes()]
+    def details(self, message: object, buffers: list[bytes]) -> tuple[Any, list[bytes]]:
+        """Give the snapshot."""
+        return self._answer("details")
+
+    @command
+    def level(self, message: Any, buffers: list[bytes]) -> tuple[Any, list[bytes]]:
+        """Give one level of a kernel."""
+        kernel, name = message
+        return self._answer("level", kernel, name)
+
+    @command
+    def issue(self, message: object, buffers: list[bytes]) -> tuple[Any, list[bytes]]:
+        """Give what a bug report needs."""
+        return self._answer("issue")

@@ -1,0 +1,309 @@
+"""The flushes of a report as the explorer shows them: those that look alike once, with a count, and their times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from torchy.explain import EagerCosts
+from torchy.plan.plan import ops_of
+from torchy.report import OlderRecord, OpRecord, Report, Source, TraceRecord
+from torchy_jupyter.explorer.fold import fold_repeats
+from torchy_jupyter.explorer.shown import ShownFlush, ShownGroup, ShownOp
+from torchy_jupyter.explorer.words import assigned_name
+
+MOST_OPS = 3000  # in one trace, repeats folded
+MOST_TIMED = 16  # flushes of those that look alike whose steps' times are added up
+
+Place = tuple[object, ...]
+LineText = Callable[[str, int], str]
+
+
+@dataclass(slots=True)
+class Alike:
+    """Flushes that look alike: the records that are kept, and what is known of the others."""
+
+    records: list[TraceRecord]
+    older: list[OlderRecord] = field(default_factory=list)
+
+    @property
+    def newest(self) -> TraceRecord:
+        """The last of them."""
+        return self.records[-1]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.records) + sum(older.count for older in self.older)
+
+    @property
+    def compiled(self) -> int:
+        """How many of them ran kernels."""
+        kept = sum(record.tier == "compiled" for record in self.records)
+        return kept + sum(older.count for older in self.older if older.tier == "compiled")
+
+    @property
+    def seconds(self) -> float:
+        """What all of them took."""
+        kept = sum(record.seconds for record in self.records)
+        return kept + sum(older.seconds for older in self.older)
+
+    @property
+    def compiled_share(self) -> float:
+        """The share of the time that those took which ran kernels."""
+        kept = sum(record.seconds for record in self.records if record.tier == "compiled")
+        older = sum(older.seconds for older in self.older if older.tier == "compiled")
+        return (kept + older) / (self.seconds or 1.0)
+
+    @property
+    def bytes_saved(self) -> int:
+        """What all of them never stored."""
+        kept = sum(record.bytes_saved for record in self.records)
+        return kept + sum(older.bytes_saved for older in self.older)
+
+
+def alike(report: Report) -> list[Alike]:
+    """Put flushes that look alike together, in the order in which they first occur.
+
+    Renders nothing: most of a thousand traces are of a few places.
+    """
+    by_place: dict[Place, Alike] = {}
+    for record in report.traces:
+        key = (id(record.trace), id(record.plan), record.reason, record.where)
+        by_place.setdefault(key, Alike([])).records.append(record)
+    for older in report.older:
+        key = (id(older.trace), id(older.plan), older.reason, older.where)
+        if key in by_place:
+            by_place[key].older.append(older)
+    by_look: dict[Place, Alike] = {}
+    for one in by_place.values():
+        newest = one.newest
+        look = (
+            tuple((op.name, op.source) for op in newest.trace.ops),
+            newest.plan and (newest.plan.dead, tuple(map(ops_of, newest.plan.steps))),
+            newest.reason,
+            newest.where,
+        )
+        known = by_look.setdefault(look, Alike([]))
+        known.records += one.records
+        known.older += one.older
+    return list(by_look.values())
+
+
+class Flushes:
+    """Makes flushes shown; names the kernels of a cell one after another.
+
+    Parameters
+    ----------
+    costs
+        What eager would take; None: nothing is estimated.
+    until
+        By ``perf_counter()``: until when ops may be tried for that.
+    line_text
+        Gives the text of a line of a file.
+    """
+
+    def __init__(self, costs: EagerCosts | None, until: float, line_text: LineText) -> None:
+        self._costs = costs
+        self._until = until
+        self._line_text = line_text
+        self._letters = 0
+
+    def shown(self, one: Alike, reason: str, where: Source | None, place: str) -> ShownFlush:
+        """Return flushes that look alike as one; where and why they happened is told in the program's terms."""
+        record = one.newest
+        stands_for = fold_repeats(_looks(record))
+        names = self._variables(record.ops)
+        ops = self._ops(record, stands_for, names)
+        groups = self._groups(one, ops, stands_for, names)
+        seconds = _shares(ops, groups)
+        return ShownFlush(
+            number=one.records[0].number,
+            count=one.count,
+            reason=reason,
+            file=where.file if where else None,
+            line=where.line if where else None,
+            place=place,
+            began=one.records[0].began,
+            seconds=one.seconds,
+            bytes_saved=one.bytes_saved,
+            op_count=len(record.trace.ops),
+            ops=tuple(
+                replace(op, seconds=took, eager=eager)
+                for op, (took, eager) in ((op, seconds[op.index]) for op in ops)
+            ),
+            groups=tuple(groups),
+        )
+
+    def _ops(
+        self, record: TraceRecord, stands_for: list[int], names: Mapping[int, str]
+    ) -> list[ShownOp]:
+        kept = sorted(set(stands_for))[:MOST_OPS]
+        counts: dict[int, int] = {}
+        for index in stands_for:
+            counts[index] = counts.get(index, 0) + 1
+        feeds = _data_flow(record.ops, stands_for)
+        found = []
+        for index in kept:
+            op = record.ops[index]
+            results = [result for result in op.results if result is not None]
+            found.append(
+                ShownOp(
+                    index=index,
+                    name=op.short,
+                    text=op.text,
+                    file=op.file,
+                    line=op.line,
+                    group=op.group,
+                    dead=op.dead,
+                    count=counts[index],
+                    variable=names.get(index, ""),
+                    result=", ".join(result.text for result in results),
+                    bytes=sum(result.nbytes or 0 for result in results),
+                    stored=op.stored,
+                    seconds=0.0,
+                    eager=self._eager(record, index),
+                    feeds=tuple(sorted(feeds.get(index, ()))),
+                )
+            )
+        return found
+
+    def _eager(self, record: TraceRecord, index: int) -> float:
+        if self._costs is None:
+            return 0.0
+        return self._costs.of(record.trace, index, record.tensors, self._until).seconds
+
+    def _variables(self, ops: tuple[OpRecord, ...]) -> dict[int, str]:
+        """Return by op what the program calls its result: the last op of a line that assigns one variable."""
+        found = {}
+        for op, following in zip(ops, (*ops[1:], None), strict=True):
+            last = following is None or (following.file, following.line) != (op.file, op.line)
+            if last and op.file is not None and op.line is not None:
+                name = assigned_name(self._line_text(op.file, op.line))
+                if name:
+                    found[op.index] = name
+        return found
+
+    def _groups(
+        self,
+        one: Alike,
+        ops: list[ShownOp],
+        stands_for: list[int],
+        names: Mapping[int, str],
+    ) -> list[ShownGroup]:
+        record = one.newest
+        view_names = {
+            view: name for op, name in names.items() for view in record.trace.ops[op].writes
+        }
+        shown_in: dict[int, list[ShownOp]] = {}
+        for op in ops:
+            if op.group is not None:
+                shown_in.setdefault(op.group, []).append(op)
+        like: dict[int, list[int]] = {}  # by shown group: those that it stands for
+        seen: set[int] = set()
+        for full in record.ops:
+            if full.group is not None and full.group not in seen:
+                seen.add(full.group)
+                like.setdefault(record.ops[stands_for[full.index]].group or 0, []).append(
+                    full.group
+                )
+        times = _step_seconds(one)
+        found = []
+        for group in record.groups:
+            members = shown_in.get(group.id)
+            if not members:
+                continue
+            alike_groups = like.get(group.id, [group.id])
+            seconds = sum(times[other] for other in alike_groups)
+            eager = seconds
+            if group.as_kernel:
+                eager = sum(op.eager * op.count for op in members) * one.count
+            found.append(
+                ShownGroup(
+                    id=group.id,
+                    kind=group.kind,
+                    letter=self._letter() if group.kind == "fused" else "",
+                    ops=tuple(op.index for op in members),
+                    kernel=group.kernel,
+                    compiled=group.as_kernel,
+                    count=len(alike_groups),
+                    seconds=seconds,
+                    eager=eager,
+                    moved=len(alike_groups) * (group.bytes_moved or 0),
+                    names=tuple(view_names.get(view, f"%{view}") for view in group.accesses),
+                    numbers=group.numbers,
+                    why_apart=group.why_apart,
+                    refused=group.refused,
+                )
+            )
+        return found
+
+    def _letter(self) -> str:
+        number, self._letters = self._letters, self._letters + 1
+        letter = ""
+        while number >= 0:
+            number, rest = divmod(number, 26)
+            letter, number = chr(ord("A") + rest) + letter, number - 1
+        return letter
+
+
+def _looks(record: TraceRecord) -> list[object]:
+    """Return for each op what must be equal for two to be shown as one."""
+    groups = {
+        group.id: (group.kind, group.kernel, tuple(record.ops[op].name for op in group.ops))
+        for group in record.groups
+    }
+    return [
+        (op.name, op.file, op.line, op.dead, None if op.group is None else groups[op.group])
+        for op in record.ops
+    ]
+
+
+def _step_seconds(one: Alike) -> list[float]:
+    """Return what each step took in all the flushes, as measured in the newest of them."""
+    timed = one.records[-MOST_TIMED:]
+    steps = len(one.newest.groups)
+    sums = [0.0] * steps
+    for record in timed:
+        for index, group in enumerate(record.groups):
+            sums[index] += group.seconds or 0.0
+    measured = sum(record.seconds for record in timed)
+    factor = one.seconds / measured if measured else 0.0
+    if not any(sums):  # an old report: by the number of ops
+        ops = [len(group.ops) for group in one.newest.groups]
+        return [one.seconds * count / (sum(ops) or 1) for count in ops]
+    return [factor * seconds for seconds in sums]
+
+
+def _shares(ops: list[ShownOp], groups: list[ShownGroup]) -> dict[int, tuple[float, float]]:
+    """Share each group's seconds among its ops, by what eager takes for them; returns seconds and eager's by op."""
+    by_index = {op.index: op for op in ops}
+    found = {op.index: (0.0, 0.0) for op in ops}
+    for group in groups:
+        members = [by_index[index] for index in group.ops]
+        weights = [(op.eager or 1e-6) * op.count for op in members]
+        total = math.fsum(weights)
+        for op, weight in zip(members, weights, strict=True):
+            found[op.index] = (group.seconds * weight / total, group.eager * weight / total)
+    return found
+
+
+def _data_flow(ops: tuple[OpRecord, ...], stands_for: list[int]) -> dict[int, set[int]]:
+    """Return for each shown op the shown ops that read what it wrote last into a buffer."""
+    writers: dict[int, int] = {}
+    feeds: dict[int, set[int]] = {}
+    for op in ops:
+        for operand in op.operands:
+            if operand.buffer in writers:
+                feeds.setdefault(writers[operand.buffer], set()).add(stands_for[op.index])
+        for result in op.results:
+            if result is not None:
+                writers[result.buffer] = stands_for[op.index]
+    return feeds
+
+
+def soon(seconds: float) -> float:
+    """Return the time, by ``perf_counter()``, until which a cell of so many seconds may be looked into."""
+    return perf_counter() + max(0.002, 0.02 * seconds)

@@ -1,0 +1,238 @@
+"""What the explorer shows, as plain data that the page, the static copy and the saved file render."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torchy.report import Source
+
+MOST_ERROR = 300  # characters of a message
+
+
+@dataclass(frozen=True, slots=True)
+class CellSource:
+    """A cell as the user knows it: its name, and the text that was typed."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """What a cell has raised, and the innermost of its lines that it passed."""
+
+    error: BaseException
+    where: Source | None
+
+    def __str__(self) -> str:
+        """Return the last line of the traceback, shortened."""
+        text = "".join(traceback.format_exception_only(self.error)).strip().split("\n")[0]
+        return text if len(text) <= MOST_ERROR else f"{text[:MOST_ERROR]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A row below a line. ``kind``: ``flush``, ``eager`` or ``error``; ``flush``: the position of its flush."""
+
+    kind: str
+    text: str
+    flush: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What happened on a line.
+
+    Parameters
+    ----------
+    seconds, estimated
+        What its ops took; estimated, if they share a kernel with those of other lines.
+    ops
+        How many were recorded there.
+    chips
+        What ran them: the letter of a kernel, ``f`` for a call, ``~`` for what ran as eager.
+    """
+
+    number: int
+    text: str
+    seconds: float
+    estimated: bool
+    ops: int
+    chips: tuple[str, ...]
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A cell, all of it, or those lines of another file where something happened."""
+
+    file: str
+    name: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownOp:
+    """An op, or several alike (``count``) that it stands for.
+
+    Parameters
+    ----------
+    variable
+        What the program calls its result; empty if that cannot be told.
+    operands
+        Views and numbers as in the listing, with the program's names: ``x, 0.125``.
+    result, bytes, stored
+        Type and size of its results, and whether they were written to memory.
+    seconds, eager
+        What it took (its share of its kernel's time, estimated), and what eager takes for it, estimated.
+    feeds
+        The shown ops that read what it wrote.
+    """
+
+    index: int
+    name: str
+    text: str
+    file: str | None
+    line: int | None
+    group: int | None
+    dead: bool
+    count: int
+    variable: str
+    result: str
+    bytes: int
+    stored: bool
+    seconds: float
+    eager: float
+    feeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGroup:
+    """A group, or several alike that it stands for; seconds and bytes are sums.
+
+    ``letter`` is what a kernel is called in this cell: A, B, ... Z, AA; empty for a call. ``compiled``: it ran as a kernel
+    the last time. ``moved``: the bytes of what it reads and writes. ``names`` and ``numbers``: what the program calls the
+    memory that the kernel reaches, and the numbers that it is given, in the kernel's order.
+    """
+
+    id: int
+    kind: str
+    letter: str
+    ops: tuple[int, ...]
+    kernel: str | None
+    compiled: bool
+    count: int
+    seconds: float
+    eager: float
+    moved: int
+    names: tuple[str, ...]
+    numbers: tuple[str, ...]
+    why_apart: str | None
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFlush:
+    """A flush, or ``count`` of them with the same ops, lines and reason; seconds and bytes are sums.
+
+    ``began``: the first of them, in seconds since the cell did. ``reason`` is in plain words.
+    """
+
+    number: int
+    count: int
+    reason: str
+    file: str | None
+    line: int | None
+    place: str
+    began: float
+    seconds: float
+    bytes_saved: int
+    op_count: int
+    ops: tuple[ShownOp, ...]
+    groups: tuple[ShownGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownNow:
+    """An op that ran as eager, ``count`` times on one line."""
+
+    name: str
+    file: str | None
+    line: int | None
+    began: float
+    count: int
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a cell's time went; the parts add up to ``cell``.
+
+    Parameters
+    ----------
+    kernels, interpreted, calls
+        In flushes: fused groups that were compiled, those whose ops torch ran one by one, ops that torch runs anyway.
+    eager
+        What was not recorded.
+    prepared
+        Planning and compiling, as far as the cell waited for it.
+    outside
+        Python, recording, and all that is none of the others.
+    eager_cell
+        What the cell would have taken without Torchy, estimated.
+    """
+
+    cell: float
+    kernels: float
+    interpreted: float
+    calls: float
+    eager: float
+    prepared: float
+    outside: float
+    eager_cell: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often what happened in a cell: launches of kernels, calls, and ops of groups that had no kernel yet."""
+
+    ops: int
+    kernels: int
+    calls: int
+    one_by_one: int
+    eager: int
+    dead: int
+    flushes: int
+    bytes_saved: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownKernel:
+    """A kernel; ``levels`` by name, from the most readable one down. Texts that are not asked for yet are empty."""
+
+    id: str
+    compile_seconds: float | None
+    levels: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is shown of one cell's report."""
+
+    title: str
+    counts: Counts
+    account: Account
+    asleep: str  # since when, and why; empty: it is not
+    error: str  # what the cell raised
+    notes: tuple[str, ...]
+    sources: tuple[Lines, ...]
+    flushes: tuple[ShownFlush, ...]
+    ran_now: tuple[ShownNow, ...]
+    kernels: tuple[ShownKernel, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types (tuples for lists)."""
+        return asdict(self)
