@@ -94,10 +94,10 @@ def test_the_listing_reads_like_the_program():
         "a1: f32, linear, written\n"
         "for each block of elements:\n"
         "    for each vector of elements i in the block:\n"
-        "        v1: f32 = a0[i] + a0[i]\n"
-        "    v2: f32 = exp(v1)  # the whole block at once\n"
+        "        v1: f32 = a0[i] + a0[i]  # 0: add\n"
+        "    v2: f32 = exp(v1)  # 1: exp, the whole block at once\n"
         "    for each vector of elements i in the block:\n"
-        "        a1[i] = v2\n"
+        "        a1[i] = v2  # 1: exp\n"
     )
 
 

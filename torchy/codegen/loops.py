@@ -95,6 +95,8 @@ class LoopNest:
         In the order in which they run on a block, or on a row.
     stores
         ``(access, node)``.
+    statements
+        For each node the statement of the form that it was first made for; None: for a store.
     """
 
     form: ir.KernelForm
@@ -103,6 +105,7 @@ class LoopNest:
     rows: tuple[int, ...]
     stages: tuple[Stage, ...]
     stores: tuple[tuple[int, int], ...]
+    statements: tuple[int | None, ...] = ()
 
     def __str__(self) -> str:
         return _listing(self)
@@ -115,6 +118,8 @@ class _Builder:
     form: ir.KernelForm
     nodes: list[Node] = field(default_factory=list)
     known: dict[Node, int] = field(default_factory=dict)
+    statements: list[int | None] = field(default_factory=list)  # by node
+    statement: int | None = None  # that is being lowered
 
     def add(
         self,
@@ -130,6 +135,7 @@ class _Builder:
         if key not in self.known:
             self.known[key] = len(self.nodes)
             self.nodes.append(node)
+            self.statements.append(self.statement)
         return self.known[key]
 
     def cast(self, value: int, dtype: torch.dtype) -> int:
@@ -199,7 +205,8 @@ def lower(form: ir.KernelForm, inline: Inline = MappingProxyType({})) -> LoopNes
                 return builder.constant(literal, dtype)
         return builder.cast(found, dtype)
 
-    for statement in form.statements:
+    for number, statement in enumerate(form.statements):
+        builder.statement = number
         if isinstance(statement, ir.Reduction):
             value = value_of(statement.argument, statement.given)
             reduced = builder.add(
@@ -235,11 +242,13 @@ def lower(form: ir.KernelForm, inline: Inline = MappingProxyType({})) -> LoopNes
             value = builder.cast(value, statement.compute)  # eager rounds before it converts
         results.append(builder.cast(value, statement.dtype))
 
+    builder.statement = None
     stores = []
     for store in form.stores:
         access = form.accesses[store.access]
         stores.append((store.access, value_of(store.value, access.dtype)))
-    return _staged(form, builder.nodes, tuple(stores))
+    nest = _staged(form, builder.nodes, tuple(stores))
+    return replace(nest, statements=tuple(builder.statements))
 
 
 @dataclass(slots=True)
@@ -428,7 +437,7 @@ _SYMBOLS: Final = {
 
 
 def _listing(nest: LoopNest) -> str:
-    """Write the nest as readable pseudo-code."""
+    """Write the nest as readable pseudo-code; behind each primitive stands the statement that it is part of."""
 
     def name(index: int) -> str:
         node = nest.nodes[index]
@@ -456,6 +465,14 @@ def _listing(nest: LoopNest) -> str:
             text = f"{named}({', '.join(inputs)})"
         return f"v{index}: {short_name(node.dtype)} = {text}"
 
+    def said(index: int, more: str = "") -> str:
+        number = nest.statements[index] if nest.statements else None
+        if number is not None:
+            statement = nest.form.statements[number]
+            op = statement.operator if isinstance(statement, ir.Reduction) else statement.op
+            more = f"{number}: {op}{', ' * bool(more)}{more}"
+        return f"  # {more}" if more else ""
+
     written = dict(nest.stores)
     lines = []
     for index, access in enumerate(nest.form.accesses):
@@ -463,7 +480,7 @@ def _listing(nest: LoopNest) -> str:
         lines.append(f"a{index}: {short_name(access.dtype)}, {access.mode.value}, {use}")
     for i in nest.uniform:
         if nest.nodes[i].op not in ("const", "number"):
-            lines.append(line(i))
+            lines.append(line(i) + said(i))
     blocked = nest.form.has_rows or any(stage.kind == "call" for stage in nest.stages)
     block = "row" if nest.form.has_rows else "block"
     each = f"each {block} of" + (" n" if nest.form.has_rows else "") + " elements"
@@ -478,7 +495,7 @@ def _listing(nest: LoopNest) -> str:
             how = f"the whole {block} at once"
             if stage.kind == "reduction":
                 how = _order_text(nest, stage)
-            lines.append(f"{pad}{line(stage.nodes[0])}  # {how}")
+            lines.append(f"{pad}{line(stage.nodes[0])}{said(stage.nodes[0], how)}")
             continue
         if blocked and stage.kind == "loop":
             if not (
@@ -489,9 +506,10 @@ def _listing(nest: LoopNest) -> str:
             lines.append(f"    for each vector of elements i in {where}:")
             pad = "        "
         where = "" if stage.kind == "row" else "[i]"
-        lines.extend(pad + line(i) for i in stage.nodes)
+        lines.extend(pad + line(i) + said(i) for i in stage.nodes)
         lines.extend(
-            f"{pad}a{nest.stores[s][0]}{where} = {name(nest.stores[s][1])}" for s in stage.stores
+            f"{pad}a{nest.stores[s][0]}{where} = {name(nest.stores[s][1])}{said(nest.stores[s][1])}"
+            for s in stage.stores
         )
     return "\n".join(lines) + "\n"
 

@@ -53,8 +53,10 @@ def _groups_in_order(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterato
         if isinstance(step, FusedGroup):
             if list(step.ops) != sorted(step.ops):
                 yield f"group {step.ops} is not in order"
-            if len(step.form.statements) < len(step.ops):
-                yield f"group {step.ops} has {len(step.form.statements)} statements"
+            if len(step.statements) != len(step.form.statements):
+                yield f"group {step.ops} has {len(step.form.statements)} statements, of ops {step.statements}"
+            if tuple(dict.fromkeys(step.statements)) != step.ops:
+                yield f"group {step.ops} has statements of ops {step.statements}"
 
 
 def _forms_fit(plan: Plan, trace: Trace, roles: Sequence[Role]) -> Iterator[str]:

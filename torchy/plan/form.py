@@ -49,8 +49,10 @@ def fused_group(
         Views written by the group that must be left in memory.
     """
     writer = _Writer(trace, modes)
+    statements: list[int] = []  # the op of each
     for index in ops:
         writer.write(roles[index])
+        statements += [index] * (len(writer.statements) - len(statements))
     for view in stored:
         writer.store(view)
     reductions = [formula for op in ops if isinstance(formula := roles[op].formula, RowFormula)]
@@ -69,7 +71,7 @@ def fused_group(
     if axes == ROWS and len(reduced) == trace.views[space].rank and form.one_pass:
         form = replace(form, axes=WHOLE)
     accesses, numbers = tuple(writer.accesses), tuple(writer.numbers)
-    return FusedGroup(tuple(ops), form, accesses, numbers, space, reduced)
+    return FusedGroup(tuple(ops), form, accesses, numbers, space, reduced, tuple(statements))
 
 
 class _Writer:

@@ -25,6 +25,8 @@ class FusedGroup:
         The view whose sizes, in the memory order of its strides, are the iteration space.
     reduced
         The dimensions of the space that make up a row, if the form has rows.
+    statements
+        For each of the form's statements the op that it is of.
     """
 
     ops: tuple[int, ...]
@@ -33,6 +35,7 @@ class FusedGroup:
     numbers: tuple[int, ...]
     space: int
     reduced: tuple[int, ...] = ()
+    statements: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
