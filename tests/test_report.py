@@ -258,6 +258,7 @@ def test_json_is_plain_and_complete() -> None:
         "bytes_moved": 2564,
         "accesses": [],
         "numbers": [],
+        "statements": [],
         "why_apart": "aten::sum is a call",
         "refused": None,
     }
@@ -318,3 +319,17 @@ def test_a_time_line_for_perfetto(tmp_path: Path) -> None:
         ("asleep", 6e6, None),
     ]
     assert all(e["pid"] == 1 for e in data["traceEvents"])
+
+
+def test_older_flushes_are_apart_by_tier() -> None:
+    builder = ReportBuilder(keep=2)
+    for tier in ("interpreted", "compiled", "compiled", "compiled", "compiled"):
+        note(builder, tier=tier, trace=TRACE, plan=PLAN)
+    older = builder.report().older
+    assert [(record.tier, record.count) for record in older] == [
+        ("interpreted", 1),
+        ("compiled", 2),
+    ]
+
+
+TRACE, PLAN = trace_of_three(), plan_of_three()

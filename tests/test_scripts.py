@@ -74,6 +74,39 @@ def test_what_the_script_raises_is_told_as_python_does(script, tmp_path):
     assert "ValueError: no more (train.py, line 9)" in (tmp_path / "trace.html").read_text()
 
 
+def test_it_is_the_main_module_as_for_python(tmp_path):
+    """Workers find its classes, its folder is first, and it stays the main module until the end."""
+    script = tmp_path / "main.py"
+    script.write_text(
+        """# -*- coding: latin-1 -*-
+import atexit, multiprocessing, os, pathlib, pickle, sys
+class Kept:
+    pass
+def work(kept):
+    return kept
+if __name__ == "__main__":
+    print(pathlib.Path(__file__).is_absolute(), __package__, sys.argv[0])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(type(pool.map(work, [Kept()])[0]) is Kept, "é")
+    atexit.register(lambda: print(len(pickle.dumps(Kept())) > 0))
+    sys.excepthook = lambda kind, error, traceback: print("hook", kind.__name__)
+    os.chdir("/")
+    sys.stdout.flush()
+    if not os.fork():
+        sys.exit(0)
+    os.wait()
+    raise KeyboardInterrupt
+""",
+        encoding="latin-1",
+    )
+    done = run("-o", tmp_path / "trace.html", script)
+    assert done.returncode == 130, done.stderr
+    assert done.stdout.splitlines()[:2] == [f"True None {script}", "True é"]
+    assert done.stdout.splitlines()[-2:] == ["hook KeyboardInterrupt", "True"]
+    assert "KeyboardInterrupt" in (tmp_path / "trace.html").read_text()
+    assert done.stderr.count("wrote") == 1
+
+
 def test_the_exit_status_is_the_scripts(script):
     assert run(script, "--exit").returncode == 7
 
@@ -82,5 +115,7 @@ def test_what_cannot_be_is_told_before_the_script_runs(script, tmp_path):
     done = run("-o", tmp_path / "trace.pdf", script)
     assert done.returncode == 2 and done.stdout == ""
     assert "its suffix is none of .json" in done.stderr
+    done = run("-o", tmp_path / "none" / "trace.html", script)
+    assert done.returncode == 2 and "there is no folder" in done.stderr and done.stdout == ""
     done = run(tmp_path / "none.py")
     assert done.returncode == 2 and "there is no file" in done.stderr

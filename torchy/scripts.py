@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import runpy
+import builtins
+import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from torchy.face import lazy
 from torchy.report import Report
 
-RUNPY = "<frozen runpy>"  # what its frames say
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended
 PAGES = "torchy.pages"  # the group of entry points that write pages, by suffix
 
 # path, report, the script, seconds that it took, what it has raised
@@ -31,8 +31,10 @@ def writer_of(path: Path) -> Writer:
     Raises
     ------
     NoWriter
-        If nothing does.
+        If nothing does, or there is no such folder.
     """
+    if not path.absolute().parent.is_dir():
+        raise NoWriter(f"cannot write {path}: there is no folder {path.parent}")
     if path.suffix == ".json":
         return lambda path, report, *_: report.to_chrome_trace(path)
     found = entry_points(group=PAGES)
@@ -63,22 +65,28 @@ def run_script(script: Path, arguments: Sequence[str], output: Path | None) -> i
     Raises
     ------
     NoWriter
-        If ``output`` has another suffix; before the script is run.
+        If ``output`` cannot be written; before the script is run.
     """
     write = None if output is None else writer_of(output)
-    sys.argv[:] = [str(script), *arguments]
-    sys.path[0] = str(script.resolve().parent)
+    process, given = os.getpid(), str(script)
+    script, output = script.absolute(), output and output.absolute()  # it may go elsewhere
     raised: BaseException | None = None
     status = 0
     begin = perf_counter()
     with lazy() as session:
         try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            status = _status(end)
-        except BaseException as error:  # told as Python would; what was recorded is told, too
-            raised, status = error, 1
-            traceback.print_exception(error.with_traceback(_of_script(error)))
+            _execute(script, [given, *arguments])
+        except BaseException as error:
+            if os.getpid() != process:  # a child that the script has forked
+                raise
+            if isinstance(error, SystemExit):
+                status = _status(error)
+            else:  # told as Python would; what was recorded is told, too
+                raised, status = error, INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+                error.__traceback__ = _of_script(error)
+                sys.excepthook(type(error), error, error.__traceback__)
+    if os.getpid() != process:
+        return status
     seconds = perf_counter() - begin
     report = session.report
     if write is None or output is None:
@@ -87,6 +95,16 @@ def run_script(script: Path, arguments: Sequence[str], output: Path | None) -> i
     write(output, report, script, seconds, raised)
     print(f"Torchy: wrote {output}", file=sys.stderr)
     return status
+
+
+def _execute(script: Path, arguments: list[str]) -> None:
+    """Run a file as the main module, which it stays: for what is pickled, for threads, and at exit."""
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=str(script), __builtins__=builtins, __package__=None)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main  # what multiprocessing calls it
+    sys.argv[:] = arguments
+    sys.path[0] = str(script.resolve().parent)
+    exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
 
 
 def _status(end: SystemExit) -> int:
@@ -99,10 +117,6 @@ def _status(end: SystemExit) -> int:
 def _of_script(error: BaseException) -> TracebackType | None:
     """Return the traceback without the frames that run the script."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in (
-        __file__,
-        runpy.__file__,
-        RUNPY,
-    ):
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return frames

@@ -39,6 +39,18 @@ def test_many_are_counted_from_a_sample():
     assert session.counters["run_now"] == 1000
 
 
+@pytest.mark.parametrize("lines", [2, 4, 16])
+def test_a_sample_favours_no_line(lines):
+    x = torch.ones(3)
+    times = 3200 // lines  # a session of nothing else falls asleep after 4,096
+    code = "\n".join([f"for _ in range({times}):", *["    torch.nonzero(x)"] * lines])
+    with torchy.lazy() as session:
+        exec(compile(code, "file of many lines", "exec"), {"torch": torch, "x": x})
+    counts = [r.count for r in session.report.ran_now if r.short == "nonzero"]
+    assert len(counts) == lines and abs(sum(counts) - 3200) < 40
+    assert min(counts) > times / 3 and max(counts) < times * 3
+
+
 def test_each_session_counts_for_itself():
     x = torch.ones(3)
     counts = []
@@ -66,7 +78,11 @@ def single(x):
 @pytest.mark.parametrize(
     ("program", "name", "why"),
     [
-        (shared, "add", "something outside torch (NumPy, say) shares an operand's memory"),
+        (
+            shared,
+            "add",
+            "something else (NumPy, say, or another session) has a hold on an operand's memory",
+        ),
         (seeded, "rand_like", "random numbers keep their order"),
         (single, "add", "single elements that are there already: at once is faster"),
     ],

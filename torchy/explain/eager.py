@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 
+from torchy.face import current_session
 from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
 from torchy.record.source import raised_by_program
 from torchy.report import TensorRecord
@@ -19,6 +20,7 @@ MOST_ELEMENTS = (
 )  # of an operand on which an op is tried: in the caches, and too few for two threads
 GRAIN = 1 << 15  # elements of which torch makes one thread's share (at::internal::GRAIN_SIZE)
 CACHE_BYTES = 1 << 20  # what moves more goes through memory
+FEW_ELEMENTS = 64
 REPEATS = 3
 TINY_OP = 1e-6  # seconds, where an op cannot be tried
 
@@ -26,10 +28,10 @@ Sizes = tuple[int, ...]
 
 
 class Estimate(NamedTuple):
-    """Seconds that eager would take for an op, and those of them in which it computes rather than waits for memory."""
+    """Seconds that eager would take for an op; not ``known`` if the op has not been tried: the least that it can be."""
 
     seconds: float
-    work: float
+    known: bool
 
 
 class _Cost(NamedTuple):
@@ -58,20 +60,21 @@ class EagerCosts:
         tensors
             By view, with sizes.
         until
-            By ``perf_counter()``: ops that have not been tried by then are taken for the cheapest.
+            By ``perf_counter()``: what has not been tried by then is not known.
         """
         op = trace.ops[index]
         views = (*op.reads, *op.writes)
         sizes = {view: tensors[view].sizes or () for view in views}
         elements = max((math.prod(sizes[view]) for view in views), default=1)
         moved = sum(math.prod(sizes[view]) * trace.views[view].dtype.itemsize for view in views)
-        cost = self._cost(trace, op, sizes, until)
+        found = self._cost(trace, op, sizes, until)
+        cost = found or _Cost(TINY_OP, 0.0)
         shares = min(torch.get_num_threads(), max(1, elements // GRAIN))
         work = cost.per_element * elements / shares
         through_memory = moved / EAGER_BANDWIDTH if moved > CACHE_BYTES else 0.0
-        return Estimate(cost.overhead + max(work, through_memory), work)
+        return Estimate(cost.overhead + max(work, through_memory), found is not None)
 
-    def _cost(self, trace: Trace, op: Op, sizes: dict[int, Sizes], until: float) -> _Cost:
+    def _cost(self, trace: Trace, op: Op, sizes: dict[int, Sizes], until: float) -> _Cost | None:
         key = (
             op.name,
             tuple(trace.views[view].dtype for view in (*op.reads, *op.writes)),
@@ -79,12 +82,12 @@ class EagerCosts:
             repr([a for a in op.arguments if isinstance(a, Constant)]),
         )
         if key not in self._known:
-            if perf_counter() > until or torch.is_inference_mode_enabled():
-                return _Cost(TINY_OP, 0.0)
+            if perf_counter() > until or _would_be_seen():
+                return None
             if self._way is None:
                 self._way = _best(torch.ops.aten.neg.default, torch.ones(16)) - TINY_OP
             self._known[key] = _tried(trace, op, sizes, self._way)
-        return self._known[key] or _Cost(TINY_OP, 0.0)
+        return self._known[key]
 
 
 def _tried(trace: Trace, op: Op, sizes: dict[int, Sizes], way: float) -> _Cost | None:
@@ -93,8 +96,8 @@ def _tried(trace: Trace, op: Op, sizes: dict[int, Sizes], way: float) -> _Cost |
     ``way``: seconds of which are not the op's own.
     """
     try:
-        little, few = _timed(trace, op, _shrunk(sizes, 64))
-        much, many = _timed(trace, op, _shrunk(sizes, MOST_ELEMENTS))
+        little, few = _timed(trace, op, _of_elements(sizes, FEW_ELEMENTS))
+        much, many = _timed(trace, op, _of_elements(sizes, MOST_ELEMENTS))
     except Exception as error:  # sizes that must not shrink, an argument that is told otherwise
         if raised_by_program(error):
             raise
@@ -144,17 +147,32 @@ def _value(argument: Argument, operands: dict[int, torch.Tensor]) -> Any:
             return [_value(item, operands) for item in argument]
 
 
-def _shrunk(sizes: dict[int, Sizes], most: int) -> dict[int, Sizes]:
-    """Return smaller sizes of as many elements at most; dimensions that are equal stay so."""
-    lengths = sorted({length for shape in sizes.values() for length in shape}, reverse=True)
-    shorter = dict(zip(lengths, lengths, strict=True))
-    for length in _largest_first(shorter):
-        if all(math.prod(shorter[n] for n in shape) <= most for shape in sizes.values()):
-            break
-        shorter[length] = max(1, shorter[length] // 2)
-    return {view: tuple(shorter[n] for n in shape) for view, shape in sizes.items()}
+def _of_elements(sizes: dict[int, Sizes], most: int) -> dict[int, Sizes]:
+    """Return sizes of about as many elements, no more; dimensions that are equal stay so, and those of 2 have 2 at least."""
+    lengths = sorted({length for shape in sizes.values() for length in shape if length > 1})
+    chosen = dict.fromkeys(lengths, 2)
+
+    def elements(lengths: dict[int, int]) -> int:
+        shapes = sizes.values()
+        return max((math.prod(lengths.get(n, n) for n in shape) for shape in shapes), default=1)
+
+    grows = True
+    while grows:
+        grows = False
+        for length in lengths:
+            if elements({**chosen, length: 2 * chosen[length]}) <= most:
+                chosen[length] *= 2
+                grows = True
+    return {view: tuple(chosen.get(n, n) for n in shape) for view, shape in sizes.items()}
 
 
-def _largest_first(shorter: dict[int, int]) -> Iterator[int]:
-    while any(short > 1 for short in shorter.values()):
-        yield max(shorter, key=lambda length: shorter[length])
+def _would_be_seen() -> bool:
+    """Tell if the program would notice that an op is tried: a session, a mode or a profiler would."""
+    stacks: Any = torch._C
+    return bool(
+        current_session() is not None
+        or torch.is_inference_mode_enabled()
+        or stacks._len_torch_dispatch_stack()
+        or stacks._len_torch_function_stack()
+        or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+    )

@@ -60,14 +60,14 @@ PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # made of ops that are recorded in their place
 MADE_OF_OTHERS = frozenset({"allclose"})
 # change the memory of their first argument, though their schemas do not say that they write to it
+HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
+CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 # why an op that torch has tagged so is never deferred
 WHY_TAGGED = {
     torch.Tag.nondeterministic_seeded: "random numbers keep their order",
     torch.Tag.dynamic_output_shape: "how large its result is depends on values",
     torch.Tag.data_dependent_output: "its result is a value for Python",
 }
-HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
-CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
 
 
 def classify(name: str) -> Classification:

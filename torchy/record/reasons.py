@@ -21,8 +21,8 @@ REFUSALS = {
 }
 WHY_NOW = {
     WhyNow.SIGNATURE: "it is not deferred with these arguments",
-    WhyNow.OPERAND: "an operand is no plain tensor on memory of its own",
-    WhyNow.SHARED: "something outside torch (NumPy, say) shares an operand's memory",
+    WhyNow.OPERAND: "an operand is no plain tensor, or overlaps with what is written",
+    WhyNow.SHARED: "something else (NumPy, say, or another session) has a hold on an operand's memory",
     WhyNow.SINGLE: "single elements that are there already: at once is faster",
     WhyNow.SIZES: "its first time with these sizes shows how its result lies",
     WhyNow.VALUES: "the values that it is given have to be checked first",

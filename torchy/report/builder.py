@@ -80,7 +80,7 @@ class ReportBuilder:
         self._uses: Counter[str] = Counter()  # of a kernel, by the traces that are kept
         self.told: set[str | None] = {None}  # kernels whose code it has
         # by what a place's flushes have in common
-        self._older: dict[tuple[int, int, str, Source | None], OlderRecord] = {}
+        self._older: dict[tuple[int, int, str, Source | None, Tier], OlderRecord] = {}
         self._ran_now: dict[tuple[str, Source | None, str], RanNowRecord] = {}
         self._totals = Totals()
 
@@ -161,6 +161,7 @@ class ReportBuilder:
                         oldest.reason,
                         oldest.where,
                         oldest.tier,
+                        oldest.began,
                         1,
                         len(oldest.trace.ops),
                         oldest.seconds,
@@ -191,15 +192,17 @@ class ReportBuilder:
             self._count(count, ops, seconds, bytes_saved, tier, plan)
             if trace is not None:
                 self._add_older(
-                    OlderRecord(reason, where, tier, count, ops, seconds, bytes_saved, trace, plan)
+                    OlderRecord(
+                        reason, where, tier, None, count, ops, seconds, bytes_saved, trace, plan
+                    )
                 )
 
     def _add_older(self, more: OlderRecord) -> None:
-        key = (id(more.trace), id(more.plan), more.reason, more.where)
+        key = (id(more.trace), id(more.plan), more.reason, more.where, more.tier)
         known = self._older.get(key)
         if known is not None:
             more = replace(
-                more,
+                known,
                 count=known.count + more.count,
                 ops=known.ops + more.ops,
                 seconds=known.seconds + more.seconds,

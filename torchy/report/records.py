@@ -129,13 +129,15 @@ class GroupRecord(Record):
         The size of all that it reads and writes; None if sizes are not known.
     accesses, numbers
         For each of the kernel's accesses the view that it reaches; the numbers that it is given, as text.
+    statements
+        For each statement of the kernel's form, as its loop nest counts them, the op that it is of.
     why_apart
         Why it was not joined with the step before, in words; None if there is nothing to say.
     refused
         Why its kernel was not launched this time, in words: torch ran its ops one by one. None if it was.
     """
 
-    shown = "id kind ops kernel as_kernel seconds bytes_moved accesses numbers why_apart refused"
+    shown = "id kind ops kernel as_kernel seconds bytes_moved accesses numbers statements why_apart refused"
     id: int
     kind: Literal["fused", "call"]
     ops: tuple[int, ...]
@@ -145,6 +147,7 @@ class GroupRecord(Record):
     bytes_moved: int | None
     accesses: tuple[int, ...]
     numbers: tuple[str, ...]
+    statements: tuple[int, ...]
     why_apart: str | None
     refused: str | None
 
@@ -259,6 +262,7 @@ class TraceRecord(Record):
                 bytes_moved=self._bytes_moved(step),
                 accesses=fused.accesses if fused else (),
                 numbers=tuple(argument_text(Number(i, float), self._numbers) for i in given),
+                statements=fused.statements if fused else (),
                 why_apart=self.plan.why_apart.get(index) if self.plan else None,
                 refused=refused.get(index),
             )
@@ -380,16 +384,19 @@ class OlderRecord(Record):
     ----------
     reason, where, tier
         As in :class:`TraceRecord`.
+    began
+        When the first of them did, as in :class:`TraceRecord`; None if that is not known.
     count, ops, seconds, bytes_saved
         Of all of them together.
     trace, plan
         What they had in common.
     """
 
-    shown = "reason where tier count ops seconds bytes_saved"
+    shown = "reason where tier began count ops seconds bytes_saved"
     reason: str
     where: Source | None
     tier: Tier
+    began: float | None
     count: int
     ops: int
     seconds: float

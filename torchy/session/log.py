@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torchy.record.native import Counters, Repeat, Unplanned, Walker
 from torchy.record.places import Places
 from torchy.record.reasons import reason_in_words, why_now_in_words
+from torchy.record.unseen import unseen
 from torchy.run.planner import Planner
 from torchy.session.script import Recording, Script
 from torchy.session.session import Session
@@ -80,7 +81,7 @@ class Log:
         """Tell a session's report of its flushes: of those that nobody has planned, so many ops in full."""
         if session.handle is None:
             return  # it has slept so far
-        with self.reading:
+        with self.reading, unseen(self._walker):
             untold = self._take(session)
             del self._untold[session]
             shown = _worth_planning(untold.flushes, most_planned_ops)

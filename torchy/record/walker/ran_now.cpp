@@ -1,30 +1,46 @@
 #include "ran_now.h"
 
+#include <algorithm>
+#include <random>
+
 #include "session.h"
 #include "source.h"
 
 namespace torchy {
 
+namespace {
+
+RanNow::Key without_line(const RanNow::Key& key) {
+  return {std::get<0>(key), Lines::kUnknown, std::get<2>(key)};
+}
+
+// From 1 to twice as many less one, each as likely: what happens every so often is not favoured.
+int64_t about(int64_t many) {
+  thread_local std::minstd_rand random;
+  return std::uniform_int_distribution<int64_t>(1, 2 * many - 1)(random);
+}
+
+}  // namespace
+
 void RanNow::add(const Key& key, const Sum& sum, int64_t epoch) {
-  forget_lines_of_other_epochs(epoch);
-  merge(key, sum);
+  forget_older_lines(epoch);
+  merge(epoch < epoch_ ? without_line(key) : key, sum);
 }
 
 RanNow::Sums RanNow::take(int64_t epoch) {
-  forget_lines_of_other_epochs(epoch);
+  forget_older_lines(epoch);
   return std::exchange(sums_, {});
 }
 
-void RanNow::forget_lines_of_other_epochs(int64_t epoch) {
-  if (std::exchange(epoch_, epoch) == epoch) return;
-  for (const auto& [key, sum] : std::exchange(sums_, {}))
-    merge({std::get<0>(key), Lines::kUnknown, std::get<2>(key)}, sum);
+void RanNow::forget_older_lines(int64_t epoch) {
+  if (epoch <= epoch_) return;
+  epoch_ = epoch;
+  for (const auto& [key, sum] : std::exchange(sums_, {})) merge(without_line(key), sum);
 }
 
 void RanNow::merge(const Key& key, const Sum& sum) {
-  Key kept = key;
-  if (sums_.size() >= kMost && !sums_.contains(key)) std::get<1>(kept) = Lines::kUnknown;
-  Sum& all = sums_[kept];
+  const bool full = sums_.size() >= kMost && !sums_.contains(key);
+  Sum& all = sums_[full ? without_line(key) : key];
   if (all.count == 0 || sum.began < all.began) all.began = sum.began;
   all.count += sum.count;
   all.nanoseconds += sum.nanoseconds;
@@ -33,12 +49,11 @@ void RanNow::merge(const Key& key, const Sum& sum) {
 NotedNow::NotedNow(const Session* session, OpInfo& info, WhyNow why) {
   if (!session || session != this_session.get()) return;
   if (info.ran_in.exchange(session->id, std::memory_order_relaxed) != session->id)
-    info.ran_now.store(0, std::memory_order_relaxed);
-  const uint32_t before = info.ran_now.fetch_add(1, std::memory_order_relaxed);
-  if (before >= kAll) {
-    if (before % kOneIn != 0) return;
-    stands_for_ = kOneIn;
-  }
+    info.ran_now = info.noted = info.noted_next = 0;
+  const int64_t now = ++info.ran_now;
+  if (now < info.noted_next) return;
+  stands_for_ = std::max<int64_t>(1, now - info.noted.exchange(now));  // threads may get mixed up
+  info.noted_next = now + (now < kAll ? 1 : about(kOneIn));
   session_ = this_session;
   epoch_ = registry().epoch;
   key_ = {&info, where_here().first, why};

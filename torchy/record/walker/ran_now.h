@@ -29,7 +29,7 @@ class RanNow {
   Sums take(int64_t epoch);
 
  private:
-  void forget_lines_of_other_epochs(int64_t epoch);
+  void forget_older_lines(int64_t epoch);
   void merge(const Key& key, const Sum& sum);
 
   static constexpr size_t kMost = 1000;
@@ -38,8 +38,8 @@ class RanNow {
 };
 
 // Notes an op that runs at once, from its birth to its end. Of each op of a session the first ones
-// are noted, then one in so many, which stands for the others: finding its line takes a
-// microsecond.
+// are noted, then one now and then, at random, which stands for those before it: finding its line
+// takes a microsecond.
 class NotedNow {
  public:
   // `session`: the calling thread's; none: nothing is noted.
@@ -49,8 +49,8 @@ class NotedNow {
   NotedNow& operator=(const NotedNow&) = delete;
 
  private:
-  static constexpr uint32_t kAll = 64, kOneIn = 16;
-  std::shared_ptr<Session> session_;  // null: not noted
+  static constexpr int64_t kAll = 64, kOneIn = 16;  // on the average
+  std::shared_ptr<Session> session_;                // null: not noted
   RanNow::Key key_;
   int64_t stands_for_ = 1, epoch_ = 0;
   std::chrono::steady_clock::time_point began_;

@@ -194,6 +194,7 @@ bool Recorder::read_argument(const c10::IValue& value, size_t index) {
     for (const at::Tensor& tensor : tensors)
       if (!tensor.defined() || is_number(tensor) || !read_tensor(tensor, index)) return false;
   } else {
+    why_ = WhyNow::kSignature;
     return false;  // generators, devices, complex and symbolic numbers, ...: not deferred
   }
   return true;
@@ -214,7 +215,10 @@ bool Recorder::read_arguments() {
   scratch_.key.push_back(key_header(info_, trace_->state));
   for (size_t i = 0; i < info_.arguments; ++i)
     if (!read_argument(stack_[first_ + i], i)) return false;
-  if (scratch_.operands.empty()) return false;
+  if (scratch_.operands.empty()) {
+    why_ = WhyNow::kSignature;
+    return false;
+  }
   // on one element there is nothing to gain: run it, so that what looks at it next finds it there
   if (!any_pending_ && !any_dimension_) why_ = WhyNow::kSingle;
   return any_pending_ || any_dimension_;

@@ -69,9 +69,10 @@ struct OpInfo {
   uint64_t unless_one = 0;       // those of them whose being one is part of it
   uint64_t hidden_writes = 0;    // arguments written to, though the schema does not say so
   Indices indices;
-  // The session in which it ran at once last, and how often it has: see NotedNow.
+  // The session in which it ran at once last, how often it has, and which time was noted last and
+  // will be next: see NotedNow.
   std::atomic<int64_t> ran_in = -1;
-  std::atomic<uint32_t> ran_now = 0;
+  std::atomic<int64_t> ran_now = 0, noted = 0, noted_next = 0;
 
   // The op has been defined anew: with another schema, perhaps.
   void refresh();
