@@ -13,7 +13,6 @@ import dataclasses
 import linecache
 import re
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +25,6 @@ from IPython.display import display
 
 import torchy
 from torchy.explain import EagerCosts
-from torchy.report import Source
 from torchy_jupyter.explorer import CellSource, Explorer, Raised
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
@@ -160,7 +158,7 @@ class Cells:
         if self.running is not None:  # `%torchy on` has started one with its own options
             self._finish("a session with other options begins", show=False)
         self._start(options, marked=True)
-        if sys._getframe(1).f_code.co_filename.startswith("<"):  # `%%time` or the like above it
+        if sys._getframe(1).f_code.co_filename in MEASURED:  # `%%time` or the like above it
             self._measure()
 
     def before_part(self) -> bool:
@@ -268,15 +266,16 @@ class Cells:
             f"Out keeps {running.kept / LARGE:.0f} MiB of this cell's result alive; "
             "a ; at the end of the line avoids it"
         )
+        seconds = perf_counter() - running.began
         report = running.session.report
-        raised = None if error is None else Raised(error, self._raised_at(error))
+        raised = None if error is None else Raised.at(error, self.sources)
         if raised is not None and report.traces and report.traces[-1].reason == reason:
             raised_at = dataclasses.replace(report.traces[-1], where=raised.where)
             report = dataclasses.replace(report, traces=(*report.traces[:-1], raised_at))
         explorer = Explorer(
             report.with_file_names({file: cell.name for file, cell in cells.items()}),
             cells,
-            seconds=perf_counter() - running.began,
+            seconds=seconds,
             hints=(hint,) if running.kept >= LARGE else (),
             costs=self._costs,
             raised=raised,
@@ -288,7 +287,7 @@ class Cells:
 
     def show(self, explorer: Explorer) -> None:
         """Display an explorer; of those shown before, only the last ones live on."""
-        explorer.show(unfolded=explorer is not self.last or not self._shown)
+        explorer.show(unfolded=not self._shown or explorer in self._shown)
         if explorer not in self._shown:
             self._shown.append(explorer)
         while len(self._shown) > MOST_SHOWN:
@@ -307,17 +306,11 @@ class Cells:
         # linecache holds the transformed text; the name that IPython gives the code leads to ours
         file = self.shell.compile.get_code_name(raw, self.shell.transform_cell(raw), number)
         self.sources.pop(file, None)
-        self.sources[file] = CellSource(f"cell {number}", raw.rstrip("\n"))
+        # IPython drops empty lines at the top
+        text = re.sub(r"\A(?:[^\S\n]*\n)+", "", raw).rstrip("\n")
+        self.sources[file] = CellSource(f"cell {number}", text)
         if len(self.sources) > MOST_TEXTS:
             del self.sources[next(iter(self.sources))]
-
-    def _raised_at(self, error: BaseException) -> Source | None:
-        """Return the innermost line of a cell that an exception passed; its flush has none itself."""
-        found = None
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            if frame.f_code.co_filename in self.sources:
-                found = Source(frame.f_code.co_filename, line)
-        return found
 
     def _below_magics(self) -> dict[str, CellSource]:
         """Return what magics that measure compile of the running cell, by their names for it."""
@@ -327,7 +320,8 @@ class Cells:
         return {file: source for file, name in MEASURED.items() if (source := _part(cell, name))}
 
     def _kept_by_out(self, value: object) -> int:
-        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        # a subclass may see what it is asked, or have no size
+        if type(value) is not torch.Tensor or value.layout is not torch.strided:
             return 0
         return 0 if self.shell.displayhook.quiet() else value.numel() * value.element_size()
 

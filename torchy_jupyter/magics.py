@@ -42,6 +42,13 @@ UNITS = {
 }
 
 
+def count(text: str) -> int:
+    """Return a number of ops."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
+
+
 def size(text: str) -> int:
     """Return a number of bytes, from ``256MiB``, ``1.5 GB`` or ``4096``."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text, re.IGNORECASE)
@@ -64,7 +71,9 @@ def options(function: F) -> F:
             help="auto (default): in the background, when it pays. always: wait for kernels. never: interpret.",
         ),
         argument(
-            "--max-ops", type=int, help="Flush when so many ops have been recorded (default 1024)."
+            "--max-ops",
+            type=count,
+            help="Flush when so many ops have been recorded (default 1024).",
         ),
         argument(
             "--max-bytes",
@@ -146,7 +155,10 @@ class TorchyMagics(Magics):
                 self.cells.show(self._last())
             case "save":
                 path = Path(chosen.file.strip("'\"")).expanduser()
-                path = path if path.suffix else path.with_suffix(".html")
+                if path.is_dir():
+                    raise UsageError(f"%torchy save: {path} is a folder: name a file in it")
+                if path.suffix not in (".html", ".htm"):
+                    path = path.with_name(f"{path.name}.html")
                 try:
                     self._last().save(path)
                 except OSError as error:

@@ -279,6 +279,38 @@ def test_a_cell_that_failed_says_where() -> None:
     assert "ValueError: no more (cell 2, line 3)" in page
 
 
+def test_a_syntax_error_is_told_by_its_name() -> None:
+    with pytest.raises(SyntaxError) as raised:
+        compile("1 +", "<unknown>", "exec")
+    assert str(Raised(raised.value, None)) == "SyntaxError: invalid syntax (<unknown>, line 1)"
+
+
+def test_folding_keeps_kernels_whole() -> None:
+    """The first kernel has another line than its likes: what is folded must not begin in its midst."""
+    builder = ReportBuilder()
+    steps = 6
+    trace = chain(["mul", "add", "sort"] * steps, [4, 3, 3] + [2, 3, 3] * (steps - 1))
+    fused = [(3 * i, 3 * i + 1) for i in range(steps)]
+    made = plan(*(step for pair in fused for step in (pair, pair[1] + 1)))
+    builder.trace(
+        reason="item()",
+        where=None,
+        tier="compiled",
+        seconds=12e-3,
+        bytes_saved=0,
+        trace=trace,
+        plan=made,
+        kernels=("k1", None) * steps,
+        step_seconds=(1e-3, 1e-3) * steps,
+    )
+    (flush,) = take(builder.report(), CELLS).flushes
+    named = {op.index: op.name for op in flush.ops}
+    kernels = [[named[op] for op in group.ops] for group in flush.groups if group.letter]
+    assert kernels == [["mul", "add"], ["mul", "add"]]
+    assert sum(group.count for group in flush.groups if group.letter) == steps
+    assert sum(group.seconds for group in flush.groups) == pytest.approx(12e-3)
+
+
 def test_a_session_that_sleeps_says_since_when_and_why() -> None:
     builder = ReportBuilder()
     builder.event("asleep", "traces are small", Source(CELL, 3))
@@ -293,6 +325,8 @@ def test_a_session_that_sleeps_says_since_when_and_why() -> None:
         ("item()", "if b.sum() > 0:", "`if` needed a value"),
         ("item()", "    while error > 1e-3:", "`while` needed a value"),
         ("item()", "total += float(loss)", "`float()` needed a value"),
+        ("item()", "print(float(x.sum()))", "`float()` needed a value"),
+        ("item()", "n = len([int(z) for z in x])", "`int()` needed a value"),
         ("item()", "x = a if done else b", "a condition needed a value"),
         ("item()", "check(done)", "a Python number was asked for"),
         ("aten::sort runs now", "y = x.sort()", "`sort` ran as eager and needed a value: no idea"),
@@ -315,6 +349,9 @@ def test_reasons_are_told_in_plain_words(reason: str, line: str, said: str) -> N
         ("x == y", ""),
         ("return x * 2", ""),
         ("self.w = x", ""),
+        ("a = x + 1; b = a * 2", ""),
+        ("else: y = b + 3", ""),
+        ("f = lambda t: t * 5", ""),
     ],
 )
 def test_a_line_tells_what_the_program_calls_its_result(line: str, name: str) -> None:
@@ -434,7 +471,7 @@ def test_a_saved_page_stands_alone(tmp_path: Path) -> None:
 def test_the_front_end_travels_compressed_and_asks_no_other_host() -> None:
     assert not re.search(r"https?://|^import ", module(), re.MULTILINE)
     assert "export { render };" in module() and "export default { render };" in loader()
-    assert len(loader()) < 30_000
+    assert len(loader()) < 32_000
 
 
 def test_what_the_browser_asks_for_is_given() -> None:
@@ -449,3 +486,47 @@ def test_nothing_deferred_is_said() -> None:
     empty = ReportBuilder().report()
     assert "No op was deferred" in Explorer(empty, CELLS)._repr_html_()
     assert "0 traces" in repr(Explorer(empty, {}))
+
+
+def test_eagers_time_is_estimated_only_if_it_is_known() -> None:
+    assert take(report(repeats=3), CELLS, seconds=1.0).account.eager_cell == 0
+    one_by_one = take(report(), CELLS, seconds=1.0)  # what ran one by one took as long as in eager
+    assert one_by_one.account.eager_cell == pytest.approx(1.0)
+
+
+def test_what_is_counted_only_is_a_part_of_its_own() -> None:
+    account = take(flushes_of(*range(1, 61)), CELLS, seconds=100.0).account
+    assert account.hidden == pytest.approx(20.0) and account.eager_cell == 0
+    assert account.interpreted == pytest.approx(70.0)
+    assert account.outside == pytest.approx(10.0)
+
+
+def test_a_sample_that_is_too_slow_exceeds_no_cell() -> None:
+    builder = ReportBuilder()
+    builder.ran_now(
+        name="aten::eigh", where=None, why="it cannot", began=0.0, count=16, seconds=16.0
+    )
+    account = take(builder.report(), CELLS, seconds=1.0).account
+    assert (account.eager, account.outside, account.unplaced) == (1.0, 0.0, 1.0)
+
+
+def test_a_group_without_a_kernel_is_no_kernel() -> None:
+    builder = ReportBuilder()
+    builder.trace(
+        reason="item()",
+        where=Source(CELL, 3),
+        tier="compiled",
+        seconds=1e-3,
+        bytes_saved=0,
+        trace=chain(["mul", "add"], [3, 3]),
+        plan=plan((0,), (1,)),
+        kernels=("k1", "k2"),
+        step_seconds=(5e-4, 5e-4),
+        refused={1: "rows lie otherwise"},
+    )
+    snapshot = take(builder.report(), CELLS)
+    assert (snapshot.counts.kernels, snapshot.counts.one_by_one) == (1, 1)
+    assert (snapshot.account.kernels, snapshot.account.interpreted) == (
+        pytest.approx(5e-4),
+        pytest.approx(5e-4),
+    )

@@ -186,6 +186,47 @@ def test_a_wrong_size_is_told(kernel: Kernel) -> None:
     assert "is no size" in kernel.run("%torchy on --max-bytes many").error
 
 
+@pytest.mark.parametrize("head", ["%torchy on", "%%torchy"])
+def test_a_wrong_count_is_told_at_once(kernel: Kernel, head: str) -> None:
+    output = kernel.run(f"{head} --max-ops 0\n1")
+    assert output.error.startswith("UsageError") and "no number of at least 1" in output.error
+    assert "Torchy is off" in kernel.run("%torchy").stdout
+
+
+def test_lines_are_counted_as_ipython_does(kernel: Kernel) -> None:
+    kernel.run("\n\n%%torchy --quiet\nx = torch.ones(3)\ny = x * 2\nprint(y.sum())")
+    lines = "[(l.number, l.text) for l in torchy_jupyter.last_explorer().snapshot.sources[0].lines if l.ops]"
+    assert kernel.value(lines) == "[(3, 'y = x * 2'), (4, 'print(y.sum())')]"
+
+
+@pytest.mark.parametrize(
+    "value", ["torch.nn.LazyLinear(3).weight", "torch.sparse_coo_tensor([[0]], [1.0])"]
+)
+def test_what_has_no_size_may_be_a_cells_value(kernel: Kernel, value: str) -> None:
+    output = kernel.run(f"%%torchy\n{value}")
+    assert output.status == "ok", output.traceback
+
+
+def test_a_mode_that_is_left_open_sees_nothing_of_the_explorer(kernel: Kernel) -> None:
+    kernel.run(
+        "from torch.utils._python_dispatch import TorchDispatchMode\nseen = []\n"
+        "class Mode(TorchDispatchMode):\n"
+        "    def __torch_dispatch__(self, function, types, args=(), kwargs=None):\n"
+        "        seen.append(str(function)); return function(*args, **(kwargs or {}))\n"
+        "mode = Mode(); mode.__enter__()"
+    )
+    output = kernel.run("%%torchy\ny = (torch.ones(100) * 5.25).log1p()")
+    assert kernel.value("mode.__exit__(None, None, None)") == "None"
+    assert output.status == "ok" and "Error in callback" not in output.stdout + output.stderr
+    assert "torchy" not in kernel.value("seen")
+
+
+def test_save_minds_what_is_there(kernel: Kernel, tmp_path: Path) -> None:
+    kernel.run("%%torchy --quiet\nx = torch.ones(2) + 1")
+    assert "is a folder" in kernel.run(f"%torchy save {tmp_path}").error
+    assert str(tmp_path / "v1.0.html") in kernel.run(f"%torchy save {tmp_path / 'v1.0'}").stdout
+
+
 def test_save_adds_the_suffix(kernel: Kernel, tmp_path: Path) -> None:
     kernel.run("%%torchy --quiet\nx = torch.ones(2) + 1")
     assert str(tmp_path / "trace.html") in kernel.run(f"%torchy save {tmp_path / 'trace'}").stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-import traceback
+import tokenize
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -18,12 +18,12 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from torchy.explain import EagerCosts
-from torchy.report import Report, Source
+from torchy.report import Report
 from torchy_jupyter.explorer.bundle import deflate
 from torchy_jupyter.explorer.graph import digraph
 from torchy_jupyter.explorer.issue import issue_text
 from torchy_jupyter.explorer.page import page
-from torchy_jupyter.explorer.shown import CellSource, Raised, ShownKernel, Snapshot
+from torchy_jupyter.explorer.shown import CellSource, Raised, ShownGroup, ShownKernel, Snapshot
 from torchy_jupyter.explorer.snapshot import take
 from torchy_jupyter.explorer.static import static_html
 from torchy_jupyter.explorer.summary import summary, tags, time_parts
@@ -111,7 +111,9 @@ class Explorer:
         )
         complete = replace(self.snapshot, kernels=kernels).to_dict()
         html = page(self.snapshot.title, self._state(), complete, self._repr_html_())
-        Path(path).write_text(html, encoding="utf-8")
+        Path(path).write_text(
+            html, encoding="utf-8", errors="replace"
+        )  # a program's text may be anything
 
     def to_graphviz(self, flush: int | None = None) -> graphviz.Digraph:
         """Return the graph of a flush, counted from 1; default: of the one that took longest.
@@ -126,7 +128,8 @@ class Explorer:
             return digraph(max(flushes, key=lambda shown: shown.seconds))
         if flush is None or not 0 < flush <= len(flushes):
             shown = f"1 to {len(flushes)}" if flushes else "none"
-            raise ValueError(f"there is no flush {flush or 1} to draw: this cell has {shown}")
+            number = 1 if flush is None else flush
+            raise ValueError(f"there is no flush {number} to draw: this cell has {shown}")
         return digraph(flushes[flush - 1])
 
     def issue(self) -> str:
@@ -159,10 +162,12 @@ class Explorer:
             for group in groups
             if group.kernel in self.report.kernels and len(group.ops) <= LARGEST_NEST
         ]
-        heaviest = sorted(kernels, key=lambda group: -group.seconds)[:MOST_NESTS]
+        by_kernel: dict[str, ShownGroup] = {}
+        for group in sorted(kernels, key=lambda group: -group.seconds):
+            by_kernel.setdefault(group.kernel or "", group)
         found = {}
-        for group in heaviest:
-            levels = self.report.kernels[group.kernel or ""].levels
+        for kernel, group in list(by_kernel.items())[:MOST_NESTS]:
+            levels = self.report.kernels[kernel].levels
             found[group.letter] = _cut(levels[next(iter(levels))])
         return found
 
@@ -187,19 +192,11 @@ def write_script_page(
     path: Path, report: Report, script: Path, seconds: float, error: BaseException | None
 ) -> None:
     """Write the page of a script that ``python -m torchy run`` has run."""
-    cells = {str(script): CellSource(script.name, script.read_text(encoding="utf-8").rstrip("\n"))}
-    raised = None if error is None else Raised(error, _innermost(error, str(script)))
+    with tokenize.open(script) as source:
+        cells = {str(script): CellSource(script.name, source.read().rstrip("\n"))}
+    raised = None if error is None else Raised.at(error, cells)
     named = report.with_file_names({str(script): script.name})
     Explorer(named, cells, seconds, costs=EagerCosts(), raised=raised).save(path)
-
-
-def _innermost(error: BaseException, file: str) -> Source | None:
-    """Return the innermost line of a file that an exception passed."""
-    found = None
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == file:
-            found = Source(file, line)
-    return found
 
 
 class _Interactive:

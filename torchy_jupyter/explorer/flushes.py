@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from torchy.explain import EagerCosts
+from torchy.explain import EagerCosts, Estimate
 from torchy.plan.plan import ops_of
-from torchy.report import OlderRecord, OpRecord, Report, Source, TraceRecord
+from torchy.report import GroupRecord, OlderRecord, OpRecord, Report, Source, TraceRecord
 from torchy_jupyter.explorer.fold import fold_repeats
 from torchy_jupyter.explorer.shown import ShownFlush, ShownGroup, ShownOp
 from torchy_jupyter.explorer.words import assigned_name
@@ -27,6 +27,12 @@ class Alike:
 
     records: list[TraceRecord]
     older: list[OlderRecord] = field(default_factory=list)
+
+    @property
+    def began(self) -> float:
+        """When the first of them did."""
+        older = [older.began for older in self.older if older.began is not None]
+        return min([*older, self.records[0].began])
 
     @property
     def newest(self) -> TraceRecord:
@@ -87,13 +93,18 @@ def alike(report: Report) -> list[Alike]:
             newest.where,
         )
         known = by_look.setdefault(look, Alike([]))
-        known.records += one.records
+        known.records = sorted([*known.records, *one.records], key=lambda record: record.number)
         known.older += one.older
     return list(by_look.values())
 
 
+def launched(group: GroupRecord | ShownGroup) -> bool:
+    """Tell if a group is a kernel where its flush ran kernels."""
+    return group.kind == "fused" and group.kernel is not None and group.refused is None
+
+
 class Flushes:
-    """Makes flushes shown; names the kernels of a cell one after another.
+    """Makes flushes shown; gives the fused groups of a cell letters, one after another.
 
     Parameters
     ----------
@@ -120,13 +131,12 @@ class Flushes:
         groups = self._groups(one, ops, stands_for, names)
         seconds = _shares(ops, groups)
         return ShownFlush(
-            number=one.records[0].number,
             count=one.count,
             reason=reason,
             file=where.file if where else None,
             line=where.line if where else None,
             place=place,
-            began=one.records[0].began,
+            began=one.began,
             seconds=one.seconds,
             bytes_saved=one.bytes_saved,
             op_count=len(record.trace.ops),
@@ -145,10 +155,12 @@ class Flushes:
         for index in stands_for:
             counts[index] = counts.get(index, 0) + 1
         feeds = _data_flow(record.ops, stands_for)
+        compiled = {group.id for group in record.groups if group.as_kernel}
         found = []
         for index in kept:
             op = record.ops[index]
             results = [result for result in op.results if result is not None]
+            estimate = self._eager(record, index) if op.group in compiled else Estimate(0.0, True)
             found.append(
                 ShownOp(
                     index=index,
@@ -164,16 +176,17 @@ class Flushes:
                     bytes=sum(result.nbytes or 0 for result in results),
                     stored=op.stored,
                     seconds=0.0,
-                    eager=self._eager(record, index),
+                    eager=estimate.seconds,
+                    known=estimate.known,
                     feeds=tuple(sorted(feeds.get(index, ()))),
                 )
             )
         return found
 
-    def _eager(self, record: TraceRecord, index: int) -> float:
+    def _eager(self, record: TraceRecord, index: int) -> Estimate:
         if self._costs is None:
-            return 0.0
-        return self._costs.of(record.trace, index, record.tensors, self._until).seconds
+            return Estimate(0.0, known=False)
+        return self._costs.of(record.trace, index, record.tensors, self._until)
 
     def _variables(self, ops: tuple[OpRecord, ...]) -> dict[int, str]:
         """Return by op what the program calls its result: the last op of a line that assigns one variable."""
@@ -231,9 +244,10 @@ class Flushes:
                     count=len(alike_groups),
                     seconds=seconds,
                     eager=eager,
-                    moved=len(alike_groups) * (group.bytes_moved or 0),
+                    moved=one.count * len(alike_groups) * (group.bytes_moved or 0),
                     names=tuple(view_names.get(view, f"%{view}") for view in group.accesses),
                     numbers=group.numbers,
+                    statements=tuple(stands_for[op] for op in group.statements),
                     why_apart=group.why_apart,
                     refused=group.refused,
                 )
@@ -251,14 +265,14 @@ class Flushes:
 
 def _looks(record: TraceRecord) -> list[object]:
     """Return for each op what must be equal for two to be shown as one."""
-    groups = {
-        group.id: (group.kind, group.kernel, tuple(record.ops[op].name for op in group.ops))
-        for group in record.groups
-    }
-    return [
-        (op.name, op.file, op.line, op.dead, None if op.group is None else groups[op.group])
-        for op in record.ops
-    ]
+    looks: dict[
+        int, object
+    ] = {}  # by op: of its group, with its lines: no repeat begins in the midst of one
+    for group in record.groups:
+        members = [record.ops[op] for op in group.ops]
+        look = (group.kind, group.kernel, tuple((op.name, op.file, op.line) for op in members))
+        looks |= dict.fromkeys(group.ops, look)
+    return [(op.name, op.file, op.line, op.dead, looks.get(op.index)) for op in record.ops]
 
 
 def _step_seconds(one: Alike) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,9 +27,19 @@ class Raised:
     error: BaseException
     where: Source | None
 
+    @classmethod
+    def at(cls, error: BaseException, files: Container[str]) -> Raised:
+        """Find the innermost line of some files that an exception passed."""
+        found = None
+        for frame, line in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename in files:
+                found = Source(frame.f_code.co_filename, line)
+        return cls(error, found)
+
     def __str__(self) -> str:
-        """Return the last line of the traceback, shortened."""
-        text = "".join(traceback.format_exception_only(self.error)).strip().split("\n")[0]
+        """Return the kind of the exception and the first line of its message, shortened."""
+        said = str(self.error).strip().split("\n")[0]
+        text = type(self.error).__name__ + (f": {said}" if said else "")
         return text if len(text) <= MOST_ERROR else f"{text[:MOST_ERROR]}…"
 
 
@@ -81,12 +92,12 @@ class ShownOp:
     ----------
     variable
         What the program calls its result; empty if that cannot be told.
-    operands
-        Views and numbers as in the listing, with the program's names: ``x, 0.125``.
     result, bytes, stored
         Type and size of its results, and whether they were written to memory.
-    seconds, eager
-        What it took (its share of its kernel's time, estimated), and what eager takes for it, estimated.
+    seconds
+        What it took: its share of its kernel's time, estimated.
+    eager, known
+        What eager takes for it, estimated; the least that it can be, if that is not known.
     feeds
         The shown ops that read what it wrote.
     """
@@ -105,6 +116,7 @@ class ShownOp:
     stored: bool
     seconds: float
     eager: float
+    known: bool
     feeds: tuple[int, ...]
 
 
@@ -112,9 +124,10 @@ class ShownOp:
 class ShownGroup:
     """A group, or several alike that it stands for; seconds and bytes are sums.
 
-    ``letter`` is what a kernel is called in this cell: A, B, ... Z, AA; empty for a call. ``compiled``: it ran as a kernel
-    the last time. ``moved``: the bytes of what it reads and writes. ``names`` and ``numbers``: what the program calls the
-    memory that the kernel reaches, and the numbers that it is given, in the kernel's order.
+    ``letter`` is what a fused group is called in this cell: A, B, ... Z, AA; empty for a call. ``compiled``: it ran as a
+    kernel the last time. ``moved``: the bytes of what it reads and writes. ``names`` and ``numbers``: what the program calls
+    the memory that the kernel reaches, and the numbers that it is given, in the kernel's order. ``statements``: the ops that
+    the kernel's statements are of.
     """
 
     id: int
@@ -129,6 +142,7 @@ class ShownGroup:
     moved: int
     names: tuple[str, ...]
     numbers: tuple[str, ...]
+    statements: tuple[int, ...]
     why_apart: str | None
     refused: str | None
 
@@ -140,7 +154,6 @@ class ShownFlush:
     ``began``: the first of them, in seconds since the cell did. ``reason`` is in plain words.
     """
 
-    number: int
     count: int
     reason: str
     file: str | None
@@ -179,8 +192,12 @@ class Account:
         What was not recorded.
     prepared
         Planning and compiling, as far as the cell waited for it.
+    hidden
+        Flushes that are only counted.
     outside
         Python, recording, and all that is none of the others.
+    unplaced
+        Of the ops among those, what is on no line: it is not known where the program called them.
     eager_cell
         What the cell would have taken without Torchy, estimated.
     """
@@ -191,7 +208,9 @@ class Account:
     calls: float
     eager: float
     prepared: float
+    hidden: float
     outside: float
+    unplaced: float
     eager_cell: float
 
 
@@ -204,7 +223,6 @@ class Counts:
     calls: int
     one_by_one: int
     eager: int
-    dead: int
     flushes: int
     bytes_saved: int
 

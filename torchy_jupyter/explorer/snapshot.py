@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torchy.explain import EagerCosts
 from torchy.report import RanNowRecord, Report, format_seconds
 from torchy.report import Source as Where
-from torchy_jupyter.explorer.flushes import Alike, Flushes, alike, soon
+from torchy_jupyter.explorer.flushes import Alike, Flushes, alike, launched, soon
 from torchy_jupyter.explorer.shown import (
     Account,
     CellSource,
@@ -23,6 +23,7 @@ from torchy_jupyter.explorer.shown import (
     Note,
     Raised,
     ShownFlush,
+    ShownGroup,
     ShownKernel,
     ShownNow,
     Snapshot,
@@ -65,7 +66,6 @@ def take(
     cell_seconds = report.totals.seconds if seconds is None else seconds
     everything = alike(report)
     heaviest = _heaviest(everything)
-    why_now = {record.short: record.why for record in report.ran_now}
     makes = Flushes(costs, soon(cell_seconds), texts.line)
     flushes = []
     for one in heaviest:
@@ -73,7 +73,7 @@ def take(
         if one.newest.reason == AT_END and (where is None or where.file == texts.running):
             where = texts.end
         text = texts.line(where.file, where.line) if where else ""
-        reason = flush_reason(one.newest.reason, text, why_now)
+        reason = flush_reason(one.newest.reason, text, _why_now(report.ran_now, where))
         flushes.append(makes.shown(one, reason, where, texts.place(where)))
     used = {group.kernel for flush in flushes for group in flush.groups}
     asleep = [event for event in report.events if event.kind == "asleep"]
@@ -84,14 +84,15 @@ def take(
     if hidden > 0:
         notes.append(f"{hidden:,} more flushes are only counted.")
     ran_now = _ran_now(report.ran_now)
+    sources = _sources(flushes, report.ran_now, raised, texts, cell_seconds)
     return Snapshot(
         title=texts.title,
         counts=_counts(report, everything),
-        account=_account(report, heaviest, flushes, cell_seconds, costs is not None),
+        account=_account(report, heaviest, flushes, sources, cell_seconds),
         asleep=_asleep(asleep[-1].text, texts.place(asleep[-1].where)) if asleep else "",
         error=_failed(raised, texts),
         notes=(*notes, *hints),
-        sources=_sources(flushes, report.ran_now, raised, texts, cell_seconds),
+        sources=sources,
         flushes=tuple(flushes),
         ran_now=ran_now,
         kernels=tuple(
@@ -162,18 +163,17 @@ def _counts(report: Report, everything: list[Alike]) -> Counts:
     kernels = calls = one_by_one = 0
     for one in everything:
         groups = one.newest.groups
-        kinds = [group.kind for group in groups]
-        kernels += one.compiled * kinds.count("fused")
-        calls += one.count * kinds.count("call")
-        fused = sum(len(group.ops) for group in groups if group.kind == "fused")
-        one_by_one += (one.count - one.compiled) * fused
+        calls += one.count * sum(group.kind == "call" for group in groups)
+        for group in groups:
+            launches = one.compiled if launched(group) else 0
+            kernels += launches
+            one_by_one += (one.count - launches) * len(group.ops) * (group.kind == "fused")
     return Counts(
         ops=totals.ops,
         kernels=kernels,
         calls=calls,
         one_by_one=one_by_one,
         eager=totals.ran_now,
-        dead=totals.dead,
         flushes=totals.traces,
         bytes_saved=totals.bytes_saved,
     )
@@ -183,28 +183,32 @@ def _account(
     report: Report,
     shown: list[Alike],
     flushes: Sequence[ShownFlush],
+    sources: Sequence[Lines],
     cell: float,
-    estimated: bool,
 ) -> Account:
     """Share a cell's time: what has been measured, and the rest."""
-    kernels = interpreted = calls = eager_ops = 0.0
+    kernels = interpreted = calls = eager_ops = unknown = 0.0
     for one, flush in zip(shown, flushes, strict=True):
         for group in flush.groups:
             eager_ops += group.eager
+            as_kernel = group.seconds * one.compiled_share * launched(group)
+            kernels += as_kernel
             if group.kind == "call":
                 calls += group.seconds
-            elif group.refused is None:
-                kernels += group.seconds * one.compiled_share
-                interpreted += group.seconds * (1 - one.compiled_share)
             else:
-                interpreted += group.seconds
-    eager = sum(record.seconds for record in report.ran_now)
+                interpreted += group.seconds - as_kernel
+        guessed = {op.group for op in flush.ops if not op.known}
+        unknown += sum(g.seconds for g in flush.groups if g.compiled and g.id in guessed)
     inside = kernels + interpreted + calls
-    hidden = report.totals.seconds - sum(flush.seconds for flush in flushes)
-    prepared = report.totals.prepared
-    outside = max(0.0, cell - inside - eager - prepared)
-    # Python's part is the same without Torchy; what recording took is not known by itself
+    hidden = max(0.0, report.totals.seconds - sum(flush.seconds for flush in flushes))
     flushing = max(0.0, report.totals.seconds - hidden - inside)
+    prepared, eager = report.totals.prepared, _sampled(report)
+    cell = max(cell, inside + hidden + prepared)
+    eager = min(eager, cell - inside - hidden - prepared)  # a sample may be too slow
+    outside = cell - inside - hidden - prepared - eager
+    on_lines = sum(line.seconds for source in sources for line in source.lines)
+    # Python's part is the same without Torchy; what recording took is not known by itself
+    estimated = hidden < 0.1 * cell and unknown <= 0.1 * kernels
     return Account(
         cell=cell,
         kernels=kernels,
@@ -212,11 +216,22 @@ def _account(
         calls=calls,
         eager=eager,
         prepared=prepared,
+        hidden=hidden,
         outside=outside,
-        eager_cell=eager + outside - flushing + eager_ops
-        if estimated and hidden < 0.1 * cell
-        else 0.0,
+        unplaced=max(0.0, inside + eager - on_lines),
+        eager_cell=eager + max(0.0, outside - flushing) + eager_ops if estimated else 0.0,
     )
+
+
+def _sampled(report: Report) -> float:
+    return sum(record.seconds for record in report.ran_now)
+
+
+def _why_now(records: Sequence[RanNowRecord], where: Where | None) -> dict[str, str]:
+    """Return by op why it ran as eager: what is known of a line goes first."""
+    here = (where.file, where.line) if where else None
+    ranked = sorted(records, key=lambda record: (record.file, record.line) == here)
+    return {record.short: record.why for record in ranked}
 
 
 def _ran_now(records: Sequence[RanNowRecord]) -> tuple[ShownNow, ...]:
@@ -260,7 +275,7 @@ def _sources(
             here.seconds += op.seconds
             group = None if op.group is None else group_of.get(op.group)
             if group is not None:
-                here.estimated |= len(group.ops) > 1
+                here.estimated |= _shares(group, flush)
                 here.chips[group.letter or "f"] = None
     for record in ran_now:
         if record.file is None or record.line is None:
@@ -294,6 +309,12 @@ def _sources(
             )
         )
     return tuple(found)
+
+
+def _shares(group: ShownGroup, flush: ShownFlush) -> bool:
+    """Tell if ops of several lines share a group's time."""
+    ops = {op.index: op for op in flush.ops}
+    return len({(ops[index].file, ops[index].line) for index in group.ops}) > 1
 
 
 def _line(number: int, text: str, here: _Happened) -> Line:

@@ -73,6 +73,7 @@ def time_parts(account: Account) -> list[tuple[str, float]]:
         ("soft", account.calls),
         ("hatch", account.eager),
         ("paler", account.prepared),
+        ("mid", account.hidden),
         ("pale", account.outside),
     )
     return [(style, seconds / whole) for style, seconds in parts if seconds > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Mapping
 
@@ -19,8 +20,12 @@ PLAIN = {
     "torch.equal": "`torch.equal` compares the values",
 }
 # what on a line turns a tensor into a Python number without saying `item`
-CONVERSIONS = re.compile(r"\b(float|int|bool|print|round|format|len|range|max|min|sum)\(")
+CONVERSIONS = re.compile(r"\b(float|int|bool|complex)\(")
+SHOWN = re.compile(r"\b(print|round|format|range|max|min|sum)\(")
 CONDITION = re.compile(r"^\s*(if|elif|while|assert)\b")
+ASSIGNMENT = re.compile(
+    r"\s*(?:for\s.*:\s*)?([A-Za-z_]\w*)\s*(?::[^=]+)?(?:[-+*/@&|^%]|//|\*\*)?=(?!=)"
+)
 RUNS_NOW = re.compile(r"^(?:aten::)?(\w+)(?:\.\w+)? runs now$")
 
 
@@ -51,7 +56,7 @@ def _value_needed(line: str) -> str:
         return "`.item()` needed a value"
     if (condition := CONDITION.match(line)) is not None:
         return f"`{condition[1]}` needed a value"
-    if (conversion := CONVERSIONS.search(line)) is not None:
+    if (conversion := CONVERSIONS.search(line) or SHOWN.search(line)) is not None:
         return f"`{conversion[1]}()` needed a value"
     if re.search(r"\bif\b.+\belse\b|\bnot\b|\band\b|\bor\b", line):
         return "a condition needed a value"
@@ -59,8 +64,7 @@ def _value_needed(line: str) -> str:
 
 
 def assigned_name(line: str) -> str:
-    """Return the variable that a line assigns, empty if it assigns none or several."""
-    found = re.match(
-        r"\s*(?:for\s.*:\s*)?([A-Za-z_]\w*)\s*(?::[^=]+)?(?:[-+*/@&|^%]|//|\*\*)?=(?!=)", line
-    )
-    return found[1] if found else ""
+    """Return the variable that a line assigns a value, empty if it assigns none or several, or more happens there."""
+    found = ASSIGNMENT.match(line)
+    several = ";" in line or "lambda" in line
+    return found[1] if found and not several and not keyword.iskeyword(found[1]) else ""

@@ -19,7 +19,7 @@ export class Cell {
       }
     });
     const account = snapshot.account;
-    for (const [seconds, said] of [[account.prepared, "planning, compiling"], [account.outside, "outside of ops: Python, recording"]])
+    for (const [seconds, said] of [[account.unplaced, "on lines that are not known"], [account.hidden, "flushes that are only counted"], [account.prepared, "planning, compiling"], [account.outside, "outside of ops: Python, recording"]])
       if (seconds > 0)
         lines.append(h("div", { class: "tx-line tx-rest" },
           h("span", { class: "tx-gutter" }, h("span", { class: "tx-ms" }, h("span", {}, duration(seconds))), h("span", { class: "tx-chips" }), h("span", { class: "tx-no" })),

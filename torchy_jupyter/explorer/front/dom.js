@@ -28,8 +28,9 @@ export const bytes = (count) => {
 export const times = (count) => (count > 1 ? ` ×${count.toLocaleString("en")}` : "");
 export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : noun.endsWith("sh") ? "es" : "s"}`;
 
-/** A kernel's colour, by its letter: colours repeat after five. */
-export const hue = (letter) => `var(--g${(letter.charCodeAt(letter.length - 1) - 65) % 5})`;
+/** Which of five colours a kernel has, by its letter; and that colour. */
+export const hueNumber = (letter) => (letter.charCodeAt(letter.length - 1) - 65) % 5;
+export const hue = (letter) => `var(--g${hueNumber(letter)})`;
 
 const SAID = { f: "a call: torch runs this op itself", "~": "ran as eager: it was not recorded" };
 

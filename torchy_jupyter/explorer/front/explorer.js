@@ -7,10 +7,10 @@ import { eager, Kernel, overview } from "./lenses.js";
 import { timeline } from "./timeline.js";
 
 const LENSES = ["Overview", "Graph", "Kernel", "Eager ~"];
-const KEYS = [["Enter", "unfold, fold"], ["↑ ↓", "previous, next op"], ["← →", "previous, next flush"], ["1 … 4", "the views"], ["/", "search ops"], ["+ − 0", "larger, smaller, fit"], ["Esc", "clear, then fold"]];
+const KEYS = [["Enter", "on the first line: unfold, fold"], ["↑ ↓", "previous, next op"], ["← →", "previous, next flush"], ["1 … 4", "the views"], ["/", "search ops"], ["+ − 0", "larger, smaller, fit"], ["Esc", "clear, then fold"]];
 const SIGNS = [["A", "a kernel: several ops in one pass over memory"], ["f", "a call: torch runs the op itself"], ["~", "ran as eager: not recorded"]];
 
-/** Text that was deflated, from base64 or as it is. */
+/** Text that was deflated. */
 export async function inflate(data) {
   const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   return new Response(stream).text();
@@ -23,7 +23,7 @@ export class Explorer {
    */
   constructor(root, state, { load, failed, fetch, issue }) {
     Object.assign(this, { root, state, load, failed, fetch, issue });
-    this.selected = { flush: 0, op: null, group: null };
+    this.selected = { flush: 0, op: null, group: null, now: null }; // now: what ran as eager, by its number
     this.lens = "Overview";
     this.build();
     if (state.unfolded) this.unfold();
@@ -46,6 +46,13 @@ export class Explorer {
 
   toggle() { return this.open ? this.close() : this.unfold(); }
 
+  /** For good: the widget is gone. */
+  end() {
+    this.ended = true;
+    this.graph?.close();
+    this.resized?.disconnect();
+  }
+
   close() {
     this.body.hidden = true;
     this.root.dataset.open = "0";
@@ -56,44 +63,54 @@ export class Explorer {
     this.root.dataset.open = "1";
     this.fold.setAttribute("aria-expanded", "true");
     this.body.hidden = false;
-    if (this.snapshot) return;
+    if (this.snapshot) return undefined;
+    return (this.loading ??= this.read());
+  }
+
+  async read() {
     this.body.replaceChildren(h("p", { class: "tx-pad tx-dim" }, "…"));
     try {
       this.snapshot = await this.load();
     } catch (error) {
+      this.loading = null;
       this.failed();
       this.body.replaceChildren(h("p", { class: "tx-pad tx-dim" }, `What this cell did cannot be shown any more (${error.message}). The copy beside this has it.`));
       return;
     }
-    this.fill();
+    if (!this.ended) this.fill();
   }
 
   fill() {
     const { snapshot } = this;
     const over = (what) => this.over(what);
     const line = (file, number) => this.pickLine(file, number);
-    const select = (flush, op, group) => this.select({ flush, op, group }, this.lens === "Overview" ? "Graph" : this.lens);
-    this.order = snapshot.flushes.flatMap((flush, index) => flush.ops.map((op) => ({ flush: index, op: op.index, group: op.group })));
+    const pickNow = (now) => this.select({ ...this.selected, op: null, group: null, now });
+    const select = (flush, op, group) => this.select({ flush, op, group, now: null }, this.lens === "Overview" ? "Graph" : this.lens);
+    this.order = snapshot.flushes.flatMap((flush, index) => flush.ops.map((op) => ({ flush: index, op: op.index, group: op.group, now: null })));
     this.cell = new Cell(snapshot, { pick: line, flush: (index) => select(index, null, null), over });
     this.graph = new Graph(snapshot, { select, over });
     this.kernel = new Kernel(snapshot, { select, fetch: this.fetch });
     this.panels = {
-      Cell: h("div", { class: "tx-solo" }), Overview: overview(snapshot, { select, line, over }), Graph: this.graph.root, Kernel: this.kernel.root,
+      Cell: h("div", { class: "tx-solo" }), Overview: overview(snapshot, { select, pickNow, over }), Graph: this.graph.root, Kernel: this.kernel.root,
       "Eager ~": eager(snapshot, { select }),
     };
-    this.tabs = h("div", { class: "tx-tabs", role: "tablist", "aria-label": "views" }, ["Cell", ...LENSES].map((name) =>
-      h("button", { role: "tab", "data-lens": name, class: name === "Cell" ? "tx-narrow" : "", onclick: () => this.look(name) }, name)), h("span", { class: "tx-space" }), this.graph.tools);
+    this.tabs = h("div", { class: "tx-tabs" },
+      h("div", { class: "tx-tablist", role: "tablist", "aria-label": "views" }, ["Cell", ...LENSES].map((name) =>
+        h("button", { role: "tab", "data-lens": name, class: name === "Cell" ? "tx-narrow" : "", onclick: () => this.look(name) }, name))),
+      h("span", { class: "tx-space" }), this.graph.tools);
     this.panel = h("div", { class: "tx-panel", role: "tabpanel" });
     this.detail = h("div", { class: "tx-detail", "aria-live": "polite" });
     const lines = snapshot.sources.reduce((sum, source) => sum + source.lines.reduce((all, each) => all + 1 + each.notes.length, 1), 0);
     const height = Math.min(430, Math.max(226, 20 * (lines + 2) + 24));
     this.body.replaceChildren(
-      timeline(snapshot, { pick: (flush, group) => select(flush, null, group), line }),
+      timeline(snapshot, { pick: (flush, group) => select(flush, null, group), pickNow }),
       h("div", { class: "tx-main", style: `--h: ${height}px` }, this.cell.root, h("div", { class: "tx-lens" }, this.tabs, this.panel)),
       h("div", { class: "tx-sel" }, this.detail, h("span", { class: "tx-keys", "aria-hidden": "true" }, [["↑", "↓", " ops"], ["1", "–", "4", " views"], ["/", " search"], ["?", " keys"]].map((keys) => h("span", {}, keys.map((text) => (text.length === 1 && text !== "–" ? h("kbd", {}, text) : text)))))));
     const hottest = snapshot.flushes.flatMap((flush, index) => flush.groups.map((group) => ({ flush: index, group: group.id, op: null, seconds: group.seconds }))).sort((a, b) => b.seconds - a.seconds)[0];
     this.look("Overview");
-    if (hottest) this.selected = { flush: hottest.flush, op: null, group: null };
+    if (hottest) this.selected = { flush: hottest.flush, op: null, group: null, now: null };
+    this.resized = new ResizeObserver(() => { if (this.lens === "Cell" && this.root.clientWidth > 720) this.look("Overview"); });
+    this.resized.observe(this.root);
     this.describe();
   }
 
@@ -106,11 +123,18 @@ export class Explorer {
     this.graph.tools.hidden = name !== "Graph";
     if (name === "Cell") this.panels.Cell.append(this.cell.root);
     else if (this.cell.root.parentNode === this.panels.Cell) this.body.querySelector(".tx-main").prepend(this.cell.root);
-    const focused = this.panel.contains(document.activeElement);
-    this.panel.replaceChildren(this.panels[name]);
-    if (focused) this.root.focus({ preventScroll: true }); // what had it is gone: keys shall still come here
-    this.panel.setAttribute("aria-label", name);
-    this.mark();
+    this.keepFocus(() => {
+      this.panel.replaceChildren(this.panels[name]);
+      this.panel.setAttribute("aria-label", name);
+      this.mark();
+    });
+  }
+
+  /** Do what may take away what has the focus: keys shall still come here. */
+  keepFocus(act) {
+    const inside = this.root.contains(document.activeElement);
+    act();
+    if (inside && !this.root.contains(document.activeElement)) this.root.focus({ preventScroll: true });
   }
 
   // -- selecting
@@ -118,7 +142,7 @@ export class Explorer {
   select(selected, lens = this.lens) {
     this.selected = selected;
     if (lens !== this.lens) this.look(lens);
-    else this.mark();
+    else this.keepFocus(() => this.mark());
     this.describe();
   }
 
@@ -127,13 +151,10 @@ export class Explorer {
     const here = this.order.filter(({ flush, op }) => { const found = this.op(flush, op); return found.file === file && found.line === number; });
     const heaviest = here.sort((a, b) => this.op(b.flush, b.op).seconds - this.op(a.flush, a.op).seconds)[0];
     if (heaviest) return this.select(heaviest, this.lens === "Overview" ? "Graph" : this.lens);
+    const now = this.snapshot.ran_now.findIndex((each) => each.file === file && each.line === number);
+    if (now >= 0) return this.select({ ...this.selected, op: null, group: null, now });
     const flush = this.snapshot.flushes.findIndex((each) => each.file === file && each.line === number);
-    if (flush >= 0) return this.select({ flush, op: null, group: null });
-    this.selected = { ...this.selected, op: null, group: null };
-    this.mark([[file, number]]);
-    const ran = this.snapshot.ran_now.filter((now) => now.file === file && now.line === number);
-    this.detail.replaceChildren(h("span", {}, `line ${number}`), ...ran.map((now) => h("span", {}, `${now.name} ran as eager${times(now.count)}, ${duration(now.seconds)}: ${now.why}`)));
-    return undefined;
+    return flush < 0 ? undefined : this.select({ flush, op: null, group: null, now: null });
   }
 
   op(flush, index) { return this.snapshot.flushes[flush]?.ops.find((op) => op.index === index); }
@@ -148,12 +169,14 @@ export class Explorer {
 
   turn(step) {
     const flush = Math.min(this.snapshot.flushes.length - 1, Math.max(0, this.selected.flush + step));
-    this.select({ flush, op: null, group: null });
+    this.select({ flush, op: null, group: null, now: null });
   }
 
   // -- showing what is selected
 
-  places({ flush, op, group }) {
+  places({ flush, op, group, now }) {
+    const ran = now === null ? null : this.snapshot.ran_now[now];
+    if (ran) return ran.line === null ? [] : [[ran.file, ran.line]];
     const found = this.op(flush, op);
     if (found) return found.line === null ? [] : [[found.file, found.line]];
     const of = group === null ? null : this.group(flush, group);
@@ -164,9 +187,10 @@ export class Explorer {
     this.cell.paint("tx-on", places);
     if (this.lens === "Graph") this.graph.show(this.selected);
     if (this.lens === "Kernel") this.kernel.show(this.selected);
-    const { flush, op, group } = this.selected;
+    const { flush, op, group, now } = this.selected;
     this.body.querySelectorAll(".tx-bar.tx-on, .tx-row.tx-on, tr.tx-on").forEach((node) => node.classList.remove("tx-on"));
     if (group !== null) this.body.querySelectorAll(`[data-flush="${flush}"][data-group="${group}"]`).forEach((node) => node.classList.add("tx-on"));
+    if (now !== null) this.body.querySelectorAll(`[data-now="${now}"]`).forEach((node) => node.classList.add("tx-on"));
     if (op !== null) this.body.querySelectorAll(`tr[data-flush="${flush}"][data-op="${op}"]`).forEach((node) => node.classList.add("tx-on"));
   }
 
@@ -188,7 +212,9 @@ export class Explorer {
   }
 
   describe() {
-    const { flush: index, op: at, group: id } = this.selected;
+    const { flush: index, op: at, group: id, now } = this.selected;
+    const ran = now === null ? null : this.snapshot.ran_now[now];
+    if (ran) return this.detail.replaceChildren(h("span", {}, h("b", {}, ran.name), ` ran as eager${times(ran.count)}`), ran.line === null ? "" : h("span", {}, `line ${ran.line}`), h("span", {}, duration(ran.seconds)), h("span", {}, ran.why));
     const flush = this.snapshot.flushes[index];
     if (!flush) return this.detail.replaceChildren(h("span", {}, "Nothing was recorded."));
     const op = this.op(index, at), group = this.group(index, op ? op.group : id);
@@ -214,10 +240,14 @@ export class Explorer {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     const typing = event.target.closest("input");
     if (typing && event.key !== "Escape") return event.stopPropagation();
+    const menu = event.target.closest("[role=menu]");
+    if (menu && event.key.startsWith("Arrow")) return this.beside(event, event.key === "ArrowDown" || event.key === "ArrowRight" ? 1 : -1);
+    const scrolls = event.target.matches(".tx-scroll") && /^(Arrow(Up|Down)|Page|Home|End)/.test(event.key);
+    if (scrolls) return event.stopPropagation(); // its own
     const actions = this.open && this.snapshot ? {
       ArrowDown: () => this.move(1), ArrowUp: () => this.move(-1), ArrowRight: () => this.beside(event, 1), ArrowLeft: () => this.beside(event, -1),
       "/": () => { this.look("Graph"); this.graph.search.focus(); }, "?": () => this.help(),
-      "+": () => this.graph.zoom(1.25), "-": () => this.graph.zoom(1 / 1.25), 0: () => this.graph.fit(), Escape: () => this.escape(typing),
+      ...(this.lens === "Graph" ? { "+": () => this.graph.zoom(1.25), "-": () => this.graph.zoom(1 / 1.25), 0: () => this.graph.fit() } : {}), Escape: () => this.escape(typing),
       ...Object.fromEntries(LENSES.map((name, index) => [index + 1, () => this.look(name)])),
     } : {};
     if (!actions[event.key]) return undefined;
@@ -228,46 +258,52 @@ export class Explorer {
 
   /** The neighbour of what has the focus: a tab, a level; else of the flush. */
   beside(event, step) {
-    const row = event.target.closest("[role=tablist], [role=radiogroup]");
+    const row = event.target.closest("[role=tablist], [role=radiogroup], [role=menu]");
     if (!row || event.target === row) return this.turn(step);
-    const all = [...row.querySelectorAll("[role=tab], [role=radio]")].filter((each) => each.offsetParent);
+    event.preventDefault();
+    event.stopPropagation();
+    const all = [...row.querySelectorAll("[role=tab], [role=radio], [role=menuitem]")].filter((each) => each.offsetParent);
     const next = all[(all.indexOf(event.target) + step + all.length) % all.length];
-    const { lens, level } = next.dataset;
-    next.click();
-    (lens ? next : this.body.querySelector(`[role=radio][aria-checked=true]`))?.focus();
-    return level;
+    next.focus();
+    if (!next.matches("[role=menuitem]")) next.click();
+    return undefined;
   }
 
   escape(typing) {
-    if (this.popup) return this.popup.remove(), (this.popup = null);
+    if (this.popup) return this.pop(null);
     if (typing) return this.graph.canvas.focus();
-    if (this.selected.op !== null || this.selected.group !== null) return this.select({ ...this.selected, op: null, group: null });
+    const { op, group, now } = this.selected;
+    if (op !== null || group !== null || now !== null) return this.select({ ...this.selected, op: null, group: null, now: null });
     this.close();
     this.fold.focus();
     return undefined;
   }
 
+  /** Show something over the rest, which has the focus until it goes; the same again: let it go. */
   pop(node) {
-    const same = this.popup?.className === node.className;
-    this.popup?.remove();
-    this.popup = same ? null : node;
-    if (this.popup) this.body.append(node);
+    const last = this.popup;
+    this.popup = node && last?.className === node.className ? null : node;
+    if (this.popup) {
+      this.body.append(node);
+      (node.querySelector("button") ?? node).focus({ preventScroll: true });
+      node.addEventListener("focusout", (event) => { if (this.popup === node && !node.contains(event.relatedTarget)) this.pop(null); });
+    }
+    this.keepFocus(() => last?.remove());
   }
 
   help() {
-    this.pop(h("div", { class: "tx-pop tx-help", role: "dialog", "aria-label": "keys and signs" },
+    this.pop(h("div", { class: "tx-pop tx-help", role: "dialog", tabindex: "-1", "aria-label": "keys and signs" },
       KEYS.map(([key, said]) => [h("kbd", {}, key), h("span", {}, said)]),
       SIGNS.map(([sign, said]) => [h("span", { class: `tx-chip${sign === "f" ? " tx-call" : sign === "~" ? " tx-eager" : ""}`, style: sign === "A" ? `--c: ${hue("A")}` : null }, sign === "~" ? "" : sign), h("span", {}, said)]),
       h("kbd", {}, "~"), h("span", {}, "estimated")));
   }
 
-  async menu() {
-    if (!this.open) await this.unfold();
+  menu() {
     const item = (name, act) => h("button", { role: "menuitem", onclick: (event) => act(event.target) }, name);
     const flush = this.snapshot?.flushes[this.selected.flush];
     this.pop(h("div", { class: "tx-pop tx-menu", role: "menu" },
       flush && item("copy this flush's ops", (button) => copy(flush.ops.map((op) => op.text).join("\n"), button)),
-      item("copy as issue", async (button) => copy((await this.issue()) ?? "The kernel has ended.", button)),
+      this.issue && item("copy as issue", async (button) => copy((await this.issue()) ?? "The kernel has ended.", button)),
       item("keys and signs", () => this.help())));
   }
 }

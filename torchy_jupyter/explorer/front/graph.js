@@ -1,6 +1,6 @@
 // The graph: a plan is a sequence, so it is set like a newspaper, top to bottom, in as many columns as show it largest.
 // Lines between boxes are memory; inside a box nothing touches memory.
-import { bytes, duration, h, times } from "./dom.js";
+import { bytes, duration, h, hueNumber, times } from "./dom.js";
 
 const WIDTH = 172, ROW = 16, HEAD = 18, TITLE = 34, GAP = 16, BETWEEN = 44, MARGIN = 14, LEGEND = 18;
 const READABLE = 0.58; // of full size: below, boxes are colours and letters
@@ -61,7 +61,7 @@ export class Graph {
     this.view = { x: 0, y: 0, k: 1 };
     this.fitted = true;
     this.marked = { on: null, over: null, found: "" };
-    this.canvas = h("canvas", { tabindex: "0", role: "img", "aria-label": `graph of ${count} ops; arrow keys move through them, the line below tells each` });
+    this.canvas = h("canvas", { tabindex: "0", role: "application", "aria-roledescription": "graph", "aria-label": `graph of ${count} ops; arrow keys move through them, the line below tells each` });
     this.root = h("div", { class: "tx-graph" }, this.canvas,
       h("div", { class: "tx-legend" }, "● written to memory   ○ never stored   lines between boxes: through memory"));
     this.search = h("input", { type: "search", placeholder: "search ops", "aria-label": "search ops", oninput: () => this.find(false), onkeydown: (event) => { if (event.key === "Enter") this.find(true); } });
@@ -73,6 +73,8 @@ export class Graph {
     this.listen();
     this.resized = new ResizeObserver(() => (this.fitted ? this.fit() : this.draw()));
     this.resized.observe(this.canvas);
+    this.themed = new MutationObserver(() => this.recolour());
+    this.themed.observe(document.body, { attributeFilter: ["data-jp-theme-light", "class"] });
     this.build();
   }
 
@@ -93,6 +95,11 @@ export class Graph {
           this.edges.set(key, edge);
         }
     this.laid = null;
+  }
+
+  recolour() {
+    this.palette = null;
+    this.draw();
   }
 
   refold(folded) {
@@ -175,7 +182,9 @@ export class Graph {
   listen() {
     const { canvas } = this;
     let drag = null;
+    canvas.addEventListener("pointercancel", () => { drag = null; });
     canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
       drag = { x: event.clientX, y: event.clientY, moved: false };
       canvas.setPointerCapture(event.pointerId);
     });
@@ -214,11 +223,15 @@ export class Graph {
     this.frame ??= requestAnimationFrame(() => { this.frame = null; this.paint(); });
   }
 
+  /** The theme's, looked up now and then: it may change. */
   colours() {
+    const now = performance.now();
+    if (this.palette && now - this.palette.since < 400) return this.palette;
     const style = getComputedStyle(this.root);
     const of = (name) => style.getPropertyValue(name).trim();
-    return { bg: of("--bg"), ink: of("--ink"), soft: of("--soft"), rule: of("--rule"), sel: of("--sel"), selSoft: of("--sel-soft"), warn: of("--warn"),
+    this.palette = { since: now, bg: of("--bg"), ink: of("--ink"), soft: of("--soft"), rule: of("--rule"), sel: of("--sel"), selSoft: of("--sel-soft"), warn: of("--warn"),
       call: of("--call"), callSoft: of("--call-soft"), sunken: of("--sunken"), heat: of("--heat"), on: of("--on"), hues: [0, 1, 2, 3, 4].map((n) => of(`--g${n}`)), mono: of("--mono"), sans: of("--sans") };
+    return this.palette;
   }
 
   paint() {
@@ -269,7 +282,7 @@ export class Graph {
     const readable = this.view.k >= READABLE;
     const kernel = group?.kind === "fused";
     const dead = box.ops.every((op) => op.dead);
-    const colour = kernel ? colours.hues[(group.letter.charCodeAt(group.letter.length - 1) - 65) % 5] : colours.call;
+    const colour = kernel ? colours.hues[hueNumber(group.letter)] : colours.call;
     const text = (said, x, y, { font = "sans", size = 11, weight = "", fill = colours.ink, right = false, most = WIDTH - 16 } = {}) => {
       pen.font = `${weight} ${size}px ${colours[font]}`;
       pen.fillStyle = fill;
@@ -321,10 +334,11 @@ export class Graph {
         text(`${group.compiled ? "kernel" : "one by one"}${times(group.count)}`, box.x + 26, box.y + 13, { size: 10.5, fill: colours.soft });
       } else {
         const [op] = box.ops;
-        const wideName = text(`f ${op.name}${times(op.count * (group.count > 1 ? 1 : 1))}`, box.x + 8, box.y + 13, { font: "mono", most: 92 });
+        const wideName = text(`f ${op.name}${times(op.count)}`, box.x + 8, box.y + 13, { font: "mono", most: 92 });
         text(op.variable, box.x + 14 + wideName, box.y + 13, { size: 10, fill: colours.soft, most: Math.max(0, WIDTH - wide - wideName - 34) });
       }
     } else text(dead ? "never run" : "ops", box.x + 8, box.y + 13, { size: 10.5, fill: colours.soft });
+    if (box.folded && box.ops.some((op) => this.matches(op))) { pen.strokeStyle = colours.warn; pen.lineWidth = 2; pen.strokeRect(box.x, box.y, WIDTH, box.height); }
     if (box.folded) return text(`${box.ops.reduce((sum, op) => sum + op.count, 0)} ops: ${[...new Set(box.ops.map((op) => op.name))].join(" ")}`, box.x + 9, box.y + HEAD + 12, { font: "mono", size: 10.5 });
     box.ops.slice(0, box.rows).forEach((op, row) => {
       const y = box.y + HEAD + row * ROW;
@@ -350,6 +364,7 @@ export class Graph {
 
   close() {
     this.resized.disconnect();
+    this.themed.disconnect();
     if (this.frame) cancelAnimationFrame(this.frame);
   }
 }

@@ -2,17 +2,18 @@
 import { duration, h, hue, times } from "./dom.js";
 
 const MOST = 240; // bars; what is shorter joins the one before it
+const LAST_FLAG = 88; // percent: the total stands at the right
 
 /** What happened, in order: `{seconds, sign, label, flush, group}`. */
 function bars(snapshot) {
   const found = [];
   const events = [
     ...snapshot.flushes.map((flush, index) => ({ began: flush.began, flush, index })),
-    ...snapshot.ran_now.map((now) => ({ began: now.began, now })),
+    ...snapshot.ran_now.map((now, index) => ({ began: now.began, now, index })),
   ].sort((a, b) => a.began - b.began);
   for (const { flush, index, now } of events) {
     if (now) {
-      found.push({ seconds: now.seconds, sign: "~", label: now.name, said: `${now.name} ran as eager${times(now.count)}: ${now.why}`, file: now.file, line: now.line });
+      found.push({ seconds: now.seconds, sign: "~", label: now.name, said: `${now.name} ran as eager${times(now.count)}: ${now.why}`, now: index });
       continue;
     }
     const named = new Map(flush.ops.map((op) => [op.index, op.name]));
@@ -26,10 +27,15 @@ function bars(snapshot) {
   }
   if (found.length <= MOST) return found;
   const least = found.map((bar) => bar.seconds).sort((a, b) => b - a)[MOST];
-  return found.filter((bar) => bar.seconds > least || bar.first);
+  const kept = [];
+  for (const bar of found) {
+    if (bar.seconds > least || bar.first || !kept.length) kept.push({ ...bar });
+    else kept[kept.length - 1].seconds += bar.seconds;
+  }
+  return kept;
 }
 
-export function timeline(snapshot, { pick, line }) {
+export function timeline(snapshot, { pick, pickNow }) {
   const { account } = snapshot;
   const total = Math.max(account.cell, 1e-9);
   const row = h("div", { class: "tx-bars" });
@@ -39,7 +45,7 @@ export function timeline(snapshot, { pick, line }) {
   for (const bar of bars(snapshot)) {
     const width = (100 * bar.seconds) / total;
     if (bar.first) {
-      if (at - flagged > 9) { // percent: room for a flag's text
+      if (at - flagged > 9 && at < LAST_FLAG) { // percent: room for a flag's text
         flags.append(h("span", { class: "tx-flagged", style: `left: ${at.toFixed(2)}%` }, `⚑ flush ${bar.flush + 1}${times(snapshot.flushes[bar.flush].count)}`));
         flagged = at;
       }
@@ -48,12 +54,12 @@ export function timeline(snapshot, { pick, line }) {
       class: `tx-bar ${bar.sign === "f" ? "tx-call" : bar.sign === "~" ? "tx-eager" : "tx-kernel"}${bar.first ? " tx-first" : ""}`,
       style: `width: ${width.toFixed(3)}%${bar.sign !== "f" && bar.sign !== "~" ? `; --c: ${hue(bar.sign)}` : ""}`,
       title: bar.said, "aria-label": bar.said, tabindex: "-1", "data-flush": bar.flush, "data-group": bar.group,
-      onclick: () => (bar.flush === undefined ? line(bar.file, bar.line) : pick(bar.flush, bar.group)),
+      "data-now": bar.now, onclick: () => (bar.flush === undefined ? pickNow(bar.now) : pick(bar.flush, bar.group)),
     }, width > 2.2 && h("span", {}, bar.label)));
     at += width;
   }
-  if (account.prepared > 0)
-    row.append(h("span", { class: "tx-bar tx-paler", style: `width: ${((100 * account.prepared) / total).toFixed(3)}%`, title: `planning, compiling: ${duration(account.prepared)}` }));
+  for (const [seconds, style, said] of [[account.hidden, "tx-mid", "flushes that are only counted"], [account.prepared, "tx-paler", "planning, compiling"]])
+    if (seconds > 0) row.append(h("span", { class: `tx-bar ${style}`, style: `width: ${((100 * seconds) / total).toFixed(3)}%`, title: `${said}: ${duration(seconds)}` }));
   const rest = (100 * account.outside) / total;
   row.append(h("span", { class: "tx-outside", style: `width: ${Math.max(0, rest).toFixed(3)}%`, title: `outside of ops: ${duration(account.outside)}` }, rest > 8 ? h("span", {}, "Python, recording") : null));
   return h("div", { class: "tx-time", role: "group", "aria-label": "time line" }, flags, row, h("span", { class: "tx-total" }, duration(total)));

@@ -31,7 +31,7 @@ export function render({ model, el, experimental }) {
     load: async () => JSON.parse(data?.byteLength ? await inflate(data) : await ask("details")),
     failed: restore,
     fetch: (kernel, level) => asked("level", [kernel, level]),
-    issue: () => asked("issue"),
+    issue: experimental && (() => asked("issue")),
   });
-  return () => { explorer.graph?.close(); restore(); };
+  return () => { explorer.end(); restore(); };
 }
