@@ -7,7 +7,7 @@
 #                with SAMPLES=2 of each op, dtype and form, four minutes
 #   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
 #                what was covered
-#   make bench   all benchmarks, or SUITE=chains, recording, rows, programs, models or memory: tables, and build/bench.json;
+#   make bench   all benchmarks, or SUITE=chains, recording, rows, programs, models, memory or cells: tables, and build/bench.json;
 #                whole programs under torch.compile too with PEERS=compile
 #   make bench-check    two runs of them compared, OLD=a.json NEW=b.json: fails if anything became slower
 #   make sanitize    the walker compiled with sanitizers, SANITIZER=address (and undefined behaviour, a quarter of an

@@ -3,7 +3,7 @@
 Suites: ``chains`` (the paper's microbenchmark, against TorchScript and torch.compile), ``recording`` (what recording and
 flushing cost), ``programs`` (whole programs in fresh processes: first run, steady speed, peak memory), ``models`` (the
 same of transformers), ``rows`` (rows, columns and activations between their neighbours), ``memory`` (of the programs those
-that the promise on memory was made with).
+that the promise on memory was made with), ``cells`` (what a notebook's cell costs from Enter to idle, with its explorer).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks.chains import LENGTHS, SIZES
 from benchmarks.measure import ROUND_CALLS, machine
 from benchmarks.plot import speed_plot
 from benchmarks.programs import MEMORY
-from benchmarks.tables import case_table, recording_tables, row_table, whole_table
+from benchmarks.tables import case_table, cell_table, recording_tables, row_table, whole_table
 from benchmarks.whole import table
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITES = ("chains", "recording", "rows", "memory", "programs", "models")
+SUITES = ("chains", "recording", "rows", "memory", "programs", "models", "cells")
 SECTIONS = ("schemas", "traces", "sessions", "looks")
 ROUNDS = 3  # of each program, in fresh processes
 PATIENCE = 150  # seconds that a program may take under torch.compile
@@ -142,6 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "rows" in options.suite:
         result["rows"] = run_json("benchmarks.rows")
         print(f"\n{row_table(result['rows'])}", flush=True)
+    if "cells" in options.suite:
+        result["cells"] = run_json("benchmarks.cells")
+        print(f"\n{cell_table(result['cells'])}", flush=True)
     for suite in set(options.suite) & {"memory", "programs", "models"}:
         kind = "models" if suite == "models" else "programs"
         names = MEMORY if suite == "memory" else table(kind)

@@ -41,6 +41,16 @@ def row_table(rows: dict[str, dict[str, Any]]) -> str:
     return aligned(lines)
 
 
+def cell_table(cells: dict[str, dict[str, float]]) -> str:
+    """Return what cells cost in a kernel, as text."""
+    lines = [["from Enter to idle", "plain", "--quiet", "explorer", "more", "sent"]]
+    for name, cell in cells.items():
+        more = cell["explorer"] - cell["quiet"]
+        figures = (duration(cell[way]) for way in ("plain", "quiet", "explorer"))
+        lines.append([name, *figures, duration(more), f"{cell['bytes'] / 1000:.0f} kB"])
+    return aligned(lines)
+
+
 def case_table(case: dict[str, Any]) -> str:
     """Return one chain as text."""
     lines = [list(COLUMNS)]

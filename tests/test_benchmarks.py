@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import __main__ as suites
-from benchmarks import case, check, measure, plot, programs, tables, whole
+from benchmarks import case, cells, check, measure, plot, programs, tables, whole
 from benchmarks.chains import LENGTHS, OPERANDS, bytes_to_move, chain, look, operands
 from benchmarks.peers import Peer, peers
 
@@ -173,3 +173,12 @@ def test_programs_compute_the_same_under_torchy(name):
     eager = steps()
     with torchy.lazy():
         assert steps() == eager
+
+
+def test_a_cell_is_measured_from_enter_to_idle(monkeypatch):
+    monkeypatch.setattr(cells, "CELLS", {"one op": "y = x + 1"})
+    monkeypatch.setattr(cells, "WARM", 1)
+    found = cells.measure(rounds=2)
+    assert set(found["one op"]) == {"plain", "quiet", "explorer", "bytes"}
+    assert 0 < found["one op"]["plain"] < 60 and 1000 < found["one op"]["bytes"] < 100_000
+    assert "one op" in tables.cell_table(found)

@@ -1,5 +1,6 @@
 """Eager's time is estimated from trying each kind of op, without the program noticing."""
 
+import math
 from time import perf_counter
 
 import pytest
@@ -24,15 +25,41 @@ def estimates(record, costs=None, patience=10.0):
     return [costs.of(record.trace, op.index, record.tensors, until) for op in record.ops]
 
 
-def test_more_elements_take_longer():
-    def program(x):
-        return x.tanh()
+@pytest.fixture
+def tried(monkeypatch):
+    """The numbers of elements on which ops are tried: each takes a nanosecond, and all a microsecond."""
+    elements = []
 
+    def timed(trace, op, sizes):
+        largest = max(math.prod(shape) for shape in sizes.values())
+        elements.append(largest)
+        return 1e-6 + 1e-9 * largest, largest
+
+    monkeypatch.setattr(eager, "_timed", timed)
+    monkeypatch.setattr(eager, "_best", lambda *given, **named: eager.TINY_OP)
+    return elements
+
+
+def test_time_is_reckoned_from_little_and_much(tried):
+    x = torch.rand(1000, 20)  # less than what torch shares among threads, and what caches hold
+    [estimate] = estimates(traced(torch.tanh, x))
+    assert estimate.known and estimate.seconds == pytest.approx(1e-6 + 20_064e-9)
+    assert tried[0] <= eager.FEW_ELEMENTS and tried[1] > eager.MOST_ELEMENTS / 4
+
+
+def test_an_op_that_was_met_on_few_elements_is_known_on_many(tried):
     costs = EagerCosts()
-    [small] = estimates(traced(program, torch.rand(100)), costs)
-    [large] = estimates(traced(program, torch.rand(1000, 1000)), costs)
-    assert small.known and large.known
-    assert 0 < small.seconds < large.seconds < 1
+    [small] = estimates(traced(torch.tanh, torch.rand(5, 2)), costs)
+    [large] = estimates(traced(torch.tanh, torch.rand(1000, 20)), costs)
+    assert small.known and small.seconds == pytest.approx(1e-6 + 74e-9)
+    assert large.seconds == pytest.approx(1e-6 + 20_064e-9)
+    assert len(tried) == 2
+
+
+def test_what_goes_through_memory_waits_for_it(tried):
+    x = torch.rand(4000, 1000)
+    [estimate] = estimates(traced(torch.tanh, x))
+    assert estimate.seconds >= 2 * x.nbytes / eager.EAGER_BANDWIDTH
 
 
 def test_what_cannot_be_tried_in_time_is_not_known():
@@ -58,15 +85,6 @@ def test_the_program_notices_nothing():
     assert all(estimate.known for estimate in estimates(record))
     assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled() == grad
     assert torchy.current_session() is None and not profile.function_events
-
-
-def test_an_op_that_was_met_on_few_elements_is_known_on_many():
-    costs = EagerCosts()
-    [small] = estimates(traced(torch.tanh, torch.rand(5, 2)), costs)
-    [large] = estimates(traced(torch.tanh, torch.rand(4000, 100)), costs)
-    [alone] = estimates(traced(torch.tanh, torch.rand(4000, 100)))
-    assert large.seconds < 20 * alone.seconds and alone.seconds < 20 * large.seconds
-    assert small.seconds < large.seconds
 
 
 @pytest.mark.parametrize("who", ["session", "dispatch mode", "function mode", "profiler"])
