@@ -61,7 +61,7 @@ def main() -> None:
     """Make all pictures."""
     shell = InteractiveShell.instance()
     run(shell, SETUP)
-    run(shell, ATTENTION, times=3)
+    run(shell, ATTENTION, times=6)
     explorer = torchy_jupyter.last_explorer()
     assert explorer is not None
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")

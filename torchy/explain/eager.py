@@ -21,7 +21,7 @@ MOST_ELEMENTS = (
 GRAIN = 1 << 15  # elements of which torch makes one thread's share (at::internal::GRAIN_SIZE)
 CACHE_BYTES = 1 << 20  # what moves more goes through memory
 FEW_ELEMENTS = 64
-REPEATS = 3
+REPEATS = 2
 TINY_OP = 1e-6  # seconds, where an op cannot be tried
 
 Sizes = tuple[int, ...]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from torchy.ir.dtypes import short_name
 from torchy.ir.listing import Layouts, Numbers, argument_text, listing, op_text, short_op, type_text
 from torchy.ir.reproducer import reproducer
-from torchy.ir.trace import Layout, Number, Op, Source, Trace, View
+from torchy.ir.trace import Layout, Number, Source, Trace, View
 from torchy.plan.listing import plan_listing
 from torchy.plan.memory import never_stored
 from torchy.plan.plan import FusedGroup, Plan, Step, ops_of
@@ -208,36 +208,51 @@ class TraceRecord(Record):
     @cached_property
     def tensors(self) -> tuple[TensorRecord, ...]:
         """Every view of the trace, by its number."""
-        return tuple(map(TensorRecord.of, self.trace.views, self._layouts))
+        return tuple(map(self._tensor, range(len(self.trace.views))))
+
+    @cached_property
+    def _tensors(self) -> dict[int, TensorRecord]:
+        return {}
+
+    def _tensor(self, view: int) -> TensorRecord:
+        if view not in self._tensors:
+            self._tensors[view] = TensorRecord.of(self.trace.views[view], self._layouts[view])
+        return self._tensors[view]
 
     @cached_property
     def ops(self) -> tuple[OpRecord, ...]:
         """The recorded ops, in order."""
-        groups = {op: group.id for group in self.groups for op in group.ops}
-        kernels = {group.id for group in self.groups if group.as_kernel}
-        dead = frozenset(self.plan.dead if self.plan else ())
-        never = frozenset(never_stored(self.plan, self.trace) if self.plan else ())
+        return tuple(map(self.op, range(len(self.trace.ops))))
 
-        def is_stored(op: Op) -> bool:
-            if op.index in dead or groups.get(op.index) not in kernels:
-                return op.index not in dead
-            return any(self.trace.buffer_of(view) not in never for view in op.writes)
-
-        return tuple(
-            OpRecord(
-                index=op.index,
-                name=op.name,
-                file=op.source.file if op.source else None,
-                line=op.source.line if op.source else None,
-                operands=tuple(self.tensors[view] for view in op.reads),
-                results=tuple(None if view is None else self.tensors[view] for view in op.results),
-                group=groups.get(op.index),
-                dead=op.index in dead,
-                stored=is_stored(op),
-                text=op_text(self.trace, op, self._layouts, self._numbers),
-            )
-            for op in self.trace.ops
+    def op(self, index: int) -> OpRecord:
+        """Return one of the recorded ops: all of a long trace take milliseconds."""
+        op, group = self.trace.ops[index], self._group_of.get(index)
+        dead = self.plan is not None and index in self.plan.dead
+        in_kernel = group is not None and self.groups[group].as_kernel
+        return OpRecord(
+            index=index,
+            name=op.name,
+            file=op.source.file if op.source else None,
+            line=op.source.line if op.source else None,
+            operands=tuple(map(self._tensor, op.reads)),
+            results=tuple(None if view is None else self._tensor(view) for view in op.results),
+            group=group,
+            dead=dead,
+            stored=not dead
+            and (
+                not in_kernel
+                or any(self.trace.buffer_of(view) not in self._never for view in op.writes)
+            ),
+            text=op_text(self.trace, op, self._layouts, self._numbers),
         )
+
+    @cached_property
+    def _group_of(self) -> dict[int, int]:
+        return {op: group.id for group in self.groups for op in group.ops}
+
+    @cached_property
+    def _never(self) -> frozenset[int]:
+        return frozenset(never_stored(self.plan, self.trace) if self.plan else ())
 
     @cached_property
     def groups(self) -> tuple[GroupRecord, ...]:
@@ -275,8 +290,13 @@ class TraceRecord(Record):
         else:
             op = self.trace.ops[step.op]
             views = (*op.reads, *op.writes)
-        sizes = [self.tensors[view].nbytes for view in dict.fromkeys(views)]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
+        moved = 0
+        for view in dict.fromkeys(views):
+            layout = self._layouts[view]
+            if layout is None:
+                return None
+            moved += math.prod(layout.sizes) * self.trace.views[view].dtype.itemsize
+        return moved
 
     @cached_property
     def listing(self) -> str:

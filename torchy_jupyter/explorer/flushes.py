@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from torchy.explain import EagerCosts, Estimate
+from torchy.ir.trace import Trace
 from torchy.plan.plan import ops_of
-from torchy.report import GroupRecord, OlderRecord, OpRecord, Report, Source, TraceRecord
+from torchy.report import GroupRecord, OlderRecord, Report, Source, TraceRecord
 from torchy_jupyter.explorer.fold import fold_repeats
 from torchy_jupyter.explorer.shown import ShownFlush, ShownGroup, ShownOp
 from torchy_jupyter.explorer.words import assigned_name
@@ -126,7 +127,7 @@ class Flushes:
         """Return flushes that look alike as one; where and why they happened is told in the program's terms."""
         record = one.newest
         stands_for = fold_repeats(_looks(record))
-        names = self._variables(record.ops)
+        names = self._variables(record.trace)
         ops = self._ops(record, stands_for, names)
         groups = self._groups(one, ops, stands_for, names)
         seconds = _shares(ops, groups)
@@ -154,11 +155,11 @@ class Flushes:
         counts: dict[int, int] = {}
         for index in stands_for:
             counts[index] = counts.get(index, 0) + 1
-        feeds = _data_flow(record.ops, stands_for)
+        feeds = _data_flow(record.trace, stands_for)
         compiled = {group.id for group in record.groups if group.as_kernel}
         found = []
         for index in kept:
-            op = record.ops[index]
+            op = record.op(index)
             results = [result for result in op.results if result is not None]
             estimate = self._eager(record, index) if op.group in compiled else Estimate(0.0, True)
             found.append(
@@ -188,15 +189,18 @@ class Flushes:
             return Estimate(0.0, known=False)
         return self._costs.of(record.trace, index, record.tensors, self._until)
 
-    def _variables(self, ops: tuple[OpRecord, ...]) -> dict[int, str]:
+    def _variables(self, trace: Trace) -> dict[int, str]:
         """Return by op what the program calls its result: the last op of a line that assigns one variable."""
         found = {}
-        for op, following in zip(ops, (*ops[1:], None), strict=True):
-            last = following is None or (following.file, following.line) != (op.file, op.line)
-            if last and op.file is not None and op.line is not None:
-                name = assigned_name(self._line_text(op.file, op.line))
-                if name:
-                    found[op.index] = name
+        known: dict[Source, str] = {}
+        for op, following in zip(trace.ops, (*trace.ops[1:], None), strict=True):
+            source = op.source
+            if source is None or (following is not None and following.source == source):
+                continue
+            if source not in known:
+                known[source] = assigned_name(self._line_text(source.file, source.line))
+            if known[source]:
+                found[op.index] = known[source]
         return found
 
     def _groups(
@@ -214,14 +218,11 @@ class Flushes:
         for op in ops:
             if op.group is not None:
                 shown_in.setdefault(op.group, []).append(op)
+        group_of = {op: group.id for group in record.groups for op in group.ops}
         like: dict[int, list[int]] = {}  # by shown group: those that it stands for
-        seen: set[int] = set()
-        for full in record.ops:
-            if full.group is not None and full.group not in seen:
-                seen.add(full.group)
-                like.setdefault(record.ops[stands_for[full.index]].group or 0, []).append(
-                    full.group
-                )
+        for group in record.groups:
+            shown = group_of.get(stands_for[group.ops[0]], group.id)
+            like.setdefault(shown, []).append(group.id)
         times = _step_seconds(one)
         found = []
         for group in record.groups:
@@ -265,14 +266,13 @@ class Flushes:
 
 def _looks(record: TraceRecord) -> list[object]:
     """Return for each op what must be equal for two to be shown as one."""
-    looks: dict[
-        int, object
-    ] = {}  # by op: of its group, with its lines: no repeat begins in the midst of one
+    ops = record.trace.ops
+    dead = frozenset(record.plan.dead if record.plan else ())
+    looks: dict[int, object] = {}  # by op, of its group with all lines: none is folded in its midst
     for group in record.groups:
-        members = [record.ops[op] for op in group.ops]
-        look = (group.kind, group.kernel, tuple((op.name, op.file, op.line) for op in members))
-        looks |= dict.fromkeys(group.ops, look)
-    return [(op.name, op.file, op.line, op.dead, looks.get(op.index)) for op in record.ops]
+        members = tuple((ops[op].name, ops[op].source) for op in group.ops)
+        looks |= dict.fromkeys(group.ops, (group.kind, group.kernel, members))
+    return [(op.name, op.source, op.index in dead, looks.get(op.index)) for op in ops]
 
 
 def _step_seconds(one: Alike) -> list[float]:
@@ -304,20 +304,21 @@ def _shares(ops: list[ShownOp], groups: list[ShownGroup]) -> dict[int, tuple[flo
     return found
 
 
-def _data_flow(ops: tuple[OpRecord, ...], stands_for: list[int]) -> dict[int, set[int]]:
+def _data_flow(trace: Trace, stands_for: list[int]) -> dict[int, set[int]]:
     """Return for each shown op the shown ops that read what it wrote last into a buffer."""
     writers: dict[int, int] = {}
     feeds: dict[int, set[int]] = {}
-    for op in ops:
-        for operand in op.operands:
-            if operand.buffer in writers:
-                feeds.setdefault(writers[operand.buffer], set()).add(stands_for[op.index])
+    for op in trace.ops:
+        for view in op.reads:
+            buffer = trace.buffer_of(view)
+            if buffer in writers:
+                feeds.setdefault(writers[buffer], set()).add(stands_for[op.index])
         for result in op.results:
             if result is not None:
-                writers[result.buffer] = stands_for[op.index]
+                writers[trace.buffer_of(result)] = stands_for[op.index]
     return feeds
 
 
 def soon(seconds: float) -> float:
-    """Return the time, by ``perf_counter()``, until which a cell of so many seconds may be looked into."""
-    return perf_counter() + max(0.002, 0.02 * seconds)
+    """Return until when, by ``perf_counter()``, ops may be tried after a cell of so many seconds: each kind is once."""
+    return perf_counter() + min(0.05, max(0.004, 0.1 * seconds))

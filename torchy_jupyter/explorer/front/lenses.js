@@ -34,6 +34,13 @@ export function costs(snapshot) {
   return found.sort((a, b) => b.seconds - a.seconds);
 }
 
+/** Some lines, or from which to which if they are many. */
+function lineRange(lines) {
+  if (lines.length <= 3) return lines.join(", ");
+  const numbers = lines.map(Number).sort((a, b) => a - b);
+  return numbers.some(Number.isNaN) ? `${lines[0]}, …` : `${numbers[0]}–${numbers[numbers.length - 1]}`;
+}
+
 function sentence({ counts, account }, all) {
   if (!counts.kernels && !counts.calls && !counts.one_by_one) return h("p", { class: "tx-lead" }, `None of your ${plural(counts.ops, "op")} had to run: nobody has looked at a result.`);
   const parts = [`Your ${plural(counts.ops, "op")} ran as `];
@@ -81,7 +88,7 @@ export function overview(snapshot, { select, pickNow, over }) {
     },
       h("span", {}, chip(each.sign)),
       h("span", { class: "tx-name", title: each.name }, each.name, times(each.count), each.sign === "~" && h("span", { class: "tx-dim" }, " ran as eager"), each.one && h("span", { class: "tx-dim" }, " one by one")),
-      h("span", { title: each.lines.join(", ") }, each.lines.length > 3 ? `${each.lines[0]}, …` : each.lines.join(", ")),
+      h("span", { title: each.lines.join(", ") }, lineRange(each.lines)),
       h("span", {}, duration(each.seconds)),
       h("span", { class: "tx-dim" }, snapshot.account.eager_cell ? duration(each.eager) : "")))));
   if (snapshot.notes.length) root.append(h("ul", { class: "tx-notes" }, snapshot.notes.map((note) => h("li", {}, note))));
