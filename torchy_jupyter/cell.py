@@ -26,6 +26,7 @@ from IPython.display import display
 import torchy
 from torchy.explain import EagerCosts
 from torchy_jupyter.explorer import CellSource, Explorer, Raised
+from torchy_jupyter.explorer.words import AT_END
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
 MARKER = "%%torchy"
@@ -178,7 +179,7 @@ class Cells:
         """Flush at the cell's end, and give back the value of its last expression."""
         __tracebackhide__ = True
         if self.running is not None:
-            torchy.flush(reason="end of cell")
+            torchy.flush(reason=AT_END)
             self.running.kept = self._kept_by_out(value)
         return value
 
@@ -192,7 +193,7 @@ class Cells:
             return  # no session, or a cell that was run by the running one
         error = getattr(result, "error_before_exec", None) or getattr(result, "error_in_exec", None)
         if error is None:
-            self._finish("end of cell")
+            self._finish(AT_END)
         else:
             self._finish(f"the cell raised {type(error).__name__}", error)
 

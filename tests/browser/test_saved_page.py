@@ -149,7 +149,7 @@ def test_keys_and_clicks_move_one_selection(page: playwright.Page) -> None:  # t
     expect(page.locator(".tx-body")).to_be_hidden()
 
 
-def test_lines_add_up(page: playwright.Page) -> None:  # type: ignore[name-defined]
+def test_rows_below_lines_tell_of_flushes_and_errors(page: playwright.Page) -> None:  # type: ignore[name-defined]
     flags = page.locator(".tx-note.tx-flush")
     assert flags.count() >= 1
     playwright.expect(page.locator(".tx-note.tx-error")).to_contain_text("</script>")

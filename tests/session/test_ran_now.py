@@ -34,7 +34,7 @@ def test_many_are_counted_from_a_sample():
         for _ in range(1000):
             torch.nonzero(x)
     record = the_only(session.report, "nonzero")
-    assert 980 <= record.count <= 1020
+    assert 1000 - 31 < record.count <= 1000  # the last ones wait for the next sample
     assert record.why == "how large its result is depends on values"
     assert session.counters["run_now"] == 1000
 

@@ -13,16 +13,16 @@ from torchy.face import current_session
 from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
 from torchy.record.source import raised_by_program
 from torchy.report import TensorRecord
+from torchy.run.pace import tiny_op_seconds
 from torchy.run.tiers import EAGER_BANDWIDTH
 
-MOST_ELEMENTS = (
-    1 << 14
-)  # of an operand on which an op is tried: in the caches, and too few for two threads
+# elements of the largest operand on which an op is tried: in the caches, and too few for two threads
+MOST_ELEMENTS = 1 << 14
 GRAIN = 1 << 15  # elements of which torch makes one thread's share (at::internal::GRAIN_SIZE)
 CACHE_BYTES = 1 << 20  # what moves more goes through memory
 FEW_ELEMENTS = 64
 REPEATS = 2
-TINY_OP = 1e-6  # seconds, where an op cannot be tried
+TINY_OP = 1e-6  # seconds: no op takes less
 
 Sizes = tuple[int, ...]
 
@@ -46,9 +46,8 @@ class EagerCosts:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], _Cost | None] = {}
-        self._way: float | None = (
-            None  # seconds that calling an op from here takes longer than from a program
-        )
+        # seconds that calling an op from here takes longer than from a program
+        self._way: float | None = None
 
     def of(
         self, trace: Trace, index: int, tensors: Sequence[TensorRecord], until: float
@@ -85,7 +84,7 @@ class EagerCosts:
             if perf_counter() > until or _would_be_seen():
                 return None
             if self._way is None:
-                self._way = _best(torch.ops.aten.neg.default, torch.ones(16)) - TINY_OP
+                self._way = _best(torch.ops.aten.neg.default, torch.ones(16)) - tiny_op_seconds()
             self._known[key] = _tried(trace, op, sizes, self._way)
         return self._known[key]
 
@@ -148,7 +147,7 @@ def _value(argument: Argument, operands: dict[int, torch.Tensor]) -> Any:
 
 
 def _of_elements(sizes: dict[int, Sizes], most: int) -> dict[int, Sizes]:
-    """Return sizes of about as many elements, no more; dimensions that are equal stay so, and those of 2 have 2 at least."""
+    """Return sizes of about as many elements, no more; equal dimensions stay equal, those of 1 stay 1."""
     lengths = sorted({length for shape in sizes.values() for length in shape if length > 1})
     chosen = dict.fromkeys(lengths, 2)
 

@@ -14,13 +14,13 @@ from torchy.report.records import (
     OlderRecord,
     OpRecord,
     RanNowRecord,
-    Report,
     TensorRecord,
     Totals,
     TraceRecord,
     format_bytes,
     format_seconds,
 )
+from torchy.report.report import Report
 
 __all__ = [
     "EventRecord",

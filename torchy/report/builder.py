@@ -19,12 +19,12 @@ from torchy.report.records import (
     OlderRecord,
     RanNowRecord,
     Refused,
-    Report,
     Seconds,
     Tier,
     Totals,
     TraceRecord,
 )
+from torchy.report.report import Report
 
 MOST_HELD_BYTES = 4 << 20  # by records, beside what their places hold anyway
 

@@ -7,10 +7,9 @@ microseconds, instants (``i``), and names of threads (``M``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torchy.report.records import EventRecord, RanNowRecord, TraceRecord
+from torchy.report.records import EventRecord, RanNowRecord, TraceRecord
 
 FLUSHES, STEPS, EAGER, EVENTS = 1, 2, 3, 4  # the rows
 ROWS = {FLUSHES: "flushes", STEPS: "kernels and calls", EAGER: "ran as eager", EVENTS: "events"}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from torchy.ir.dtypes import short_name
@@ -19,7 +17,6 @@ from torchy.ir.trace import Layout, Number, Source, Trace, View
 from torchy.plan.listing import plan_listing
 from torchy.plan.memory import never_stored
 from torchy.plan.plan import FusedGroup, Plan, Step, ops_of
-from torchy.report.chrome import trace_events
 
 Tier = Literal["interpreted", "compiled"]
 Seconds = Sequence[float | None]
@@ -227,7 +224,7 @@ class TraceRecord(Record):
     def op(self, index: int) -> OpRecord:
         """Return one of the recorded ops: all of a long trace take milliseconds."""
         op, group = self.trace.ops[index], self._group_of.get(index)
-        dead = self.plan is not None and index in self.plan.dead
+        dead = index in self._dead
         in_kernel = group is not None and self.groups[group].as_kernel
         return OpRecord(
             index=index,
@@ -249,6 +246,10 @@ class TraceRecord(Record):
     @cached_property
     def _group_of(self) -> dict[int, int]:
         return {op: group.id for group in self.groups for op in group.ops}
+
+    @cached_property
+    def _dead(self) -> frozenset[int]:
+        return frozenset(self.plan.dead if self.plan else ())
 
     @cached_property
     def _never(self) -> frozenset[int]:
@@ -334,7 +335,7 @@ class TraceRecord(Record):
             f" at {self.file_name(self.where.file)}, line {self.where.line}" if self.where else ""
         )
         saved = f", {format_bytes(self.bytes_saved)} saved" if self.bytes_saved else ""
-        counts = f"{_count(len(self.trace.ops), 'op')}, {_count(len(self.groups), 'group')}"
+        counts = f"{count_of(len(self.trace.ops), 'op')}, {count_of(len(self.groups), 'group')}"
         cost = f"{self.tier}, {format_seconds(self.seconds)}{saved}"
         return f"trace {self.number}: {counts}; flushed{where}: {self.reason} ({cost})"
 
@@ -476,84 +477,6 @@ class Totals(Record):
     events: int = 0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Report(Record):
-    """A snapshot of what one session did.
-
-    Parameters
-    ----------
-    traces
-        The newest ones, oldest first; ``totals`` counts all.
-    kernels
-        Every kernel that the session used, by id.
-    events
-        The newest ones, oldest first.
-    ran_now
-        What was not recorded, in the order in which it was first met.
-    older
-        Flushes that ``totals`` counts and ``traces`` has no more; without those of which only the number is known.
-    """
-
-    shown = "traces kernels events totals ran_now older"
-    traces: tuple[TraceRecord, ...]
-    kernels: Mapping[str, KernelRecord]
-    events: tuple[EventRecord, ...]
-    totals: Totals
-    ran_now: tuple[RanNowRecord, ...] = ()
-    older: tuple[OlderRecord, ...] = ()
-
-    def __repr__(self) -> str:
-        """Return the summary."""
-        return f"<torchy.Report\n{textwrap.indent(self.summary(), '  ')}\n>"
-
-    @property
-    def compiled_kernels(self) -> int:
-        """How many of the kernels have been compiled."""
-        return sum(kernel.compile_seconds is not None for kernel in self.kernels.values())
-
-    def summary(self) -> str:
-        """Return a few lines of text: counts, flush reasons, events."""
-        totals = self.totals
-        lines = [
-            f"{_count(totals.traces, 'trace')}: {_count(totals.ops, 'op')} recorded,"
-            f" {totals.fused:,} fused, {totals.dead:,} dead;"
-            + (f" {_count(totals.ran_now, 'op')} ran now;" if totals.ran_now else "")
-            + f" {_count(self.compiled_kernels, 'kernel')} compiled;"
-            f" {format_bytes(totals.bytes_saved)} saved;"
-            f" {format_seconds(totals.seconds)} in flushes"
-        ]
-        reasons: dict[str, int] = {}
-        for trace in self.traces:
-            reasons[trace.reason] = reasons.get(trace.reason, 0) + 1
-        if reasons:
-            ranked = sorted(reasons.items(), key=lambda item: -item[1])
-            shown = ", ".join(
-                reason if count == 1 else f"{reason} (x{count})" for reason, count in ranked[:6]
-            )
-            lines.append(
-                f"flushed by: {shown}"
-                + (f", {len(ranked) - 6} more reasons" if len(ranked) > 6 else "")
-            )
-        lines += [f"{event.kind}: {event.text}" for event in self.events[-5:]]
-        return "\n".join(lines)
-
-    def with_file_names(self, names: Mapping[str, str]) -> Report:
-        """Return the same report with other names for files in its listings: ``cell 4``."""
-        return replace(
-            self, traces=tuple(replace(trace, file_names=dict(names)) for trace in self.traces)
-        )
-
-    def to_chrome_trace(self, path: str | os.PathLike[str]) -> None:
-        """Write what happened as a time line, for Perfetto or ``chrome://tracing``: flushes, steps, what ran as eager."""
-        events = trace_events(self.traces, self.ran_now, self.events)
-        text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
-        Path(path).write_text(text, encoding="utf-8")
-
-    def to_json(self, indent: int | None = None) -> str:
-        """Return all of it as JSON text; :meth:`to_dict` gives the same as Python objects."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
-
-
 def format_bytes(count: int) -> str:
     """Return a number of bytes for readers: ``2.5 KiB``."""
     size = float(count)
@@ -573,7 +496,8 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 1e-9:.0f} ns"
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """Return a number of things for readers: ``1 op``, ``1,200 ops``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

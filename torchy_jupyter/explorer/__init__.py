@@ -111,9 +111,8 @@ class Explorer:
         )
         complete = replace(self.snapshot, kernels=kernels).to_dict()
         html = page(self.snapshot.title, self._state(), complete, self._repr_html_())
-        Path(path).write_text(
-            html, encoding="utf-8", errors="replace"
-        )  # a program's text may be anything
+        # a program's text may be anything
+        Path(path).write_text(html, encoding="utf-8", errors="replace")
 
     def to_graphviz(self, flush: int | None = None) -> graphviz.Digraph:
         """Return the graph of a flush, counted from 1; default: of the one that took longest.

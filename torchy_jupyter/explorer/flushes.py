@@ -285,7 +285,7 @@ def _step_seconds(one: Alike) -> list[float]:
             sums[index] += group.seconds or 0.0
     measured = sum(record.seconds for record in timed)
     factor = one.seconds / measured if measured else 0.0
-    if not any(sums):  # an old report: by the number of ops
+    if not any(sums):  # nobody has timed them: by the number of ops
         ops = [len(group.ops) for group in one.newest.groups]
         return [one.seconds * count / (sum(ops) or 1) for count in ops]
     return [factor * seconds for seconds in sums]

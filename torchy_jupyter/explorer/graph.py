@@ -64,15 +64,6 @@ def digraph(flush: ShownFlush) -> graphviz.Digraph:
     return graph
 
 
-def svg(graph: graphviz.Digraph) -> str | None:
-    """Lay a graph out with the ``dot`` program; None if there is none, or it fails."""
-    try:
-        text = graph.pipe(format="svg", encoding="utf-8", quiet=True)
-    except (graphviz.ExecutableNotFound, graphviz.CalledProcessError, OSError):
-        return None
-    return str(text[text.index("<svg") :])
-
-
 def hue_of(letter: str) -> int:
     """Return which of the colours a kernel has."""
     return (ord(letter[-1]) - ord("A")) % len(HUES)

@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torchy.report import Source
+from torchy.report import RanNowRecord, Source
 
 MOST_ERROR = 300  # characters of a message
 
@@ -168,19 +168,6 @@ class ShownFlush:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownNow:
-    """An op that ran as eager, ``count`` times on one line."""
-
-    name: str
-    file: str | None
-    line: int | None
-    began: float
-    count: int
-    seconds: float
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Account:
     """Where a cell's time went; the parts add up to ``cell``.
 
@@ -248,9 +235,9 @@ class Snapshot:
     notes: tuple[str, ...]
     sources: tuple[Lines, ...]
     flushes: tuple[ShownFlush, ...]
-    ran_now: tuple[ShownNow, ...]
+    ran_now: tuple[RanNowRecord, ...]
     kernels: tuple[ShownKernel, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON types (tuples for lists)."""
-        return asdict(self)
+        return asdict(self) | {"ran_now": [record.to_dict() for record in self.ran_now]}

@@ -25,16 +25,13 @@ from torchy_jupyter.explorer.shown import (
     ShownFlush,
     ShownGroup,
     ShownKernel,
-    ShownNow,
     Snapshot,
 )
-from torchy_jupyter.explorer.words import flush_reason
+from torchy_jupyter.explorer.words import AT_END, flush_reason
 
 MOST_FLUSHES = 40  # different ones; what is equal is shown once, with a count
-AT_END = "end of cell"
-NOTICED = (
-    0.02  # of a cell's time: an op that ran as eager for less is told of only where it flushes
-)
+# of a cell's time: an op that ran as eager for less is told of only where it flushes
+NOTICED = 0.02
 
 
 def take(
@@ -83,7 +80,6 @@ def take(
     hidden += report.totals.traces - sum(one.count for one in everything)
     if hidden > 0:
         notes.append(f"{hidden:,} more flushes are only counted.")
-    ran_now = _ran_now(report.ran_now)
     sources = _sources(flushes, report.ran_now, raised, texts, cell_seconds)
     return Snapshot(
         title=texts.title,
@@ -94,7 +90,7 @@ def take(
         notes=(*notes, *hints),
         sources=sources,
         flushes=tuple(flushes),
-        ran_now=ran_now,
+        ran_now=tuple(sorted(report.ran_now, key=lambda record: record.began)),
         kernels=tuple(
             ShownKernel(key, kernel.compile_seconds, tuple((name, "") for name in kernel.levels))
             for key, kernel in report.kernels.items()
@@ -232,13 +228,6 @@ def _why_now(records: Sequence[RanNowRecord], where: Where | None) -> dict[str, 
     here = (where.file, where.line) if where else None
     ranked = sorted(records, key=lambda record: (record.file, record.line) == here)
     return {record.short: record.why for record in ranked}
-
-
-def _ran_now(records: Sequence[RanNowRecord]) -> tuple[ShownNow, ...]:
-    return tuple(
-        ShownNow(r.short, r.file, r.line, r.began, r.count, r.seconds, r.why)
-        for r in sorted(records, key=lambda record: record.began)
-    )
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ style sheets, scripts, inline SVG or CSS variables. Colours are readable on ligh
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from html import escape
 
@@ -18,12 +17,9 @@ GREY = "color: #747c85"
 FLAME = "color: #c2571a"
 CODE = "font-family: monospace; line-height: 1.4; margin: 4px 0px"
 MOST_OPS = 120  # of the heaviest flush, that are listed
-LARGEST_PICTURE = 60_000  # characters: it is saved with the notebook
 
 
-def static_html(
-    snapshot: Snapshot, key: str, loop_nests: Mapping[str, str], picture: str | None = None
-) -> str:
+def static_html(snapshot: Snapshot, key: str, loop_nests: Mapping[str, str]) -> str:
     """Render a snapshot.
 
     Parameters
@@ -34,8 +30,6 @@ def static_html(
         The widget of the same key hides this copy.
     loop_nests
         The texts of the kernels to show, by the letters under which they ran.
-    picture
-        The graph of the heaviest flush as SVG, if it could be drawn.
     """
     first, *others = summary(snapshot)
     facts = " · ".join([f"<b>{escape(first)}</b>", *map(escape, others)]).replace("*", "")
@@ -51,7 +45,7 @@ def static_html(
     if snapshot.flushes:
         parts.append(_flushes(snapshot.flushes))
         heaviest = max(snapshot.flushes, key=lambda flush: flush.seconds)
-        parts.append(_ops(snapshot.flushes.index(heaviest), heaviest, picture))
+        parts.append(_ops(snapshot.flushes.index(heaviest), heaviest))
         parts += [_details(f"kernel {escape(k)}", _pre(text)) for k, text in loop_nests.items()]
     parts += [f'<div style="{GREY}">{escape(note)}</div>' for note in snapshot.notes]
     return "\n".join([*parts, "</div>"])
@@ -112,7 +106,7 @@ def _flushes(flushes: tuple[ShownFlush, ...]) -> str:
     return _details("why each flush happened", body)
 
 
-def _ops(index: int, flush: ShownFlush, picture: str | None) -> str:
+def _ops(index: int, flush: ShownFlush) -> str:
     letters = {group.id: group.letter or "f" for group in flush.groups}
     lines = []
     for op in flush.ops[:MOST_OPS]:
@@ -123,8 +117,4 @@ def _ops(index: int, flush: ShownFlush, picture: str | None) -> str:
         lines.append(f"{of:>3}  {op.text}{times}{name}{'  # ' * bool(said)}{said}")
     if len(flush.ops) > MOST_OPS:
         lines.append(f"     … {len(flush.ops) - MOST_OPS:,} more")
-    body = _pre("\n".join(lines))
-    if picture is not None and len(picture) <= LARGEST_PICTURE:
-        data = base64.b64encode(picture.encode()).decode()
-        body = f'<div><img alt="graph" src="data:image/svg+xml;base64,{data}"></div>{body}'
-    return _details(f"flush {index + 1}, op by op", body)
+    return _details(f"flush {index + 1}, op by op", _pre("\n".join(lines)))

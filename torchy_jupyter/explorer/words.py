@@ -6,8 +6,9 @@ import keyword
 import re
 from collections.abc import Mapping
 
+AT_END = "end of cell"  # why the last flush of a cell happens
 PLAIN = {
-    "end of cell": "the cell ended",
+    AT_END: "the cell ended",
     "display": "a value is displayed",
     "print": "`print` shows a value",
     "max_ops recorded": "so many ops had been recorded",

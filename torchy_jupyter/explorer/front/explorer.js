@@ -214,7 +214,7 @@ export class Explorer {
   describe() {
     const { flush: index, op: at, group: id, now } = this.selected;
     const ran = now === null ? null : this.snapshot.ran_now[now];
-    if (ran) return this.detail.replaceChildren(h("span", {}, h("b", {}, ran.name), ` ran as eager${times(ran.count)}`), ran.line === null ? "" : h("span", {}, `line ${ran.line}`), h("span", {}, duration(ran.seconds)), h("span", {}, ran.why));
+    if (ran) return this.detail.replaceChildren(h("span", {}, h("b", {}, ran.short), ` ran as eager${times(ran.count)}`), ran.line === null ? "" : h("span", {}, `line ${ran.line}`), h("span", {}, duration(ran.seconds)), h("span", {}, ran.why));
     const flush = this.snapshot.flushes[index];
     if (!flush) return this.detail.replaceChildren(h("span", {}, "Nothing was recorded."));
     const op = this.op(index, at), group = this.group(index, op ? op.group : id);

@@ -29,7 +29,7 @@ export function costs(snapshot) {
   });
   snapshot.ran_now.forEach((now, index) => {
     const lines = now.line === null ? [] : [place(now.file, now.line)];
-    found.push({ sign: "~", name: now.name, lines, seconds: now.seconds, eager: now.seconds, count: now.count, now: index });
+    found.push({ sign: "~", name: now.short, lines, seconds: now.seconds, eager: now.seconds, count: now.count, now: index });
   });
   return found.sort((a, b) => b.seconds - a.seconds);
 }

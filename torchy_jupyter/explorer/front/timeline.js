@@ -13,7 +13,7 @@ function bars(snapshot) {
   ].sort((a, b) => a.began - b.began);
   for (const { flush, index, now } of events) {
     if (now) {
-      found.push({ seconds: now.seconds, sign: "~", label: now.name, said: `${now.name} ran as eager${times(now.count)}: ${now.why}`, now: index });
+      found.push({ seconds: now.seconds, sign: "~", label: now.short, said: `${now.short} ran as eager${times(now.count)}: ${now.why}`, now: index });
       continue;
     }
     const named = new Map(flush.ops.map((op) => [op.index, op.name]));
