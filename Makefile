@@ -31,7 +31,7 @@ SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
-	@.ci/need g++ dot
+	@.ci/need g++
 	$(BIN)/python examples/run_demo.py
 
 # What leaves a core idle runs side by side: pip and apt, then lint and the compiler. Only one of them may call apt.

@@ -103,3 +103,12 @@ def test_reading_the_report_twice_adds_up():
             torch.nonzero(x)
         assert sum(r.count for r in session.report.ran_now if r.short == "nonzero") == 3
     assert [r["short"] for r in session.report.to_dict()["ran_now"]].count("nonzero") == 2
+
+
+def test_an_op_that_raises_is_not_noted_and_raises_as_it_does():
+    x = torch.ones(3, 4)
+    with torchy.lazy() as session:
+        with pytest.raises(RuntimeError, match="must be batches of square matrices"):
+            torch.linalg.eigvalsh(x)
+        torch.linalg.eigvalsh(torch.eye(3))
+    assert the_only(session.report, "_linalg_eigh").count == 1

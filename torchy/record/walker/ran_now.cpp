@@ -1,6 +1,7 @@
 #include "ran_now.h"
 
 #include <algorithm>
+#include <exception>
 #include <random>
 
 #include "session.h"
@@ -55,17 +56,20 @@ NotedNow::NotedNow(const Session* session, OpInfo& info, WhyNow why) {
   stands_for_ = std::max<int64_t>(1, now - info.noted.exchange(now));  // threads may get mixed up
   info.noted_next = now + (now < kAll ? 1 : about(kOneIn));
   session_ = this_session;
-  epoch_ = registry().epoch;
-  key_ = {&info, where_here().first, why};
+  info_ = &info;
+  why_ = why;
+  raising_ = std::uncaught_exceptions();
   began_ = std::chrono::steady_clock::now();
 }
 
 NotedNow::~NotedNow() {
-  if (!session_) return;
+  if (!session_ || std::uncaught_exceptions() > raising_) return;
   const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - began_;
+  const int64_t epoch = registry().epoch;
+  const int64_t line = where_here().first;
   const Lock lock(shared_mutex);
   const RanNow::Sum sum{nanoseconds_of(began_), stands_for_, stands_for_ * took.count()};
-  session_->ran_now.add(key_, sum, epoch_);
+  session_->ran_now.add({info_, line, why_}, sum, epoch);
 }
 
 }  // namespace torchy

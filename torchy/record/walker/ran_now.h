@@ -37,9 +37,11 @@ class RanNow {
   int64_t epoch_ = 0;
 };
 
-// Notes an op that runs at once, from its birth to its end. Of each op of a session the first ones
-// are noted, then one now and then, at random, which stands for those before it: finding its line
-// takes a microsecond.
+// Notes an op that runs at once, from its birth to its end, unless it raises. Of each op of a
+// session the first ones are noted, then one now and then, at random, which stands for those before
+// it: finding its line takes a microsecond. That is done after the op, since it may run the
+// program's finalizers: what they record must not come between an op and what has been computed
+// for it.
 class NotedNow {
  public:
   // `session`: the calling thread's; none: nothing is noted.
@@ -51,8 +53,10 @@ class NotedNow {
  private:
   static constexpr int64_t kAll = 64, kOneIn = 16;  // on the average
   std::shared_ptr<Session> session_;                // null: not noted
-  RanNow::Key key_;
-  int64_t stands_for_ = 1, epoch_ = 0;
+  const OpInfo* info_ = nullptr;
+  WhyNow why_ = WhyNow::kPolicy;
+  int64_t stands_for_ = 1;
+  int raising_ = 0;  // exceptions, at its birth
   std::chrono::steady_clock::time_point began_;
 };
 
