@@ -14,8 +14,12 @@ from torchy.record.native import WalkerUnavailable
 from torchy.report import Report
 from torchy.session.session import Session
 from torchy.settings import Settings
+from torchy.watch.receipt import Receipt
+from torchy.watch.store import NotKept
 
 __all__ = [
+    "NotKept",
+    "Receipt",
     "Report",
     "Session",
     "Settings",

@@ -101,7 +101,7 @@ def enable(**settings: Any) -> Session:
         return _unready(known)
     before = runtime.regions.last(None)
     try:
-        return runtime.enter(None, known, settings)
+        return runtime.enter(None, known, {name: getattr(known, name) for name in settings})
     except BaseException:
         runtime.regions.undo(None, before)
         raise
@@ -173,8 +173,8 @@ class lazy:  # noqa: N801  (reads as a function)
                 "torchy.lazy takes settings by name: `with torchy.lazy():`, or `@torchy.lazy()` "
                 "(with parentheses) above a function"
             )
-        self._given = settings
         self._settings = Settings.of(**settings) if settings else _DEFAULTS
+        self._given = {name: getattr(self._settings, name) for name in settings}
 
     def __enter__(self) -> Session:
         settings = self._settings

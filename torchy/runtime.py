@@ -35,6 +35,8 @@ from torchy.session.session import NOWHERE, RESTS, Session
 from torchy.session.sessions import Sessions
 from torchy.session.upkeep import Upkeep
 from torchy.settings import Settings
+from torchy.watch.store import Store
+from torchy.watch.watching import Watching
 
 KERNELS, PLANS = "kernels", "plans"  # their folders, in that of all that is kept
 PLANS_BYTES = 8 << 20  # of some thousand plans
@@ -50,7 +52,8 @@ class Runtime:
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)
-        self.sessions = Sessions(walker)
+        self.store = Store(walker)
+        self.sessions = Sessions(walker, functools.partial(Watching, walker, self.store))
         folder = cache_folder(cache_dir)
         compiler = Compiler(Shelf(folder / KERNELS))
         self.kernels = Kernels(compiler, busy=lambda: bool(self.sessions.by_number))
@@ -133,6 +136,7 @@ class Runtime:
         yield self.kernels.compiling
         yield self.log.reading
         yield self.sessions.lock
+        yield self.store.lock
         for session in list(self.sessions.by_number.values()):
             yield session.builder.lock
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,8 +14,10 @@ from torchy.ir.ops import Numerics
 Compile = Literal["auto", "always", "never"]
 Mode = Literal["record", "pass_through", "carry"]
 
-# numerics, compile and skip_dead: what of a session's settings changes what its flushes run
-VARIANTS = tuple(itertools.product(get_args(Numerics), get_args(Compile), (True, False)))
+# numerics, compile, skip_dead and nan: what of a session's settings changes what its flushes run
+VARIANTS = tuple(
+    itertools.product(get_args(Numerics), get_args(Compile), (True, False), (False, True))
+)
 VARIANT_NUMBERS = {variant: number for number, variant in enumerate(VARIANTS)}
 
 
@@ -44,6 +47,16 @@ class Settings:
     cache_dir
         Where the walker, kernels, and what is known of this machine are kept for the processes to come; default
         ``$XDG_CACHE_HOME/torchy`` or ``~/.cache/torchy``.
+    keep
+        Memory, in bytes or as text ("256MiB"), for what flushes are given: values can be asked for then, see
+        :meth:`torchy.Session.value`. 0: nothing is kept. It is one for all sessions of the process: what the last one that
+        keeps anything says.
+    nan
+        Find where the first NaN or infinity is born: see :attr:`torchy.Session.first_nan`.
+    compare
+        Run each flush once more by eager, on what it was given: see :attr:`torchy.Session.comparison`.
+    receipt
+        A :class:`torchy.Receipt` to note flushes in, or to compare them with.
     mode
         For tests: "pass_through" runs every op through, "carry" makes every result carry the
         backend bit besides.
@@ -56,12 +69,26 @@ class Settings:
     skip_dead: bool = True
     memory_pool: bool = True
     cache_dir: str | os.PathLike[str] | None = None
+    keep: int = 0
+    nan: bool = False
+    compare: bool = False
+    receipt: Any = None
     mode: Mode = "record"
 
     @property
     def may_sleep(self) -> bool:
         """Whether recording may stop where it does not pay."""
-        return self.compile == "auto" and self.mode == "record"
+        return self.compile == "auto" and self.mode == "record" and not self.watches
+
+    @property
+    def watches(self) -> bool:
+        """Whether flushes are looked at."""
+        return self.nan or self.watches_each
+
+    @property
+    def watches_each(self) -> bool:
+        """Whether each of them is, before it runs and after."""
+        return bool(self.keep or self.compare or self.receipt is not None)
 
     @classmethod
     def of(cls, **given: Any) -> Settings:
@@ -80,6 +107,8 @@ class Settings:
                 raise TypeError(
                     f"{name!r} is not a setting of Torchy; settings: {', '.join(names)}"
                 )
+        if "keep" in given:
+            given["keep"] = bytes_of(given["keep"])
         settings = cls(**given)
         settings._check("numerics", get_args(Numerics))
         settings._check("compile", get_args(Compile))
@@ -88,11 +117,13 @@ class Settings:
             value = getattr(settings, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
-        for name in ("skip_dead", "memory_pool"):
+        for name in ("skip_dead", "memory_pool", "nan", "compare"):
             if not isinstance(value := getattr(settings, name), bool):
                 raise ValueError(f"{name} must be True or False, not {value!r}")
         if settings.max_ops > 1_000_000:
             raise ValueError(f"max_ops must be at most 1000000, not {settings.max_ops}")
+        if settings.receipt is not None and not callable(getattr(settings.receipt, "note", None)):
+            raise ValueError(f"receipt must be a torchy.Receipt or None, not {settings.receipt!r}")
         if settings.cache_dir is not None and not isinstance(settings.cache_dir, str | os.PathLike):
             raise ValueError(f"cache_dir must be a path or None, not {settings.cache_dir!r}")
         return settings
@@ -103,3 +134,22 @@ class Settings:
             raise ValueError(
                 f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}"
             )
+
+
+def bytes_of(size: object) -> int:
+    """Read a size in bytes: a number, or a text like ``256MiB``, ``1.5GB`` or ``64M``.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
+        return size
+    if isinstance(size, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)(B?)\s*", size.upper())
+        if found is not None and (found[2] or not found[3]):
+            number, prefix, binary, of_bytes = found.groups()
+            base = 1000 if of_bytes and not binary else 1024
+            return int(float(number) * base ** (" KMGT".index(prefix) if prefix else 0))
+    raise ValueError(f"a size is a number of bytes, or a text like '256MiB', not {size!r}")

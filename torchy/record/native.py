@@ -24,6 +24,7 @@ from torchy.record import codes
 from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
 
 Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
+Held = Any  # a flush that the walker can run again
 SOURCES = Path(__file__).parent / "walker"
 MAIN = SOURCES / "walker.cpp"
 FLAGS = (
@@ -308,7 +309,7 @@ class Walker:
         self.place_here: Callable[[], int] = call(b"place_here")
         self.rested_here: Callable[[int], None] = call(b"rested_here")
         self.close: Callable[[Handle], int] = call(b"close")
-        self.set: Callable[[Handle, int, bool, bool, bool], None] = call(b"set")
+        self.set: Callable[[Handle, int, bool, bool, bool, bool, bool], None] = call(b"set")
         self.record_into: Callable[[Handle], None] = call(b"record_into")
         self.record_no_more: Callable[[], None] = call(b"record_no_more")
         self.flush: Callable[[Handle, str], int] = call(b"flush")
@@ -328,6 +329,23 @@ class Walker:
         self._storage: Callable[[int], int] = call(b"storage")
         self._is_pending: Callable[[int], int] = call(b"is_pending")
         self._take_log: Callable[[Handle], tuple[list[Any], ...]] = call(b"take_log")
+        self.hold: Callable[[int, int], Held] = call(b"hold")
+        self.memory: Callable[[int, int], bytes] = call(b"memory")
+        self.suspects: Callable[[int, int], int] = call(b"suspects")
+        self.hunt_no_more: Callable[[Handle], None] = call(b"hunt_no_more")
+        self.add_checks: Callable[[int, int, bytes], None] = call(b"add_checks")
+        self.keep_inputs: Callable[[int, int], None] = call(b"keep_inputs")
+        self.forget_inputs: Callable[[int, int], None] = call(b"forget_inputs")
+        self.hash: Callable[[int, int], bytes] = call(b"hash")
+        self.odd: Callable[[int, int, bytes], int] = call(b"odd")
+        self.replay_give: Callable[[Held, int, int], None] = call(b"replay_give")
+        self.replay_run: Callable[[Held, int, bytes], int] = call(b"replay_run")
+        self.replay_memory: Callable[[Held], bytes] = call(b"replay_memory")
+        self.replay_give_all: Callable[[Held], None] = call(b"replay_give_all")
+        self.replay_let_go: Callable[[Held], None] = call(b"replay_let_go")
+        self.replay_drop: Callable[[Held], None] = call(b"replay_drop")
+        self.tiny_call: Callable[[], int] = call(b"tiny_call")
+        self.birth: Callable[[Handle], tuple[Any, ...] | None] = call(b"birth")
         call(b"set_folders")(OWN_FOLDERS, LIBRARY_FOLDERS)
         call(b"set_recordable")(recordable)
         self._python_side = torch.library.Library("torchy", "IMPL")  # type: ignore[no-untyped-call]

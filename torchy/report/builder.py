@@ -93,6 +93,7 @@ class ReportBuilder:
         began: float | None = None,
         seconds: float,
         prepared: float = 0.0,
+        watching: float = 0.0,
         bytes_saved: int,
         trace: Trace,
         plan: Plan | None = None,
@@ -107,7 +108,7 @@ class ReportBuilder:
 
         Parameters
         ----------
-        reason, where, tier, seconds, prepared, bytes_saved
+        reason, where, tier, seconds, prepared, watching, bytes_saved
             See :class:`TraceRecord`.
         began
             By the builder's clock; default: so long ago that it has just ended.
@@ -137,6 +138,7 @@ class ReportBuilder:
                 (self._clock() - seconds if began is None else began) - self._began,
                 seconds,
                 prepared,
+                watching,
                 bytes_saved,
                 trace,
                 plan,
@@ -148,6 +150,7 @@ class ReportBuilder:
             )
             self._count(1, len(trace.ops), seconds, bytes_saved, tier, plan)
             self._totals.prepared += prepared
+            self._totals.watching += watching
             self._uses.update(id for id in kernels if id is not None)
             self._traces.append(record)
             self._held.append(held_bytes)

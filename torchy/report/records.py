@@ -167,6 +167,8 @@ class TraceRecord(Record):
         When the flush began, in seconds since the session did, and what it took.
     prepared
         What planning and, where the program waited for it, compiling took before, in seconds.
+    watching
+        What keeping, comparing or looking for NaNs took, in seconds.
     bytes_saved
         Memory that eager would have allocated for the intermediates that were never stored.
     trace, plan, kernels, layouts, numbers, step_seconds, refused
@@ -175,7 +177,9 @@ class TraceRecord(Record):
         How to call files in the listing: ``{"/tmp/ipykernel_1/2.py": "cell 4"}``.
     """
 
-    shown = "number reason where tier began seconds prepared bytes_saved ops groups listing"
+    shown = (
+        "number reason where tier began seconds prepared watching bytes_saved ops groups listing"
+    )
     number: int
     reason: str
     where: Source | None
@@ -183,6 +187,7 @@ class TraceRecord(Record):
     began: float
     seconds: float
     prepared: float
+    watching: float
     bytes_saved: int
     trace: Trace = field(repr=False)
     plan: Plan | None = field(repr=False, default=None)
@@ -463,7 +468,9 @@ class RanNowRecord(Record):
 class Totals(Record):
     """Counts and sums over all traces and events of the session, dropped records included."""
 
-    shown = "traces ops ran_now dead fused groups compiled seconds prepared bytes_saved events"
+    shown = (
+        "traces ops ran_now dead fused groups compiled seconds prepared watching bytes_saved events"
+    )
     traces: int = 0
     ops: int = 0
     ran_now: int = 0  # ops that were not recorded
@@ -473,6 +480,7 @@ class Totals(Record):
     compiled: int = 0
     seconds: float = 0.0
     prepared: float = 0.0
+    watching: float = 0.0
     bytes_saved: int = 0
     events: int = 0
 

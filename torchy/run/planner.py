@@ -12,6 +12,7 @@ from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
 from torchy.plan.build import build_plan, plan_of_calls
 from torchy.plan.check import require_valid_plan
+from torchy.plan.checks import CheckedPlan, checked_plan
 from torchy.plan.plan import FusedGroup, Plan
 from torchy.record import slots
 from torchy.record.source import raised_by_program
@@ -23,8 +24,9 @@ from torchy.settings import Compile
 
 MOST_REFUSALS = 3  # then rows are not planned for any more
 
-# by the last node of the trace, flags, numerics, whether dead ops are left out, and how many kernels have failed
-Plans = LeastRecentlyUsed[tuple[int, bytes, Numerics, bool, int], Compiled]
+# by the last node of the trace, flags, numerics, whether dead ops are left out, how many kernels have failed, and whether
+# the others check what they compute
+Plans = LeastRecentlyUsed[tuple[int, bytes, Numerics, bool, int, bool], Compiled]
 
 
 class Planner:
@@ -60,6 +62,7 @@ class Planner:
         tell: Tell,
         layouts: Callable[[], Sequence[Layout]] = tuple,
         refusals: int = 0,
+        checked: bool = False,
     ) -> Compiled:
         """Return the plan of a trace for what is live at its end.
 
@@ -78,9 +81,11 @@ class Planner:
         refusals
             How often kernels were given up where the trace ends, since they refused: each time it is planned anew, for how
             rows lie then.
+        checked
+            Whether kernels check what they compute: see :mod:`torchy.plan.checks`.
         """
         # what turned out not to compile changes what is fused
-        key = (node, flags, numerics, skip_dead, self.kernels.failed)
+        key = (node, flags, numerics, skip_dead, self.kernels.failed, checked)
         entry = self._plans.get(key)
         if entry is None or entry.refusals < refusals:
             live, dead_inputs = slots.live(flags), slots.dead_inputs(flags)
@@ -93,8 +98,9 @@ class Planner:
                 plan = plan_of_calls(trace)
                 what = f"{type(error).__name__}: {error}"
                 tell("planning failed", f"{what}: the ops run one by one")
-            ids = self._kernel_ids(plan, numerics)
-            entry = Compiled(plan, live, trace, ids, self.kernels.backend, refusals)
+            of = checked_plan(plan, trace) if checked else CheckedPlan(plan, trace, ())
+            ids = self._kernel_ids(of.plan, numerics)
+            entry = Compiled(of, live, ids, self.kernels.backend, refusals)
             self._plans.put(key, entry)
         return entry
 
@@ -166,7 +172,8 @@ class Planner:
             Told of kernels that cannot be compiled.
         """
         if self._checks:
-            require_valid(entry.trace, layouts())
+            if not entry.checks:  # their buffers are no op's
+                require_valid(entry.trace, layouts())
             require_valid_plan(entry.plan, entry.trace)
         if compile == "never" or heavy:
             return entry.interpretation(), False

@@ -16,7 +16,8 @@ from torchy.codegen.errors import CompileError
 from torchy.ir.kernel import KernelForm
 from torchy.ir.ops import Numerics
 from torchy.ir.trace import Layout, Trace
-from torchy.plan.plan import FusedGroup, Plan
+from torchy.plan.checks import CheckedPlan
+from torchy.plan.plan import FusedGroup
 from torchy.record.source import raised_by_program
 from torchy.run.cache import LeastRecentlyUsed
 from torchy.run.interpret import interpretation
@@ -49,10 +50,10 @@ class Compiled:
 
     Parameters
     ----------
-    plan, live
-        The plan, and the created or written buffers for which it was made.
-    trace
-        What it is a plan of.
+    of
+        The plan, and what it is a plan of.
+    live
+        The created or written buffers for which it was made.
     kernel_ids
         For each step the id of its kernel, compiled or not; None for a call.
     backend
@@ -63,17 +64,15 @@ class Compiled:
 
     def __init__(
         self,
-        plan: Plan,
+        of: CheckedPlan,
         live: frozenset[int],
-        trace: Trace,
         kernel_ids: tuple[str | None, ...],
         backend: Backend,
         refusals: int = 0,
     ) -> None:
         self.refusals = refusals
-        self.plan = plan
+        self.plan, self.trace, self.checks = of
         self.live = live
-        self.trace = trace
         self.kernel_ids = kernel_ids
         self.backend = backend
         self.kernels: list[Kernel | None] = [None] * len(kernel_ids)  # those that are ready

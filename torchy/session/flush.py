@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import struct
 import weakref
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 from torchy.record import slots
 from torchy.record.codes import Claim, ScriptId
@@ -39,14 +41,19 @@ class Flush:
         self.kept = kept
         self.script = script
         self.recording = recording
+        self._walker = walker
+        self._session = session
         self.execution = Execution(walker, session, serial)
         self.began = perf_counter()
         self.prepared = 0.0  # seconds, before
         self.seconds = 0.0
+        self.watched: Any = None  # what the session's watch wants back
+        self.watching = 0.0  # seconds
 
     def advance(self) -> None:
         """Run what has not been run; may raise, and may be called again."""
         begin = perf_counter()
+        self._add_checks()
         try:
             self.execution.run(self.script.program)
         except Exception as error:
@@ -57,6 +64,13 @@ class Flush:
             raise
         finally:
             self.seconds += perf_counter() - begin
+
+    def _add_checks(self) -> None:
+        """Give the program's kernels the buffers that they write their checks to, once."""
+        like = [check.like for check in self.script.entry.checks]
+        if like:
+            words = struct.pack(f"={len(like)}q", *like)
+            self._walker.add_checks(self._session, self.serial, words)
 
 
 class Flushes:
@@ -117,12 +131,14 @@ class Flushes:
                     begin = perf_counter()
                     flush = self._under_way[session] = self._begin(session, running, reason)
                     flush.prepared = flush.began - begin
+                    self._watch_begin(session, running, flush)
                 flush.advance()
                 ended = walker.running(number)
                 if ended is None or ended.serial != flush.serial:  # finished from within
                     self._under_way.pop(session, None)
                     return
-                if not flush.kept:
+                self._watch_end(session, ended, flush)
+                if not flush.kept and not session.settings.watches_each:
                     self._remember(session, flush, asked)
                 origin = walker.origin(flush.script.line)
                 called = walker.library.torchy_finish(number, flush.serial, origin)
@@ -154,7 +170,10 @@ class Flushes:
             tell,
             recording.layouts,
             running.refusals,
+            settings.nan,
         )
+        if entry.checks:
+            recording = recording.with_checks(entry.trace, entry.checks)
         entry.visits = max(entry.visits + 1, running.visits)
         by_walker = running.script == ScriptId.INTERPRETED  # it has begun, too
         if by_walker:
@@ -167,6 +186,25 @@ class Flushes:
         line = walker.line_here()
         script = Script(entry, program, compiled, reason, walker.source(line), line)
         return Flush(walker, session.id, running.serial, script, recording, kept=by_walker)
+
+    def _watch_begin(self, session: Session, running: Record, flush: Flush) -> None:
+        """Show a flush to the session's watch, before it runs."""
+        if session.watch is None:
+            return
+        begin = perf_counter()
+        recording = Recording(self._places.trace(running.path), running.words, running.numbers)
+        flush.watched = session.watch.begin(running, recording, flush.script)
+        flush.began = perf_counter()
+        flush.watching += flush.began - begin
+
+    def _watch_end(self, session: Session, ended: Record, flush: Flush) -> None:
+        """Show a flush to it that has run, once."""
+        if session.watch is None or flush.watched is None:
+            return
+        begin = perf_counter()
+        session.watch.end(flush.watched, ended, flush.seconds)
+        flush.watched = None
+        flush.watching += perf_counter() - begin
 
     def _remember(self, session: Session, flush: Flush, asked: tuple[int, str]) -> None:
         """Have the walker run such a flush by itself from now on, if nothing can change any more.
@@ -193,6 +231,7 @@ class Flushes:
             self._walker.origin(script.line),
             script.unstored(),
             script.fused_views(),
+            [check.like for check in script.entry.checks],
         )
         if not remembered:
             flush.kept = False
@@ -202,7 +241,13 @@ class Flushes:
         """Tell the report of a flush; ``called``: nanoseconds that calls of torch's ops took."""
         script, recording = flush.script, flush.recording
         tell = functools.partial(
-            script.tell, session.builder, recording, flush.began, flush.seconds, flush.prepared
+            script.tell,
+            session.builder,
+            recording,
+            flush.began,
+            flush.seconds,
+            flush.prepared,
+            flush.watching,
         )
         self._log.note(session, tell, recording.held_bytes)
         if script.compiled and not flush.kept:

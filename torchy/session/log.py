@@ -133,7 +133,7 @@ class Log:
 
     def _plan_later(self, session: Session, flush: Unplanned, words: bytes) -> Script:
         """Plan what the walker has interpreted, so that the report can show what it would have become."""
-        numerics, _, skip_dead = VARIANTS[flush.variant]
+        numerics, _, skip_dead, _ = VARIANTS[flush.variant]
         trace, tell = self._places.trace(flush.path), session.builder.event
         node = flush.path[-1]
         entry = self._planner.plan(

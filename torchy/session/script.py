@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torchy.ir.trace import Layout, Source, Trace
 from torchy.ir.words import layouts
+from torchy.plan.checks import Check
 from torchy.plan.memory import bytes_saved, never_stored
 from torchy.plan.plan import FusedGroup, ops_of
 from torchy.record.codes import Refusal
@@ -41,6 +44,17 @@ class Recording:
     def refused(self) -> bool:
         """Whether a kernel was not launched."""
         return min(memoryview(self.times).cast("q"), default=0) < 0
+
+    def with_checks(self, trace: Trace, checks: Sequence[Check]) -> Recording:
+        """Return the recording of the same trace with views for checks, at the end."""
+        known = self.layouts()
+        words = bytearray(self.words)
+        for check in checks:
+            layout = check.layout(known[check.like])
+            words += struct.pack(
+                f"={1 + 2 * len(layout.sizes)}q", 0, *layout.sizes, *layout.strides
+            )
+        return replace(self, trace=trace, words=bytes(words))
 
     def layouts(self) -> tuple[Layout, ...]:
         """Return the layout of each view of the trace."""
@@ -100,6 +114,7 @@ class Script:
         began: float,
         seconds: float,
         prepared: float = 0.0,
+        watching: float = 0.0,
     ) -> None:
         """Write the report's record of a flush."""
         last = self.entry.sizes.words
@@ -111,7 +126,8 @@ class Script:
             + (0 if sizes.words is last else len(sizes.words))
         )
         saved = 0 if recording.refused or not self.compiled else self._bytes_saved(recording)
-        self._tell(builder, recording, began, seconds, saved, held, prepared=prepared)
+        spent = prepared, watching
+        self._tell(builder, recording, began, seconds, saved, held, spent=spent)
 
     def tell_repeat(self, builder: ReportBuilder, repeat: Repeat) -> None:
         """Write the report's record of a flush that the walker has run by itself."""
@@ -130,7 +146,7 @@ class Script:
         saved: int,
         held: int,
         by_op: bool = False,
-        prepared: float = 0.0,
+        spent: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         entry = self.entry
         if not builder.told.issuperset(entry.kernel_ids):
@@ -141,14 +157,15 @@ class Script:
             tier=self.tier,
             began=began,
             seconds=seconds,
-            prepared=prepared,
+            prepared=spent[0],
+            watching=spent[1],
             bytes_saved=saved,
             trace=recording.trace,
             plan=entry.plan,
             kernels=entry.kernel_ids,
             layouts=recording.layouts,
             numbers=recording.numbers,
-            step_seconds=functools.partial(self._step_seconds, recording.times, by_op),
+            step_seconds=functools.partial(self.step_seconds, recording.times, by_op),
             refused=functools.partial(self._refused, recording.times) if recording.refused else {},
             held_bytes=held,
         )
@@ -166,7 +183,7 @@ class Script:
             elif not builder.has_kernel(kernel_id):
                 builder.kernel(kernel_id, entry.backend.levels(step.form))
 
-    def _step_seconds(self, times: bytes, by_op: bool) -> tuple[float, ...]:
+    def step_seconds(self, times: bytes, by_op: bool = False) -> tuple[float, ...]:
         """Return what each step of the plan took, interpreted or as a kernel."""
         steps = self.entry.plan.steps
         step_of = {op: index for index, step in enumerate(steps) for op in ops_of(step)}

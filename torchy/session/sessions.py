@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import get_args
 
 from torchy.record.codes import SessionMode
 from torchy.record.native import Walker
-from torchy.session.session import Session
+from torchy.session.session import Session, Watch
 from torchy.settings import VARIANT_NUMBERS, Mode, Settings
 
 _MODES = {mode: SessionMode[mode.upper()] for mode in get_args(Mode)}
@@ -17,6 +17,11 @@ _MODES = {mode: SessionMode[mode.upper()] for mode in get_args(Mode)}
 
 class Sessions:
     """The sessions of the process; the host of its regions.
+
+    Parameters
+    ----------
+    watch
+        Makes what looks at the flushes of a session.
 
     Attributes
     ----------
@@ -26,10 +31,11 @@ class Sessions:
         Held while sessions come.
     """
 
-    def __init__(self, walker: Walker) -> None:
+    def __init__(self, walker: Walker, watch: Callable[[Session], Watch]) -> None:
         self.by_number: dict[int, Session] = {}
         self.lock = threading.RLock()
         self._walker = walker
+        self._watch = watch
         self._alive: list[weakref.ref[Session]] = []  # also those that are closed
 
     def open(self, session: Session) -> None:
@@ -62,10 +68,22 @@ class Sessions:
             self._use(session, settings)
 
     def _use(self, session: Session, settings: Settings) -> None:
-        variant = VARIANT_NUMBERS[settings.numerics, settings.compile, settings.skip_dead]
+        variant = VARIANT_NUMBERS[
+            settings.numerics, settings.compile, settings.skip_dead, settings.nan
+        ]
         interprets = settings.compile != "always"
+        if settings.watches and session.watch is None:
+            session.watch = self._watch(session)
+        if session.watch is not None:
+            session.watch.follow(settings)
         self._walker.set(
-            session.handle, variant, interprets, settings.skip_dead, settings.may_sleep
+            session.handle,
+            variant,
+            interprets,
+            settings.skip_dead,
+            settings.may_sleep,
+            settings.watches_each,
+            session.watch is not None and session.watch.hunts,
         )
         if not session.asleep:  # a region that begins has woken it
             self._walker.record_into(session.handle)

@@ -125,7 +125,7 @@ void torchy_attach(int64_t id) { torchy::attach(id < 0 ? nullptr : torchy::sessi
 // Called on the session's own thread: no other one is in the midst of recording then.
 int64_t torchy_forget(int64_t id) {
   auto& all = registry();
-  decltype(all.roots) roots;  // dropped without the mutex
+  auto roots = std::make_shared<torchy::Roots>();  // dropped without the mutex
   decltype(all.signatures) signatures;
   torchy::UniqueLock lock(torchy::shared_mutex);
   for (const auto& session : all.sessions) {

@@ -7,75 +7,21 @@
 
 #include "api.h"
 #include "claim.h"
+#include "entries.h"
 #include "hooks.h"
 #include "interpret.h"
 #include "pool.h"
 #include "settle.h"
 #include "source.h"
+#include "watch_calls.h"
 
 namespace torchy {
 
 namespace {
 
-// A session as Python holds it: what it did can be read as long as somebody does.
-constexpr const char* kSession = "torchy.session";
-
-struct Arguments {
-  PyObject* const* items;
-
-  int64_t number(size_t i) const { return PyLong_AsLongLong(items[i]); }
-  std::string text(size_t i) const { return text_of(items[i]); }
-  template <typename T>
-  T* address(size_t i) const {
-    return reinterpret_cast<T*>(number(i));
-  }
-  const std::shared_ptr<Session>& session(size_t i) const {
-    auto* session =
-        static_cast<std::shared_ptr<Session>*>(PyCapsule_GetPointer(items[i], kSession));
-    if (!session) throw std::invalid_argument("not a session");
-    return *session;
-  }
-};
-
-PyObject* number(int64_t value) { return PyLong_FromLongLong(value); }
-
-PyObject* nothing() {
-  Py_IncRef(&_Py_NoneStruct);
-  return &_Py_NoneStruct;
-}
-
-// A tuple of new references.
-template <size_t n>
-PyObject* tuple_of(const std::array<PyObject*, n>& items) {
-  std::array<Object, n> owned;
-  for (size_t i = 0; i < n; ++i) owned[i] = Object::owned(items[i]);
-  for (PyObject* item : items)
-    if (!item) return nullptr;  // there is no memory
-  return std::apply(
-      [](auto... item) { return PyTuple_Pack(static_cast<std::ptrdiff_t>(n), item...); }, items);
-}
-template <typename... Items>
-PyObject* tuple(Items... items) {
-  return tuple_of(std::array<PyObject*, sizeof...(Items)>{items...});
-}
-
 // Null if it has none.
 c10::StorageImpl* storage_of(const c10::TensorImpl& tensor) {
   return tensor.has_storage() ? tensor.unsafe_storage().unsafeGetStorageImpl() : nullptr;
-}
-
-PyObject* text(const std::string& value) {
-  return PyUnicode_DecodeUTF8(value.data(), static_cast<std::ptrdiff_t>(value.size()), kErrors);
-}
-
-template <typename Item>
-PyObject* bytes_of(c10::ArrayRef<Item> items) {
-  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(items.data()),
-                                   static_cast<std::ptrdiff_t>(items.size() * sizeof(Item)));
-}
-template <typename Item>
-PyObject* bytes_of(const std::vector<Item>& items) {
-  return bytes_of(c10::ArrayRef<Item>(items));
 }
 
 bool owes(const Session& session) TORCHY_REQUIRES(shared_mutex) {
@@ -121,12 +67,13 @@ PyObject* open_session(const Arguments& given) {
 }
 
 // set(session, variant, whether first flushes are interpreted, whether dead ops are left out,
-// whether it may sleep)
+// whether it may sleep, whether Python sees each flush, whether NaNs are looked for)
 PyObject* set_session(const Arguments& given) {
   Session& session = *given.session(0);
   const Lock lock(shared_mutex);
   session.settings = {given.number(1), given.number(2) != 0, given.number(3) != 0,
-                      given.number(4) != 0};
+                      given.number(4) != 0, given.number(5) != 0};
+  session.hunts = given.number(6) != 0;
   session.napping = false;
   return nothing();
 }
@@ -348,9 +295,9 @@ PyObject* set_recordable(const Arguments& given) {
 }
 
 // remember(session's id, flush's number, reason, text, program's address, its words, script's id,
-// origin, slots that are never stored, views that fused ops read or write): from now on, flushes
-// like the one that is running, for this reason and text, are run by the walker. 0: there are too
-// many already, or it is known.
+// origin, slots that are never stored, views that fused ops read or write, views that its checks
+// are like): from now on, flushes like the one that is running, for this reason and text, are run
+// by the walker. 0: there are too many already, or it is known.
 PyObject* remember(const Arguments& given) {
   constexpr size_t kScripts = 16;
   const auto session = session_of(given.number(0));
@@ -364,6 +311,7 @@ PyObject* remember(const Arguments& given) {
   script->origin = given.number(7);
   script->unstored = numbers_of(given.items[8]);
   script->moved = numbers_of(given.items[9]);
+  script->checks = numbers_of(given.items[10]);
   if (PyErr_Occurred()) return nullptr;
   bool added = false;
   {
@@ -372,6 +320,7 @@ PyObject* remember(const Arguments& given) {
       const Trace& trace = *session->running;
       script->variant = session->settings.variant;
       script->flags = trace.flags;
+      script->flags.resize(trace.flags.size() - trace.checks);  // these come when it is run
       script->ops = static_cast<int64_t>(trace.path.size());
       auto& scripts = trace.path.back()->scripts;
       const auto same = [&](const auto& known) { return known->matches(*script); };
@@ -524,22 +473,6 @@ PyObject* take_log(const Arguments& given) {
   return PyTuple_Pack(3, told.get(), summed.get(), ran_now.get());
 }
 
-using Call = PyObject* (*)(const Arguments&);
-
-template <Call call, std::ptrdiff_t arguments>
-PyObject* enter_call(PyObject*, PyObject* const* items, std::ptrdiff_t count) {
-  try {
-    if (count != arguments)
-      throw std::invalid_argument("takes " + std::to_string(arguments) + " arguments, not " +
-                                  std::to_string(count));
-    Object result = Object::owned(call(Arguments{items}));
-    return PyErr_Occurred() ? nullptr : result.release();
-  } catch (const std::exception& error) {
-    if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, error.what());
-    return nullptr;
-  }
-}
-
 }  // namespace
 
 void pause(int64_t on) {
@@ -553,21 +486,12 @@ void pause(int64_t on) {
 }
 
 PyObject* python_call(const std::string& name) {
-  using Function = PyObject* (*)(PyObject*, PyObject*, PyObject*);
-  constexpr int kFast = 0x80;  // METH_FASTCALL
-#define TORCHY_CALL(called, function, arguments) \
-  definition_of(called, &enter_call<&function, arguments>)
-  constexpr auto definition_of = [](const char* called, auto* entry) {
-    // the flags tell how it is called
-    return PyMethodDef{called, reinterpret_cast<Function>(reinterpret_cast<void*>(entry)), kFast,
-                       nullptr};
-  };
   static std::array definitions{
       TORCHY_CALL("open", open_session, 7),
       TORCHY_CALL("place_here", place_here, 0),
       TORCHY_CALL("rested_here", rested_here, 1),
       TORCHY_CALL("close", close_session, 1),
-      TORCHY_CALL("set", set_session, 5),
+      TORCHY_CALL("set", set_session, 7),
       TORCHY_CALL("record_into", record_into, 1),
       TORCHY_CALL("record_no_more", record_no_more, 0),
       TORCHY_CALL("flush", flush_session, 2),
@@ -588,12 +512,12 @@ PyObject* python_call(const std::string& name) {
       TORCHY_CALL("is_pending", is_pending, 1),
       TORCHY_CALL("owing", owing, 2),
       TORCHY_CALL("take_log", take_log, 1),
-      TORCHY_CALL("remember", remember, 10),
+      TORCHY_CALL("remember", remember, 11),
       TORCHY_CALL("codes", codes, 0),
   };
-#undef TORCHY_CALL
   for (PyMethodDef& definition : definitions)
     if (name == definition.name) return PyCFunction_NewEx(&definition, nullptr, nullptr);
+  if (PyObject* found = watch_call(name)) return found;
   PyErr_SetString(PyExc_RuntimeError, ("the walker has no function " + name).c_str());
   return nullptr;
 }

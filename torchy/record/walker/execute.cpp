@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "births.h"
 #include "caller.h"
 #include "finish.h"
 #include "pack.h"
@@ -16,7 +17,7 @@ namespace {
 std::shared_ptr<Script> find_script(const Session& session, Trace& trace, Reason reason,
                                     const std::string& text) {
   const Lock lock(shared_mutex);
-  if (trace.at != 0 || trace.seen) return nullptr;
+  if (trace.at != 0 || trace.seen || session.settings.watched) return nullptr;
   for (auto& known : trace.path.back()->scripts) {
     if (known->busy || known->variant != session.settings.variant || known->flags != trace.flags ||
         known->reason != static_cast<int64_t>(reason) || known->text != text)
@@ -113,7 +114,9 @@ Progress execute(Trace& trace, const int64_t* program, int64_t size) {
     }
     for (int64_t slot : to_allocate) allocate(trace, slot);
     if (!kernel) {
+      const Hunt hunt(trace, op);
       call(trace, op);
+      hunt.look(trace);
     } else {
       launch(trace, cursor, kernel);
     }
@@ -146,6 +149,15 @@ Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason re
   const auto begin = std::chrono::steady_clock::now();
   const std::shared_ptr<Script> script = find_script(session, *trace, reason, text);
   if (!script) return Repeated::kNo;
+  try {
+    if (!script->checks.empty()) {
+      const Lock lock(shared_mutex);  // the program may drop tensors of it meanwhile
+      add_checks(*trace, script->checks);
+    }
+    if (trace->hunts) keep_inputs(*trace);
+  } catch (const std::exception&) {
+    return Repeated::kNo;  // Python tries again, and raises
+  }
   for (;;) {
     Progress progress;
     try {
@@ -158,6 +170,9 @@ Repeated repeat(Session& session, const std::shared_ptr<Trace>& trace, Reason re
     const Lock lock(shared_mutex);
     if (session.running != trace) return Repeated::kYes;  // finished by what ran meanwhile
   }
+  if (trace->hunts && is_suspect(*trace, script->alarms))
+    return Repeated::kNo;  // Python looks where
+  trace->before.reset();
   mind_refusals(*trace, *script);
   const int64_t epoch = registry().epoch;  // places may be forgotten once the flush is finished
   if (finish_flush(session, script->origin, trace.get()) < 0) return Repeated::kYes;

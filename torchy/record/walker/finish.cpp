@@ -24,6 +24,7 @@ std::pair<Claim, std::shared_ptr<Trace>> claim_flush(Session& session, bool wait
     session.running = std::exchange(session.trace, all.empty_trace());
     ++session.counters.flushes;
     session.running->serial = session.counters.flushes;
+    session.running->hunts = session.hunts;
     ++session.running->path.back()->flushes;
   }
   return {Claim::kOurs, session.running};
@@ -164,8 +165,9 @@ int64_t finish_flush(Session& session, int64_t origin, const Trace* expected) {
         settle_trace(*trace, inputs);
         for (auto& tensor : tensors) take_bit(*tensor);
         session.origin = origin;
-        const auto root = registry().roots.find(origin);
-        session.root = root == registry().roots.end() ? nullptr : root->second.get();
+        const auto& roots = *registry().roots;
+        const auto root = roots.find(origin);
+        session.root = root == roots.end() ? nullptr : root->second.get();
         session.flusher = std::thread::id();
         registry().flushed->notify_all();
         return trace->called;

@@ -104,9 +104,9 @@ bool is_worth_planning(const Node& node, size_t ops) {
 // compiling cannot pay at once.
 bool is_interpreted(const Session::Settings& settings, const Trace& trace) {
   constexpr size_t kWorthAsking = 400'000'000;  // as many take eager as long as compiling a kernel
-  return settings.interprets && !trace.seen && trace.at == 0 && trace.script == kNoScript &&
-         !is_worth_planning(*trace.path.back(), trace.path.size()) && !(trace.flags[0] & kHeavy) &&
-         Interpretation::fusable_traffic(trace) < kWorthAsking;
+  return settings.interprets && !settings.watched && !trace.hunts && !trace.seen && trace.at == 0 &&
+         trace.script == kNoScript && !is_worth_planning(*trace.path.back(), trace.path.size()) &&
+         !(trace.flags[0] & kHeavy) && Interpretation::fusable_traffic(trace) < kWorthAsking;
 }
 
 // What each op of an interpreted trace took; 0 where it was left out.

@@ -30,4 +30,8 @@ struct Kept : c10::intrusive_ptr_target {
   }
 };
 
+// A copy of memory, as far from the beginning of a cache line as that is: where it lies may show in
+// what a library computes.
+c10::DataPtr copy_of(const void* memory, size_t bytes);
+
 }  // namespace torchy

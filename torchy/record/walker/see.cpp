@@ -57,8 +57,10 @@ void run_now(OpInfo& info, c10::DispatchKeySet keys, Stack* stack, const Session
   settle_arguments(info, *stack);
   {
     const NotedNow noted(session, info, why);
+    HuntNow hunt(session, info, *stack);
     Paused paused;
     info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+    hunt.look(*stack);
   }
   if (carrying) each_result(*stack, info.results, carry);
 }
@@ -318,7 +320,7 @@ Node* root_of(Session& session) {
   }
   if (origin < 0) origin = where_here().second;
   const Lock lock(shared_mutex);
-  auto& root = registry().roots[origin];
+  auto& root = (*registry().roots)[origin];
   if (!root) {
     root = std::make_unique<Node>();
     root->id = static_cast<int64_t>(registry().nodes.size());

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "births.h"
 #include "log.h"
 #include "mutex.h"
 #include "pace.h"
@@ -48,6 +49,7 @@ struct Session {
     bool interprets = false;  // first flushes need no plan
     bool skip_dead = true;
     bool may_sleep = false;
+    bool watched = false;  // Python sees each flush, before it runs and after
   } settings TORCHY_GUARDED_BY(shared_mutex);
 
   // What is recorded; and what is being flushed, or was left by a flush that failed.
@@ -56,6 +58,10 @@ struct Session {
   // Where the next trace begins: the place, if that is known, and its number; -1: ask.
   Node* root TORCHY_GUARDED_BY(shared_mutex) = nullptr;
   int64_t origin TORCHY_GUARDED_BY(shared_mutex) = -1;
+  // Whether what is born of its ops is looked at, and what has been, first, of one that ran at
+  // once.
+  std::atomic<bool> hunts{false}, born{false};
+  std::optional<Birth> birth TORCHY_GUARDED_BY(shared_mutex);
   // The thread that flushes; and the state that it must restore, its own alone.
   std::thread::id flusher TORCHY_GUARDED_BY(shared_mutex);
   std::optional<ProcessState> outer_state;
@@ -116,6 +122,10 @@ struct Session {
   static constexpr size_t kNoticed = size_t{1} << 20;  // what is smaller is weighed now and then
 };
 
+// Where traces begin, by number; all places hang on them. A replay holds those of its trace, though
+// they are forgotten.
+using Roots = std::unordered_map<int64_t, std::unique_ptr<Node>>;
+
 struct Registry {
   std::vector<std::shared_ptr<Session>> sessions TORCHY_GUARDED_BY(shared_mutex);
   // When the first of them was opened: see Pool::now.
@@ -131,7 +141,7 @@ struct Registry {
       TORCHY_GUARDED_BY(shared_mutex);
 
   // Places; from how many on they are forgotten, when that is possible; and how often all were.
-  std::unordered_map<int64_t, std::unique_ptr<Node>> roots TORCHY_GUARDED_BY(shared_mutex);
+  std::shared_ptr<Roots> roots TORCHY_GUARDED_BY(shared_mutex) = std::make_shared<Roots>();
   std::vector<Node*> nodes TORCHY_GUARDED_BY(shared_mutex);
   std::vector<Step*> steps TORCHY_GUARDED_BY(shared_mutex);
   size_t most_places TORCHY_GUARDED_BY(shared_mutex) = 40'000;

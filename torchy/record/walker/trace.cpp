@@ -47,7 +47,9 @@ void Trace::clear() {
   program = nullptr;
   seen = false;
   times.clear();
-  refused = false;
+  refused = hunts = suspect = false;
+  before.reset();
+  checks = 0;
   inputs_.clear();
 }
 

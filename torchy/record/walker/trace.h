@@ -103,6 +103,13 @@ struct Shadows {
   void drop(Idle& idle);
 };
 
+// The inputs of a trace as they were before it ran, by slot: those that it only reads, and copies
+// of those that it writes.
+struct Before {
+  std::vector<c10::intrusive_ptr<Kept>> read;
+  std::vector<c10::DataPtr> copies;
+};
+
 struct Trace {
   // Tensors known to carry the bit. Those that are gone are let go of now and then.
   struct Bearers {
@@ -120,24 +127,28 @@ struct Trace {
   std::vector<int64_t> numbers;  // raw bits
   Bearers bearers;               // beside results, which are known to their slots
   ProcessState state;
-  std::optional<Precision> precision;  // if it has ops that mind
-  size_t large_bytes = 0;              // since the memory kept alive was last weighed
-  size_t peak = 0;                     // bytes that eager would have held at most
-  size_t input_bytes = 0;              // of slots that are not created here
-  std::vector<int64_t> addresses;      // of the slots' memory, once a flush has begun
-  std::vector<Shadows> shadows;        // by view, where a call has needed one: see caller.h
-  Shadows::Idle idle;                  // those that nobody uses, for views to come
-  std::vector<uint8_t> flags;          // by slot
-  int64_t at = 0;                      // the next step, as an index into the program's words
-  int64_t script = kNoScript;          // that is being run
-  std::shared_ptr<Script> held;        // the same, for this flush alone until that is finished
-  std::vector<int64_t> own;            // the program, if it is interpreted
-  int64_t serial = 0;                  // of the flush, in its session
-  const int64_t* program = nullptr;    // that has been begun
-  bool seen = false;                   // Python has begun to run it
-  std::vector<int64_t> times;          // nanoseconds, by step; less than 0: why a kernel refused
-  bool refused = false;                // a kernel has
-  int64_t calls = 0, called = 0;       // of torch's ops: how many, and nanoseconds that they took
+  std::optional<Precision> precision;    // if it has ops that mind
+  size_t large_bytes = 0;                // since the memory kept alive was last weighed
+  size_t peak = 0;                       // bytes that eager would have held at most
+  size_t input_bytes = 0;                // of slots that are not created here
+  std::vector<int64_t> addresses;        // of the slots' memory, once a flush has begun
+  std::vector<Shadows> shadows;          // by view, where a call has needed one: see caller.h
+  Shadows::Idle idle;                    // those that nobody uses, for views to come
+  std::vector<uint8_t> flags;            // by slot
+  int64_t at = 0;                        // the next step, as an index into the program's words
+  int64_t script = kNoScript;            // that is being run
+  std::shared_ptr<Script> held;          // the same, for this flush alone until that is finished
+  std::vector<int64_t> own;              // the program, if it is interpreted
+  int64_t serial = 0;                    // of the flush, in its session
+  const int64_t* program = nullptr;      // that has been begun
+  bool seen = false;                     // Python has begun to run it
+  std::vector<int64_t> times;            // nanoseconds, by step; less than 0: why a kernel refused
+  bool refused = false;                  // a kernel has
+  std::shared_ptr<const Before> before;  // if somebody wants to run it again
+  size_t checks = 0;                     // the last slots: see births.h
+  bool hunts = false;                    // calls are looked at, see births.h
+  bool suspect = false;                  // one of them has made a NaN, or an infinity
+  int64_t calls = 0, called = 0;         // of torch's ops: how many, and nanoseconds that they took
 
   // Empty again, with the room that it has: as long as the last one was, most traces are again.
   // What it held is dropped: call without the mutex.

@@ -162,6 +162,8 @@ struct Script {
   int64_t ops = 0;                // of the trace
   std::vector<int64_t> unstored;  // slots that never get memory
   std::vector<int64_t> moved;     // views that the fused ops read or write, one by one
+  std::vector<int64_t> checks;    // views like those that its kernels write truths to, see births.h
+  int64_t alarms = 0;             // flushes in which these said something
   int refusals = 0;               // flushes in a row in which a kernel was not launched
   bool busy = false;              // a program's arguments serve one flush at a time
   std::shared_ptr<const std::vector<int64_t>> words;  // of the last flush

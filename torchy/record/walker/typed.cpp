@@ -83,6 +83,7 @@ bool goes_to_backend(c10::DispatchKeySet keys) {
 Session* run_now_here(const OpInfo& info) {
   if (info.op_class != OpClass::kDefer) return nullptr;
   Session* session = session_here();
+  if (session && session->hunts) return nullptr;  // its result is looked at: the long way
   if (session) count_run_now(*session);
   return session;
 }

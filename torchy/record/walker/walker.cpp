@@ -12,9 +12,11 @@
 #include "hooks.cpp"
 #include "memory.cpp"
 #include "pool.cpp"
+#include "scan.cpp"
 #include "source.cpp"
 
 // places, traces, sessions
+#include "births.cpp"
 #include "layout.cpp"
 #include "log.cpp"
 #include "meta.cpp"
@@ -31,6 +33,7 @@
 #include "finish.cpp"
 #include "interpret.cpp"
 #include "pack.cpp"
+#include "replay.cpp"
 #include "settle.cpp"
 
 // ops
@@ -48,6 +51,7 @@
 #include "calls.cpp"
 #include "codes.cpp"
 #include "fork.cpp"
+#include "watch_calls.cpp"
 
 TORCH_LIBRARY_IMPL(_, PrivateUse3, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&torchy::see_unclaimed>());
