@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from torchy.explain.calls import prepared_call
 from torchy.face import current_session
-from torchy.ir.trace import Argument, Constant, Number, Op, Operand, Trace
+from torchy.ir.trace import Constant, Op, Trace
 from torchy.record.source import raised_by_program
 from torchy.report import TensorRecord
 from torchy.run.pace import tiny_op_seconds
@@ -106,18 +107,12 @@ def _tried(trace: Trace, op: Op, sizes: dict[int, Sizes], way: float) -> _Cost |
 
 def _timed(trace: Trace, op: Op, sizes: dict[int, Sizes]) -> tuple[float, int]:
     """Return the seconds that an op takes with operands of these sizes, and the elements of the largest."""
-    base, _, overload = op.name.removeprefix("aten::").partition(".")
-    function: Any = getattr(getattr(torch.ops.aten, base), overload or "default")
     operands = {
         view: torch.full(sizes[view], True, dtype=trace.views[view].dtype) for view in op.reads
     }
-    positional, named = [], {}
-    for argument, given in zip(function._schema.arguments, op.arguments, strict=True):
-        value = _value(given, operands)
-        if argument.kwarg_only:
-            named[argument.name] = value
-        else:
-            positional.append(value)
+    function, positional, named = prepared_call(
+        op, operands.__getitem__, lambda number: number.kind(1)
+    )
     best = _best(function, *positional, **named)
     return best, max((math.prod(sizes[view]) for view in (*op.reads, *op.writes)), default=1)
 
@@ -132,18 +127,6 @@ def _best(function: Any, *positional: Any, **named: Any) -> float:
             function(*positional, **named)
             best = min(best, perf_counter() - begin)
     return best
-
-
-def _value(argument: Argument, operands: dict[int, torch.Tensor]) -> Any:
-    match argument:
-        case Operand(view):
-            return operands[view]
-        case Number(_, kind):
-            return kind(1)
-        case Constant(value):
-            return value
-        case _:
-            return [_value(item, operands) for item in argument]
 
 
 def _of_elements(sizes: dict[int, Sizes], most: int) -> dict[int, Sizes]:
