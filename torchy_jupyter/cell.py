@@ -11,6 +11,7 @@ import ast
 import builtins
 import dataclasses
 import linecache
+import os
 import re
 import sys
 from collections import deque
@@ -27,6 +28,7 @@ import torchy
 from torchy.explain import EagerCosts
 from torchy_jupyter.explorer import CellSource, Explorer, Raised
 from torchy_jupyter.explorer.words import AT_END
+from torchy_jupyter.progress import Progress
 
 BEGIN, END = "__torchy_begin__", "__torchy_end__"
 MARKER = "%%torchy"
@@ -61,6 +63,7 @@ class Running:
     compiled: bool  # the cell itself; what IPython compiles from here on is a part of it
     measures: bool = False  # it has a `%time`, `%timeit` or `%prun`
     kept: int = 0  # bytes of the result that `Out` keeps
+    progress: Progress | None = None
 
 
 class Cells:
@@ -80,6 +83,7 @@ class Cells:
         self.always: Options | None = None  # the options of `%torchy on`
         self.running: Running | None = None
         self.last: Explorer | None = None
+        self.receipt: torchy.Receipt | None = None
         self._shown: deque[Explorer] = deque()
         self._costs = EagerCosts()
         self.sources: dict[str, CellSource] = {}
@@ -219,6 +223,8 @@ class Cells:
             self._tell_why_eager(unavailable)
             return
         self.running = Running(session, options, self._info, perf_counter(), marked, marked)
+        if not options.quiet and getattr(self.shell, "kernel", None) is not None:
+            self.running.progress = Progress(lambda: session.counters)
 
     def _measure(self) -> None:
         if self.running is None:
@@ -229,8 +235,11 @@ class Cells:
             torchy.enable(skip_dead=False)  # until the cell's end
 
     def _enable(self, options: Options) -> torchy.Session:
+        settings = options.settings
+        if self.receipt is not None:
+            settings = settings | {"receipt": self.receipt}
         if torchy.walker_ready():
-            return torchy.enable(**options.settings)
+            return torchy.enable(**settings)
         release = torch.__version__.split("+")[0]
         notice = display(
             Notice(f"Torchy: building the walker for torch {release} (once, ~15 s)…"),
@@ -238,7 +247,7 @@ class Cells:
         )
         began = perf_counter()
         try:
-            session = torchy.enable(**options.settings)
+            session = torchy.enable(**settings)
         except BaseException:
             notice.update(Notice(f"Torchy: the walker for torch {release} could not be built"))
             raise
@@ -262,6 +271,8 @@ class Cells:
             for _ in range(1 + running.measures):
                 if torchy.current_session() is running.session:
                     torchy.disable()
+            if running.progress is not None:
+                running.progress.stop()
         cells = self._below_magics() | self.sources
         hint = (
             f"Out keeps {running.kept / LARGE:.0f} MiB of this cell's result alive; "
@@ -280,6 +291,8 @@ class Cells:
             hints=(hint,) if running.kept >= LARGE else (),
             costs=self._costs,
             raised=raised,
+            session=running.session,
+            names=self.shell.user_ns,
         )
         if report.traces or running.marked:
             self.last = explorer
@@ -295,6 +308,19 @@ class Cells:
             self._shown.popleft().close()
 
     # -- the cells' texts
+
+    def name_of(self, file: str) -> str:
+        """Return what to call a file of the program: ``cell 7``, also of the cell that runs."""
+        if file in self.sources:
+            return self.sources[file].name
+        info = self.running.info if self.running is not None else None
+        if info is not None:
+            text = self.shell.transform_cell(info.raw_cell)
+            count = self.shell.execution_count
+            for number in (count - 1, count):  # IPython's versions differ in when it counts
+                if file == self.shell.compile.get_code_name(info.raw_cell, text, number):
+                    return f"cell {number}"
+        return os.path.basename(file)
 
     def _remember_cells_run_before(self) -> None:
         history = self.shell.history_manager

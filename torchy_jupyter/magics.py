@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from IPython.core.magic import (
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 import torchy
+from torchy.settings import bytes_of
 from torchy_jupyter.cell import MARKER, Cells, Options
 from torchy_jupyter.explorer import Explorer
 
@@ -28,18 +28,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NUMERICS = ("exact", "fast")
 COMPILE = ("auto", "always", "never")
-ALLOWED = "allowed: --numerics exact|fast, --compile auto|always|never, --max-ops N, --max-bytes SIZE, --run-dead, --quiet"
-COMMANDS = "on [options] | off | status | last | save FILE.html"
-UNITS = {
-    "": 1,
-    "b": 1,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-}
+ALLOWED = (
+    "allowed: --numerics exact|fast, --compile auto|always|never, --max-ops N, --max-bytes SIZE, --run-dead, --nan,"
+    " --keep SIZE, --compare, --quiet"
+)
+COMMANDS = "on [options] | off | status | last | save FILE.html | receipt [[--check] FILE]"
 
 
 def count(text: str) -> int:
@@ -51,10 +44,10 @@ def count(text: str) -> int:
 
 def size(text: str) -> int:
     """Return a number of bytes, from ``256MiB``, ``1.5 GB`` or ``4096``."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", text, re.IGNORECASE)
-    if found is None or found[2].lower() not in UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size (256MiB, say)")
-    return int(float(found[1]) * UNITS[found[2].lower()])
+    try:
+        return bytes_of(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def options(function: F) -> F:
@@ -79,6 +72,22 @@ def options(function: F) -> F:
             "--max-bytes",
             type=size,
             help="Memory beyond eager's that a trace may take (default 16MiB).",
+        ),
+        argument(
+            "--nan",
+            action="store_true",
+            help="Find where the first NaN or infinity is born.",
+        ),
+        argument(
+            "--keep",
+            type=size,
+            metavar="SIZE",
+            help="Keep what flushes are given (256MiB, say): any value can be asked for afterwards.",
+        ),
+        argument(
+            "--compare",
+            action="store_true",
+            help="Run each flush once more by eager: times, and whether the bits are equal.",
         ),
         argument(
             "--run-dead", action="store_true", help="Run ops, too, whose results nobody can reach."
@@ -128,7 +137,10 @@ class TorchyMagics(Magics):
 
     @magic_arguments("torchy")
     @argument("command", nargs="?", default="status", help=f"{COMMANDS}; default: status")
-    @argument("file", nargs="?", help="Where `save` writes the last cell's explorer.")
+    @argument(
+        "file", nargs="?", help="What `save` and `receipt` write, or `receipt --check` reads."
+    )
+    @argument("--check", metavar="FILE", help="`receipt`: compare the cells to come with a file.")
     @options
     @no_var_expand
     @line_magic("torchy")  # type: ignore[arg-type]
@@ -141,8 +153,13 @@ class TorchyMagics(Magics):
         given = _options(chosen)
         if chosen.command != "on" and (given.settings or given.quiet):
             raise UsageError(f"%torchy {chosen.command} takes no options")
-        if (chosen.file is None) == (chosen.command == "save"):
+        needs_file, may_have = chosen.command == "save", chosen.command == "receipt"
+        if (needs_file and chosen.file is None) or (
+            chosen.file is not None and not (needs_file or may_have)
+        ):
             raise UsageError(f"%torchy: use: {COMMANDS}")
+        if chosen.check is not None and (chosen.command != "receipt" or chosen.file is not None):
+            raise UsageError("%torchy: use --check so: %torchy receipt --check FILE")
         match chosen.command:
             case "on":
                 self.cells.always = given
@@ -164,9 +181,29 @@ class TorchyMagics(Magics):
                 except OSError as error:
                     raise UsageError(f"%torchy save: {error}") from None
                 print(f"Torchy: saved {path}")
+            case "receipt":
+                print(self._receipt(chosen.check or chosen.file, chosen.check is not None))
             case command:
                 raise UsageError(f"%torchy: no command {command!r} (use: %torchy {COMMANDS})")
         return None
+
+    def _receipt(self, file: str | None, check: bool) -> str:
+        """Begin a receipt for the cells to come, begin to check one, or end either; return what there is to say."""
+        cells = self.cells
+        if file is None:
+            if cells.receipt is None:
+                raise UsageError("%torchy receipt: there is none: %torchy receipt FILE begins one")
+            said, cells.receipt = cells.receipt.close(), None
+            return f"Torchy: {said}"
+        path = Path(file.strip("'\"")).expanduser()
+        try:
+            receipt = torchy.Receipt(path, check=check, name=cells.name_of)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"%torchy receipt: {error}") from None
+        before = "" if cells.receipt is None else f"Torchy: {cells.receipt.close()}\n"
+        cells.receipt = receipt
+        does = f"compared with {path}" if check else f"noted in {path}"
+        return f"{before}Torchy: cells from the next one on are {does}; %torchy receipt ends it."
 
     def status(self) -> str:
         """Return a few lines: on or off, with which options, and what the last cell did."""
@@ -179,6 +216,9 @@ class TorchyMagics(Magics):
             lines = [self._on(always)]
         if not torchy.walker_ready():
             lines.append("The walker has not been built yet; the first cell does it.")
+        if self.cells.receipt is not None:
+            does = "compared with" if self.cells.receipt.checks else "noted in"
+            lines.append(f"Cells are {does} {self.cells.receipt.path}.")
         if self.cells.last is not None:
             lines.append(f"Last cell: {self.cells.last.report.summary()}")
         return "\n".join(lines)
@@ -188,7 +228,9 @@ class TorchyMagics(Magics):
         """Tell with which options Torchy is on for all cells."""
         names = {name: name.replace("_", "-") for name in given.settings}
         said = [
-            " --run-dead" if name == "skip_dead" else f" --{names[name]} {value}"
+            " --run-dead"
+            if name == "skip_dead"
+            else f" --{names[name]}" + (f" {value}" if value is not True else "")
             for name, value in given.settings.items()
         ]
         text = "".join(said) + " --quiet" * given.quiet
@@ -203,6 +245,8 @@ class TorchyMagics(Magics):
 def _options(chosen: argparse.Namespace) -> Options:
     names = ("numerics", "compile", "max_ops", "max_bytes")
     settings = {name: getattr(chosen, name) for name in names}
+    settings["keep"] = chosen.keep
+    settings |= {name: True for name in ("nan", "compare") if getattr(chosen, name)}
     if chosen.run_dead:
         settings["skip_dead"] = False
     return Options(

@@ -256,6 +256,46 @@ def test_the_keys_find_an_op_and_explain_themselves(tmp_path: Path) -> None:
         expect(page.get_by_role("dialog")).to_contain_text("a kernel: several ops in one pass")
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
-        for key, name in (("1", "Overview"), ("3", "Kernel"), ("4", "Eager ~")):
+        for key, name in (("1", "Overview"), ("3", "Kernel"), ("4", "Eager")):
             page.keyboard.press(key)
             expect(page.locator(f"[data-lens='{name}']")).to_have_attribute("aria-selected", "true")
+
+
+WATCHED = """%%torchy --nan --keep 64MiB --compare --compile always
+x = torch.linspace(0.1, 1, 600).view(20, 30)
+for turn in range(8):
+    y = x * 2 - turn / 4
+    y = y.log()
+    z = torch.where(y > -1, y, x)
+    z.sum().item()"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_values_nans_and_eagers_times_are_shown(tmp_path: Path, theme: str) -> None:
+    with opened(tmp_path, theme, CELLS[0], WATCHED) as page:
+        expect = playwright.expect
+        overview = page.locator(".tx-panel")
+        expect(overview).to_contain_text(
+            "the first NaN is born here: log in turn 1", timeout=60_000
+        )
+        expect(overview).to_contain_text("all bits are equal")
+        expect(page.locator(".tx-tag.tx-equal")).to_contain_text("bits equal")
+        expect(page.locator(".tx-note.tx-nan")).to_contain_text("the first NaN")
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.locator(".torchy").screenshot(path=SHOTS / f"explorer-watched-{theme}.png")
+        page.locator(".tx-line", has_text="log()").click()
+        page.locator("[data-lens=Values]").click()
+        values = page.locator(".tx-values")
+        expect(values).to_contain_text("f32[20, 30]", timeout=30_000)
+        expect(values).to_contain_text("NaN")
+        expect(values.locator("canvas")).to_have_count(2)
+        before = values.inner_text()
+        slider = values.get_by_role("slider")
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        expect(values).not_to_contain_text(before, timeout=30_000)
+        expect(slider).to_be_focused()
+        page.wait_for_timeout(300)
+        page.locator(".torchy").screenshot(path=SHOTS / f"explorer-values-{theme}.png")
+        page.locator("[data-lens=Eager]").click()
+        expect(overview).to_contain_text("Eager ran each op on the same inputs")

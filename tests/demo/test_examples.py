@@ -93,3 +93,27 @@ def test_facts_of_equal_values_are_equal():
     loop = []
     loop.append(loop)
     assert dict(facts({"x": loop}))["x[0]"] == "is x"
+
+
+COURSE = sorted(run_demo.NOTEBOOK.parent.glob("course-*.ipynb"))
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.slow if "compile" in path.name else ())
+        for path in COURSE
+    ],
+    ids=lambda path: path.stem,
+)
+def test_the_course_runs_and_its_own_checks_hold(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    with run_demo.Kernel(notebook) as kernel:
+        for index in range(len(notebook.cells)):
+            kernel.run(index)
+
+
+def test_the_course_has_six_parts():
+    assert [path.name.split("-")[1] for path in COURSE] == list("123456")

@@ -440,7 +440,7 @@ def test_a_saved_page_stands_alone(tmp_path: Path) -> None:
 def test_the_front_end_travels_compressed_and_asks_no_other_host() -> None:
     assert not re.search(r"https?://|^import ", module(), re.MULTILINE)
     assert "export { render };" in module() and "export default { render };" in loader()
-    assert len(loader()) < 32_000
+    assert len(loader()) < 36_000
 
 
 def test_what_the_browser_asks_for_is_given() -> None:

@@ -183,7 +183,7 @@ def test_on_says_so_with_its_options(kernel: Kernel) -> None:
 
 
 def test_a_wrong_size_is_told(kernel: Kernel) -> None:
-    assert "is no size" in kernel.run("%torchy on --max-bytes many").error
+    assert "a size is a number of bytes" in kernel.run("%torchy on --max-bytes many").error
 
 
 @pytest.mark.parametrize("head", ["%torchy on", "%%torchy"])

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import graphviz
+import torch
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from torchy.explain import EagerCosts
+from torchy import Session
+from torchy.explain import EagerCosts, Finding
 from torchy.report import Report
 from torchy_jupyter.explorer.bundle import deflate
 from torchy_jupyter.explorer.graph import digraph
@@ -27,6 +30,7 @@ from torchy_jupyter.explorer.shown import CellSource, Raised, ShownGroup, ShownK
 from torchy_jupyter.explorer.snapshot import take
 from torchy_jupyter.explorer.static import static_html
 from torchy_jupyter.explorer.summary import summary, tags, time_parts
+from torchy_jupyter.explorer.watched import Costs, Watched
 from torchy_jupyter.explorer.widget import ExplorerWidget
 
 __all__ = ["CellSource", "Explorer", "Raised", "write_script_page"]
@@ -39,7 +43,7 @@ MOST_TEXT = 60_000  # characters of one level of one kernel
 
 
 class Explorer:
-    """Shows one cell's report. It reads the report once, and never touches a session or the program's tensors.
+    """Shows one cell's report. It reads the report once, and never touches the program's tensors.
 
     Parameters
     ----------
@@ -55,6 +59,10 @@ class Explorer:
         What eager would have taken; without, nothing is estimated.
     raised
         What the cell has raised.
+    session
+        What recorded it: knows of values that are kept, of NaNs, and eager's own times.
+    names
+        The program's variables.
     """
 
     def __init__(
@@ -65,11 +73,17 @@ class Explorer:
         hints: Iterable[str] = (),
         costs: EagerCosts | None = None,
         raised: Raised | None = None,
+        session: Session | None = None,
+        names: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self.report = report
         self.key = uuid.uuid4().hex[:8]
+        texts = {file: cell.text for file, cell in list(cells.items())[-1:]}
+        took = report.totals.seconds if seconds is None else seconds
+        self._session = session
+        self._watched = Watched(report, session, took, texts, names)
         self._take: Callable[[], Snapshot] = functools.partial(
-            take, report, cells, seconds, hints, costs, raised
+            take, report, cells, seconds, hints, Costs(session, costs), raised, self._watched
         )
         self._widgets: list[ExplorerWidget] = []  # ipywidgets keeps each until it is closed
 
@@ -84,7 +98,12 @@ class Explorer:
         if getattr(get_ipython(), "kernel", None) is None:  # a terminal has shown the text
             return
         widget = ExplorerWidget(
-            {"details": self._details, "level": self._level, "issue": self.issue},
+            {
+                "details": self._details,
+                "level": self._level,
+                "issue": self.issue,
+                "value": self._watched.value_text,
+            },
             unfolded=unfolded,
             data=deflate(self._details()) if unfolded else b"",
             **self._state(),
@@ -109,10 +128,38 @@ class Explorer:
             )
             for kernel in self.snapshot.kernels
         )
-        complete = replace(self.snapshot, kernels=kernels).to_dict()
+        complete = replace(self.snapshot, kernels=kernels, keeps=False).to_dict()
         html = page(self.snapshot.title, self._state(), complete, self._repr_html_())
         # a program's text may be anything
         Path(path).write_text(html, encoding="utf-8", errors="replace")
+
+    def value(
+        self, op: str | int, step: int | None = None, trace: int | None = None
+    ) -> torch.Tensor:
+        """Return a value that the cell has computed, to the bit, if it ran with ``--keep``: see :meth:`Session.value`."""
+        return self._of_session("--keep 256MiB").value(op, step, trace)
+
+    @property
+    def first_nan(self) -> Any:
+        """Where the first NaN or infinity was born, if the cell ran with ``--nan``; None: none was."""
+        return self._of_session("--nan").first_nan
+
+    @property
+    def comparison(self) -> tuple[Any, ...]:
+        """Each step beside eager, if the cell ran with ``--compare``: see :attr:`Session.comparison`."""
+        return self._of_session("--compare").comparison
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What costs most, and what to change: at most three. What that brings is measured, with ``--keep``, on reading."""
+        found = self._watched.findings()
+        self.__dict__.pop("snapshot", None)  # what is shown from now on has what was measured
+        return found
+
+    def _of_session(self, option: str) -> Session:
+        if self._session is None or self._session.watch is None:
+            raise RuntimeError(f"run the cell with %%torchy {option}: nothing of that was noted")
+        return self._session
 
     def to_graphviz(self, flush: int | None = None) -> graphviz.Digraph:
         """Return the graph of a flush, counted from 1; default: of the one that took longest.
@@ -173,6 +220,11 @@ class Explorer:
     def __repr__(self) -> str:
         """Return the report's summary, and a short listing of its longest trace that is no monster."""
         text = f"Torchy, {self.snapshot.title}: {self.report.summary()}"
+        if self.snapshot.birth:
+            text += f"\n{self.snapshot.birth.text.replace('`', '')}"
+        if self.snapshot.equal is not None:
+            text += "\nall bits equal eager's" if self.snapshot.equal else "\nOTHER BITS than eager"
+        text += "".join(f"\n{finding}" for finding in self._watched.likely_findings())
         short = [r for r in self.report.traces if len(r.trace.ops) <= LARGEST_LISTED]
         if not short:
             return text

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 FRONT = files("torchy_jupyter.explorer") / "front"
 # each after what it needs
-MODULES = ("dom", "cell", "timeline", "graph", "lenses", "explorer", "widget")
+MODULES = ("dom", "cell", "timeline", "graph", "lenses", "values", "explorer", "widget")
 IMPORT = re.compile(r'^import (\{.*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?(?:function|class|const) (\w+))", re.MULTILINE)
 

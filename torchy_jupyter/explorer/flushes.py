@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from torchy.explain import EagerCosts, Estimate
+from torchy.explain import Estimate
 from torchy.ir.trace import Trace
 from torchy.plan.plan import ops_of
 from torchy.report import GroupRecord, OlderRecord, Report, Source, TraceRecord
 from torchy_jupyter.explorer.fold import fold_repeats
 from torchy_jupyter.explorer.shown import ShownFlush, ShownGroup, ShownOp
+from torchy_jupyter.explorer.watched import Costs
 from torchy_jupyter.explorer.words import assigned_name
 
 MOST_OPS = 3000  # in one trace, repeats folded
@@ -110,14 +111,14 @@ class Flushes:
     Parameters
     ----------
     costs
-        What eager would take; None: nothing is estimated.
+        What eager takes.
     until
         By ``perf_counter()``: until when ops may be tried for that.
     line_text
         Gives the text of a line of a file.
     """
 
-    def __init__(self, costs: EagerCosts | None, until: float, line_text: LineText) -> None:
+    def __init__(self, costs: Costs, until: float, line_text: LineText) -> None:
         self._costs = costs
         self._until = until
         self._line_text = line_text
@@ -132,6 +133,7 @@ class Flushes:
         groups = self._groups(one, ops, stands_for, names)
         seconds = _shares(ops, groups)
         return ShownFlush(
+            number=record.number,
             count=one.count,
             reason=reason,
             file=where.file if where else None,
@@ -161,7 +163,8 @@ class Flushes:
         for index in kept:
             op = record.op(index)
             results = [result for result in op.results if result is not None]
-            estimate = self._eager(record, index) if op.group in compiled else Estimate(0.0, True)
+            wanted = self._costs.measured or op.group in compiled
+            estimate = self._eager(record, index) if wanted else Estimate(0.0, True)
             found.append(
                 ShownOp(
                     index=index,
@@ -185,8 +188,6 @@ class Flushes:
         return found
 
     def _eager(self, record: TraceRecord, index: int) -> Estimate:
-        if self._costs is None:
-            return Estimate(0.0, known=False)
         return self._costs.of(record.trace, index, record.tensors, self._until)
 
     def _variables(self, trace: Trace) -> dict[int, str]:
@@ -232,7 +233,7 @@ class Flushes:
             alike_groups = like.get(group.id, [group.id])
             seconds = sum(times[other] for other in alike_groups)
             eager = seconds
-            if group.as_kernel:
+            if group.as_kernel or self._costs.measured:
                 eager = sum(op.eager * op.count for op in members) * one.count
             found.append(
                 ShownGroup(

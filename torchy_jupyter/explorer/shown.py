@@ -45,11 +45,22 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A row below a line. ``kind``: ``flush``, ``eager`` or ``error``; ``flush``: the position of its flush."""
+    """A row below a line.
+
+    ``kind``: ``flush``, ``eager``, ``nan``, ``finding`` or ``error``; ``flush``: the position of its flush.
+    """
 
     kind: str
     text: str
     flush: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """Where the first NaN was born, in words: for the first line, and all of it."""
+
+    short: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +162,11 @@ class ShownGroup:
 class ShownFlush:
     """A flush, or ``count`` of them with the same ops, lines and reason; seconds and bytes are sums.
 
-    ``began``: the first of them, in seconds since the cell did. ``reason`` is in plain words.
+    ``number``: that of the newest in the report. ``began``: the first of them, in seconds since the cell did. ``reason`` is
+    in plain words.
     """
 
+    number: int
     count: int
     reason: str
     file: str | None
@@ -181,12 +194,14 @@ class Account:
         Planning and compiling, as far as the cell waited for it.
     hidden
         Flushes that are only counted.
+    watching
+        Keeping values, looking for NaNs, running eager for comparison.
     outside
         Python, recording, and all that is none of the others.
     unplaced
         Of the ops among those, what is on no line: it is not known where the program called them.
     eager_cell
-        What the cell would have taken without Torchy, estimated.
+        What the cell would have taken without Torchy; estimated, unless it is ``measured``.
     """
 
     cell: float
@@ -196,9 +211,11 @@ class Account:
     eager: float
     prepared: float
     hidden: float
+    watching: float
     outside: float
     unplaced: float
     eager_cell: float
+    measured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +249,10 @@ class Snapshot:
     account: Account
     asleep: str  # since when, and why; empty: it is not
     error: str  # what the cell raised
+    birth: Birth | None  # of the first NaN
+    equal: bool | None  # whether all bits are eager's; None: they were not compared
+    keeps: bool  # whether values can be asked for
+    findings: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     sources: tuple[Lines, ...]
     flushes: tuple[ShownFlush, ...]

@@ -9,13 +9,15 @@ import linecache
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from torchy.explain import EagerCosts
+from torchy.explain import Finding
 from torchy.report import RanNowRecord, Report, format_seconds
 from torchy.report import Source as Where
 from torchy_jupyter.explorer.flushes import Alike, Flushes, alike, launched, soon
 from torchy_jupyter.explorer.shown import (
     Account,
+    Birth,
     CellSource,
     Counts,
     Line,
@@ -27,6 +29,7 @@ from torchy_jupyter.explorer.shown import (
     ShownKernel,
     Snapshot,
 )
+from torchy_jupyter.explorer.watched import Costs, Watched
 from torchy_jupyter.explorer.words import AT_END, flush_reason
 
 MOST_FLUSHES = 40  # different ones; what is equal is shown once, with a count
@@ -39,8 +42,9 @@ def take(
     cells: Mapping[str, CellSource],
     seconds: float | None = None,
     hints: Iterable[str] = (),
-    costs: EagerCosts | None = None,
+    costs: Costs | None = None,
     raised: Raised | None = None,
+    watched: Watched | None = None,
 ) -> Snapshot:
     """Make a snapshot of a report.
 
@@ -58,7 +62,10 @@ def take(
         What eager would have taken; without, nothing is estimated.
     raised
         What the cell has raised.
+    watched
+        What was looked at while it ran.
     """
+    costs = costs or Costs(None, None)
     texts = _Texts(cells)
     cell_seconds = report.totals.seconds if seconds is None else seconds
     everything = alike(report)
@@ -80,13 +87,25 @@ def take(
     hidden += report.totals.traces - sum(one.count for one in everything)
     if hidden > 0:
         notes.append(f"{hidden:,} more flushes are only counted.")
-    sources = _sources(flushes, report.ran_now, raised, texts, cell_seconds)
+    birth = watched.birth() if watched else None
+    found = watched.likely_findings() if watched else ()
+    sources = _sources(flushes, report.ran_now, raised, texts, cell_seconds, birth, found)
+    unequal = watched.unequal() if watched else None
+    for row in unequal or ():
+        notes.append(f"other bits than eager: {row.text}")
     return Snapshot(
         title=texts.title,
         counts=_counts(report, everything),
-        account=_account(report, heaviest, flushes, sources, cell_seconds),
+        account=_account(report, heaviest, flushes, sources, cell_seconds, costs.measured),
         asleep=_asleep(asleep[-1].text, texts.place(asleep[-1].where)) if asleep else "",
         error=_failed(raised, texts),
+        birth=_born(birth, texts),
+        equal=None if unequal is None else not unequal,
+        keeps=bool(watched and watched.keeps),
+        findings=tuple(
+            finding.to_dict() | {"place": texts.place(Where(finding.file, finding.line))}
+            for finding in found
+        ),
         notes=(*notes, *hints),
         sources=sources,
         flushes=tuple(flushes),
@@ -150,6 +169,30 @@ def _failed(raised: Raised | None, texts: _Texts) -> str:
     return f"{raised}" + (f" ({place})" if place else "")
 
 
+def _born(birth: Any, texts: _Texts) -> Birth | None:
+    if birth is None:
+        return None
+    place = texts.place(Where(birth.file, birth.line)) if birth.file and birth.line else ""
+    short = f"first {birth.kind}: " + (f"line {birth.line}" if birth.line else birth.short)
+    return Birth(short, _birth_text(birth) + (f" ({place})" if place else ""))
+
+
+def _birth_text(birth: Any) -> str:
+    """Return in words where the first NaN was born."""
+    turn = f" in turn {birth.iteration}, counted from 0" if birth.iteration else ""
+    given = "; ".join(operand.text for operand in birth.operands)
+    return f"the first {birth.kind} is born here: `{birth.short}`{turn}" + (
+        f" was given {given}" if given else ""
+    )
+
+
+def _advice(finding: Finding) -> str:
+    gain = ""
+    if finding.gain_seconds is not None:
+        gain = f", the change brings {format_seconds(finding.gain_seconds)}"
+    return f"{finding.text} · costs ~{format_seconds(finding.lost_seconds)}{gain}"
+
+
 def _asleep(why: str, place: str) -> str:
     return f"{why} (since {place})" if place else why
 
@@ -181,6 +224,7 @@ def _account(
     flushes: Sequence[ShownFlush],
     sources: Sequence[Lines],
     cell: float,
+    compared: bool,
 ) -> Account:
     """Share a cell's time: what has been measured, and the rest."""
     kernels = interpreted = calls = eager_ops = unknown = 0.0
@@ -195,13 +239,17 @@ def _account(
                 interpreted += group.seconds - as_kernel
         guessed = {op.group for op in flush.ops if not op.known}
         unknown += sum(g.seconds for g in flush.groups if g.compiled and g.id in guessed)
+        if compared:  # eager runs what is dead, too
+            eager_ops += flush.count * sum(op.eager * op.count for op in flush.ops if op.dead)
     inside = kernels + interpreted + calls
     hidden = max(0.0, report.totals.seconds - sum(flush.seconds for flush in flushes))
     flushing = max(0.0, report.totals.seconds - hidden - inside)
     prepared, eager = report.totals.prepared, _sampled(report)
-    cell = max(cell, inside + hidden + prepared)
-    eager = min(eager, cell - inside - hidden - prepared)  # a sample may be too slow
-    outside = cell - inside - hidden - prepared - eager
+    watching = report.totals.watching
+    known = inside + hidden + prepared + watching
+    cell = max(cell, known)
+    eager = min(eager, cell - known)  # a sample may be too slow
+    outside = cell - known - eager
     on_lines = sum(line.seconds for source in sources for line in source.lines)
     # Python's part is the same without Torchy; what recording took is not known by itself
     estimated = hidden < 0.1 * cell and unknown <= 0.1 * kernels
@@ -213,9 +261,11 @@ def _account(
         eager=eager,
         prepared=prepared,
         hidden=hidden,
+        watching=watching,
         outside=outside,
         unplaced=max(0.0, inside + eager - on_lines),
         eager_cell=eager + max(0.0, outside - flushing) + eager_ops if estimated else 0.0,
+        measured=compared,
     )
 
 
@@ -247,6 +297,8 @@ def _sources(
     raised: Raised | None,
     texts: _Texts,
     cell: float,
+    birth: Any,
+    advice: Sequence[Finding],
 ) -> tuple[Lines, ...]:
     """Collect what happened on each line, the running cell first, other files by their name."""
     lines: dict[tuple[str, int], _Happened] = {}
@@ -280,6 +332,12 @@ def _sources(
     for index, flush in enumerate(flushes):
         if flush.file is not None and flush.line is not None:
             at(flush.file, flush.line).notes.append(Note("flush", _flag(index, flush), index))
+    for finding in advice:
+        at(finding.file, finding.line).notes.append(Note("finding", _advice(finding)))
+    if birth is not None and birth.file is not None and birth.line is not None:
+        numbers = [flush.number for flush in flushes]
+        of = numbers.index(birth.trace) if birth.trace in numbers else None
+        at(birth.file, birth.line).notes.append(Note("nan", _birth_text(birth), of))
     if raised is not None and raised.where is not None:
         at(raised.where.file, raised.where.line).notes.append(Note("error", str(raised)))
     files = {file for file, _ in lines} | ({texts.running} if texts.running else set())

@@ -16,6 +16,7 @@ from torchy_jupyter.explorer.summary import summary
 GREY = "color: #747c85"
 FLAME = "color: #c2571a"
 CODE = "font-family: monospace; line-height: 1.4; margin: 4px 0px"
+SIGNS = {"flush": "⚑ ", "nan": "✕ ", "finding": "◆ "}
 MOST_OPS = 120  # of the heaviest flush, that are listed
 
 
@@ -37,7 +38,11 @@ def static_html(snapshot: Snapshot, key: str, loop_nests: Mapping[str, str]) -> 
         f'<div class="torchy-static torchy-static-{escape(key)}">',
         f'<div><b style="{FLAME}">Torchy</b> {facts}</div>',
     ]
-    for what in (snapshot.error, snapshot.asleep):
+    for what in (
+        snapshot.error,
+        snapshot.birth.text.replace("`", "") if snapshot.birth else "",
+        snapshot.asleep,
+    ):
         if what:
             parts.append(f'<div style="{FLAME}">{escape(what)}</div>')
     if snapshot.flushes or snapshot.ran_now:
@@ -47,6 +52,12 @@ def static_html(snapshot: Snapshot, key: str, loop_nests: Mapping[str, str]) -> 
         heaviest = max(snapshot.flushes, key=lambda flush: flush.seconds)
         parts.append(_ops(snapshot.flushes.index(heaviest), heaviest))
         parts += [_details(f"kernel {escape(k)}", _pre(text)) for k, text in loop_nests.items()]
+    if snapshot.equal is not None:
+        said = "All bits are eager's." if snapshot.equal else "OTHER BITS than eager."
+        parts.append(f"<div>{said}</div>")
+    for finding in snapshot.findings:
+        advice = f"{finding['place']}: {finding['text']}".replace("`", "")
+        parts.append(f"<div>◆ {escape(advice)}</div>")
     parts += [f'<div style="{GREY}">{escape(note)}</div>' for note in snapshot.notes]
     return "\n".join([*parts, "</div>"])
 
@@ -77,7 +88,7 @@ def _line(line: Line, most: float) -> str:
     ]
     rows += [
         f'{"":>21}<span style="{FLAME if note.kind == "flush" else GREY}">'
-        f"{'⚑ ' * (note.kind == 'flush')}{escape(note.text.replace('`', ''))}</span>"
+        f"{SIGNS.get(note.kind, '')}{escape(note.text.replace('`', ''))}</span>"
         for note in line.notes
     ]
     return "\n".join(rows)

@@ -34,20 +34,24 @@ def summary(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def speed(account: Account) -> str:
-    """Return how fast the cell was against eager, estimated; empty if that cannot be told."""
-    if not account.eager_cell or account.cell < LEAST_COMPARED:
+    """Return how fast the cell was against eager, apart from what looking on took; empty if that cannot be told."""
+    own = account.cell - account.watching
+    if not account.eager_cell or own < LEAST_COMPARED:
         return ""
-    if account.prepared > MOSTLY * account.cell:
+    if account.prepared > MOSTLY * own:
         return f"{format_seconds(account.prepared)} of it compiling"
-    ratio = account.eager_cell / account.cell
+    ratio = account.eager_cell / own
     if 1 / ABOUT_THE_SAME < ratio < ABOUT_THE_SAME:
         return "about eager's time"
-    return f"~{ratio:.1f}× faster" if ratio > 1 else f"~{1 / ratio:.1f}× slower"
+    about = "" if account.measured else "~"
+    return f"{about}{ratio:.1f}× faster" if ratio > 1 else f"{about}{1 / ratio:.1f}× slower"
 
 
 def _time(account: Account) -> str:
     compared = speed(account)
-    return format_seconds(account.cell) + (f" · *{compared}*" if compared else "")
+    watching = f" + {format_seconds(account.watching)} looking on" if account.watching else ""
+    own = format_seconds(account.cell - account.watching)
+    return own + watching + (f" · *{compared}*" if compared else "")
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:
@@ -59,6 +63,12 @@ def tags(snapshot: Snapshot) -> list[tuple[str, str]]:
     found = []
     if snapshot.error:
         found.append(("error", f"failed: {snapshot.error}"))
+    if snapshot.equal is not None:
+        found.append(
+            ("equal", "bits equal") if snapshot.equal else ("error", "OTHER BITS than eager")
+        )
+    if snapshot.birth:
+        found.append(("error", snapshot.birth.short))
     if snapshot.asleep:
         found.append(("asleep", "asleep"))
     return found
@@ -74,6 +84,7 @@ def time_parts(account: Account) -> list[tuple[str, float]]:
         ("hatch", account.eager),
         ("paler", account.prepared),
         ("mid", account.hidden),
+        ("mid", account.watching),
         ("pale", account.outside),
     )
     return [(style, seconds / whole) for style, seconds in parts if seconds > 0]

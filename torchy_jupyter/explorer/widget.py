@@ -20,7 +20,8 @@ class ExplorerWidget(anywidget.AnyWidget):
     Parameters
     ----------
     answers
-        By name, what gives a text that the browser asks for: ``details()``, ``level(kernel, name)`` and ``issue()``.
+        By name, what gives a text that the browser asks for: ``details()``, ``level(kernel, name)``, ``value(trace,
+        op, step)`` and ``issue()``.
     state
         ``key`` (the static copy of the same key is hidden), ``summary``, ``tags``, ``parts``, ``unfolded``, and ``data``:
         the snapshot as JSON, deflated; empty: it is asked for.
@@ -52,6 +53,12 @@ class ExplorerWidget(anywidget.AnyWidget):
         """Give one level of a kernel."""
         kernel, name = message
         return self._answer("level", kernel, name)
+
+    @command
+    def value(self, message: Any, buffers: list[bytes]) -> tuple[Any, list[bytes]]:
+        """Give what there is to see of a value."""
+        trace, op, step = message
+        return self._answer("value", trace, op, step)
 
     @command
     def issue(self, message: object, buffers: list[bytes]) -> tuple[Any, list[bytes]]:

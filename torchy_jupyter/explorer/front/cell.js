@@ -19,7 +19,7 @@ export class Cell {
       }
     });
     const account = snapshot.account;
-    for (const [seconds, said] of [[account.unplaced, "on lines that are not known"], [account.hidden, "flushes that are only counted"], [account.prepared, "planning, compiling"], [account.outside, "outside of ops: Python, recording"]])
+    for (const [seconds, said] of [[account.unplaced, "on lines that are not known"], [account.hidden, "flushes that are only counted"], [account.prepared, "planning, compiling"], [account.watching, "looking on: --keep, --nan, --compare"], [account.outside, "outside of ops: Python, recording"]])
       if (seconds > 0)
         lines.append(h("div", { class: "tx-line tx-rest" },
           h("span", { class: "tx-gutter" }, h("span", { class: "tx-ms" }, h("span", {}, duration(seconds))), h("span", { class: "tx-chips" }), h("span", { class: "tx-no" })),
@@ -45,7 +45,7 @@ export class Cell {
   }
 
   note(note, flush) {
-    const sign = { flush: "⚑", eager: "", error: "✕" }[note.kind];
+    const sign = { flush: "⚑", eager: "", error: "✕", nan: "✕", finding: "◆" }[note.kind];
     const acts = note.flush !== null;
     return h("div", { class: `tx-note tx-${note.kind}` },
       h("span", { class: "tx-gutter" }),

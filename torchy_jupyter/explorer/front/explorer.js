@@ -5,9 +5,10 @@ import { copy, duration, h, hue, times } from "./dom.js";
 import { Graph } from "./graph.js";
 import { eager, Kernel, overview } from "./lenses.js";
 import { timeline } from "./timeline.js";
+import { Values } from "./values.js";
 
-const LENSES = ["Overview", "Graph", "Kernel", "Eager ~"];
-const KEYS = [["Enter", "on the first line: unfold, fold"], ["↑ ↓", "previous, next op"], ["← →", "previous, next flush"], ["1 … 4", "the views"], ["/", "search ops"], ["+ − 0", "larger, smaller, fit"], ["Esc", "clear, then fold"]];
+const LENSES = ["Overview", "Graph", "Kernel", "Eager"];
+const KEYS = [["Enter", "on the first line: unfold, fold"], ["↑ ↓", "previous, next op"], ["← →", "previous, next flush"], ["1 … 5", "the views"], ["/", "search ops"], ["+ − 0", "larger, smaller, fit"], ["Esc", "clear, then fold"]];
 const SIGNS = [["A", "a kernel: several ops in one pass over memory"], ["f", "a call: torch runs the op itself"], ["~", "ran as eager: not recorded"]];
 
 /** Text that was deflated. */
@@ -19,10 +20,11 @@ export async function inflate(data) {
 export class Explorer {
   /**
    * `state`: `summary` (the parts of the first line), `tags`, `parts` (shares of the time, for the strip) and `unfolded`.
-   * `load()` gives the snapshot, `failed()` is told that it does not; `fetch(kernel, level)` a kernel's text, `issue()` the text for a bug report.
+   * `load()` gives the snapshot, `failed()` is told that it does not; `fetch(kernel, level)` a kernel's text, `value(flush, op, step)` that of a value,
+   * `issue()` the text for a bug report.
    */
-  constructor(root, state, { load, failed, fetch, issue }) {
-    Object.assign(this, { root, state, load, failed, fetch, issue });
+  constructor(root, state, { load, failed, fetch, value, issue }) {
+    Object.assign(this, { root, state, load, failed, fetch, value, issue });
     this.selected = { flush: 0, op: null, group: null, now: null }; // now: what ran as eager, by its number
     this.lens = "Overview";
     this.build();
@@ -90,13 +92,15 @@ export class Explorer {
     this.cell = new Cell(snapshot, { pick: line, flush: (index) => select(index, null, null), over });
     this.graph = new Graph(snapshot, { select, over });
     this.kernel = new Kernel(snapshot, { select, fetch: this.fetch });
+    this.values = new Values(snapshot, { fetch: this.value });
+    this.lenses = [...LENSES, ...(snapshot.keeps ? ["Values"] : [])];
     this.panels = {
-      Cell: h("div", { class: "tx-solo" }), Overview: overview(snapshot, { select, pickNow, over }), Graph: this.graph.root, Kernel: this.kernel.root,
-      "Eager ~": eager(snapshot, { select }),
+      Cell: h("div", { class: "tx-solo" }), Overview: overview(snapshot, { select, pickNow, over, line }), Graph: this.graph.root, Kernel: this.kernel.root,
+      Eager: eager(snapshot, { select }), Values: this.values.root,
     };
     this.tabs = h("div", { class: "tx-tabs" },
-      h("div", { class: "tx-tablist", role: "tablist", "aria-label": "views" }, ["Cell", ...LENSES].map((name) =>
-        h("button", { role: "tab", "data-lens": name, class: name === "Cell" ? "tx-narrow" : "", onclick: () => this.look(name) }, name))),
+      h("div", { class: "tx-tablist", role: "tablist", "aria-label": "views" }, ["Cell", ...this.lenses].map((name) =>
+        h("button", { role: "tab", "data-lens": name, class: name === "Cell" ? "tx-narrow" : "", onclick: () => this.look(name) }, name === "Eager" && !snapshot.account.measured ? "Eager ~" : name))),
       h("span", { class: "tx-space" }), this.graph.tools);
     this.panel = h("div", { class: "tx-panel", role: "tabpanel" });
     this.detail = h("div", { class: "tx-detail", "aria-live": "polite" });
@@ -187,6 +191,7 @@ export class Explorer {
     this.cell.paint("tx-on", places);
     if (this.lens === "Graph") this.graph.show(this.selected);
     if (this.lens === "Kernel") this.kernel.show(this.selected);
+    if (this.lens === "Values") this.values.show(this.selected);
     const { flush, op, group, now } = this.selected;
     this.body.querySelectorAll(".tx-bar.tx-on, .tx-row.tx-on, tr.tx-on").forEach((node) => node.classList.remove("tx-on"));
     if (group !== null) this.body.querySelectorAll(`[data-flush="${flush}"][data-group="${group}"]`).forEach((node) => node.classList.add("tx-on"));
@@ -248,7 +253,7 @@ export class Explorer {
       ArrowDown: () => this.move(1), ArrowUp: () => this.move(-1), ArrowRight: () => this.beside(event, 1), ArrowLeft: () => this.beside(event, -1),
       "/": () => { this.look("Graph"); this.graph.search.focus(); }, "?": () => this.help(),
       ...(this.lens === "Graph" ? { "+": () => this.graph.zoom(1.25), "-": () => this.graph.zoom(1 / 1.25), 0: () => this.graph.fit() } : {}), Escape: () => this.escape(typing),
-      ...Object.fromEntries(LENSES.map((name, index) => [index + 1, () => this.look(name)])),
+      ...Object.fromEntries(this.lenses.map((name, index) => [index + 1, () => this.look(name)])),
     } : {};
     if (!actions[event.key]) return undefined;
     event.preventDefault();

@@ -51,7 +51,7 @@ function sentence({ counts, account }, all) {
   const best = all.filter((each) => each.eager > each.seconds && !each.one && each.sign !== "f" && each.sign !== "~").sort((a, b) => b.eager - b.seconds - a.eager + a.seconds)[0];
   if (best && account.eager_cell) {
     const names = best.name.split(" ");
-    parts.push(`Kernel ${best.sign} does ${names.length} of them (${names.slice(0, 4).join(", ")}${names.length > 4 ? ", …" : ""}) in `, h("b", {}, `one pass over memory: ${duration(best.seconds)}`), `; eager takes ~${duration(best.eager)}.`);
+    parts.push(`Kernel ${best.sign} does ${names.length} of them (${names.slice(0, 4).join(", ")}${names.length > 4 ? ", …" : ""}) in `, h("b", {}, `one pass over memory: ${duration(best.seconds)}`), `; eager takes ${account.measured ? "" : "~"}${duration(best.eager)}.`);
   }
   return h("p", { class: "tx-lead" }, parts);
 }
@@ -59,17 +59,21 @@ function sentence({ counts, account }, all) {
 function bars(account) {
   const most = Math.max(account.cell, account.eager_cell, 1e-9);
   const part = (seconds, style, said) => seconds > 0 && h("i", { class: style, style: `width: ${((100 * seconds) / most).toFixed(2)}%`, title: `${said}: ${duration(seconds)}` });
-  const said = [[account.kernels, "kernels"], [account.interpreted, "one by one"], [account.calls, "calls"], [account.eager, "ran as eager"], [account.hidden, "only counted"], [account.prepared, "planning, compiling"], [account.outside, "outside of ops"]].filter(([seconds]) => seconds > 0);
+  const said = [[account.kernels, "kernels"], [account.interpreted, "one by one"], [account.calls, "calls"], [account.eager, "ran as eager"], [account.hidden, "only counted"], [account.prepared, "planning, compiling"], [account.watching, "looking on"], [account.outside, "outside of ops"]].filter(([seconds]) => seconds > 0);
   return h("div", { class: "tx-account" },
     h("div", { class: "tx-compared" },
       h("span", {}, "Torchy"),
-      h("span", { class: "tx-meter" }, part(account.kernels, "tx-ink", "kernels"), part(account.interpreted, "tx-softer", "one by one"), part(account.calls, "tx-soft", "calls"), part(account.eager, "tx-hatch", "ran as eager"), part(account.hidden, "tx-mid", "only counted"), part(account.prepared, "tx-paler", "planning, compiling"), part(account.outside, "tx-pale", "outside of ops")),
+      h("span", { class: "tx-meter" }, part(account.kernels, "tx-ink", "kernels"), part(account.interpreted, "tx-softer", "one by one"), part(account.calls, "tx-soft", "calls"), part(account.eager, "tx-hatch", "ran as eager"), part(account.hidden, "tx-mid", "only counted"), part(account.prepared, "tx-paler", "planning, compiling"), part(account.watching, "tx-mid", "looking on"), part(account.outside, "tx-pale", "outside of ops")),
       h("b", {}, duration(account.cell)),
-      account.eager_cell > 0 && [h("span", {}, "eager"), h("span", { class: "tx-meter" }, part(account.eager_cell, "tx-mid", "estimated")), h("span", { class: "tx-dim" }, `~${duration(account.eager_cell)}`)]),
+      account.eager_cell > 0 && [h("span", {}, "eager"), h("span", { class: "tx-meter" }, part(account.eager_cell, "tx-mid", account.measured ? "measured" : "estimated")), h("span", { class: "tx-dim" }, `${account.measured ? "" : "~"}${duration(account.eager_cell)}`)]),
     h("p", { class: "tx-dim" }, said.map(([seconds, what]) => `${what} ${duration(seconds)}`).join(" · ")));
 }
 
-export function overview(snapshot, { select, pickNow, over }) {
+/** What to change: the code between backquotes, what it costs, what the change brings. */
+const advice = (finding, line) => h("button", { class: "tx-card tx-advice", onclick: () => line(finding.file, finding.line) },
+  h("b", {}, `line ${finding.line}: `), prose(finding.text), h("span", { class: "tx-dim" }, ` costs ~${duration(finding.lost_seconds)}`), finding.gain_seconds !== null && h("b", {}, `; the change brings ${duration(finding.gain_seconds)}, measured`));
+
+export function overview(snapshot, { select, pickNow, over, line }) {
   const all = costs(snapshot);
   const shown = all.filter((each) => each.seconds > 0).slice(0, 14);
   const root = h("div", { class: "tx-pad" });
@@ -78,9 +82,12 @@ export function overview(snapshot, { select, pickNow, over }) {
   } else root.append(sentence(snapshot, all));
   if (snapshot.error) root.append(h("div", { class: "tx-card tx-bad" }, h("b", {}, "The cell failed: "), snapshot.error));
   if (snapshot.asleep) root.append(h("div", { class: "tx-card" }, h("b", {}, "Asleep: "), snapshot.asleep, ". The rest ran as if Torchy were off."));
+  if (snapshot.birth) root.append(h("div", { class: "tx-card tx-bad" }, prose(snapshot.birth.text)));
+  if (snapshot.equal !== null) root.append(h("div", { class: `tx-card${snapshot.equal ? " tx-good" : " tx-bad"}` }, snapshot.equal ? "Eager was run on the same inputs: all bits are equal." : "Eager was run on the same inputs: other bits, see below."));
+  snapshot.findings.forEach((finding) => root.append(advice(finding, line)));
   root.append(bars(snapshot.account));
   if (shown.length) root.append(h("h4", {}, "Where the time went"), h("div", { class: "tx-list", role: "group", "aria-label": "where the time went" },
-    h("div", { class: "tx-row tx-headed", "aria-hidden": "true" }, ["", "", "line", "time", snapshot.account.eager_cell ? "eager ~" : ""].map((text) => h("span", {}, text))),
+    h("div", { class: "tx-row tx-headed", "aria-hidden": "true" }, ["", "", "line", "time", snapshot.account.eager_cell ? (snapshot.account.measured ? "eager" : "eager ~") : ""].map((text) => h("span", {}, text))),
     shown.map((each) => h("button", {
       class: "tx-row", "data-flush": each.flush, "data-group": each.group, "data-now": each.now,
       onclick: () => (each.flush === undefined ? pickNow(each.now) : select(each.flush, null, each.group)),
@@ -112,12 +119,12 @@ export function eager(snapshot, { select }) {
           h("td", { class: "tx-name" }, h("button", {}, op.name, times(op.count))),
           h("td", { class: "tx-right" }, op.line ?? ""),
           position === 0 && h("td", { rowspan: group.ops.length, class: "tx-meters" }, h("i", { style: `width: ${((100 * group.seconds) / most).toFixed(1)}%; background: ${group.letter ? hue(group.letter) : "var(--call)"}` }), h("span", {}, duration(group.seconds))),
-          h("td", { class: "tx-meters" }, h("i", { class: "tx-mid", style: `width: ${((100 * op.eager) / most).toFixed(1)}%` }), h("span", {}, `~${duration(op.eager)}`))));
+          h("td", { class: "tx-meters" }, h("i", { class: "tx-mid", style: `width: ${((100 * op.eager) / most).toFixed(1)}%` }), h("span", {}, `${snapshot.account.measured ? "" : "~"}${duration(op.eager)}`))));
       });
   });
-  return h("div", { class: "tx-pad" }, h("p", { class: "tx-dim" }, "Eager's times are estimated from what each op takes on a few elements. A kernel is one bar: only that is measured."),
+  return h("div", { class: "tx-pad" }, h("p", { class: "tx-dim" }, snapshot.account.measured ? "Eager ran each op on the same inputs. A kernel is one bar: only that is measured." : "Eager's times are estimated from what each op takes on a few elements. A kernel is one bar: only that is measured."),
     rows > MOST_ROWS && h("p", { class: "tx-dim" }, `The first ${MOST_ROWS} of ${rows.toLocaleString("en")} ops; all are in the report.`),
-    h("table", { class: "tx-table" }, h("thead", {}, h("tr", {}, ["", "op", "line", "Torchy", "eager ~"].map((text) => h("th", {}, text)))), body));
+    h("table", { class: "tx-table" }, h("thead", {}, h("tr", {}, ["", "op", "line", "Torchy", snapshot.account.measured ? "eager" : "eager ~"].map((text) => h("th", {}, text)))), body));
 }
 
 // -- the kernel

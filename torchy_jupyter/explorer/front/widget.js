@@ -31,6 +31,7 @@ export function render({ model, el, experimental }) {
     load: async () => JSON.parse(data?.byteLength ? await inflate(data) : await ask("details")),
     failed: restore,
     fetch: (kernel, level) => asked("level", [kernel, level]),
+    value: (number, op, step) => asked("value", [number, op, step]),
     issue: experimental && (() => asked("issue")),
   });
   return () => { explorer.end(); restore(); };
