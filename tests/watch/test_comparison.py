@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from programs import PROGRAMS
+from remembered import PROGRAMS
 
 import torchy
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from programs import PROGRAMS
+from remembered import PROGRAMS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import torchy.face
+from torchy.explain.eager import TINY_OP
 from torchy.explain.played import Played, gain
 from torchy.ir.trace import Source
 from torchy.record.codes import Reason, WhyNow
@@ -35,6 +36,7 @@ MOST_PLAYED, PLAYED_SECONDS = (
     8,
     0.02,
 )  # flushes that run anew, a few dozen times, and what they took
+FILLING = 0.5e-9  # seconds for each element that is made
 MOST_MADE = 1 << 26  # elements of a tensor that is made to see how long that takes
 FLUSH_SECONDS = 15e-6  # that a flush costs beside its kernels and calls, at least: measured
 NO_LOOKS = frozenset(
@@ -87,6 +89,7 @@ def findings(
     sources: Mapping[str, str] | None = None,
     keeper: Keeper | None = None,
     names: Mapping[str, object] | None = None,
+    measure: bool = True,
 ) -> tuple[Finding, ...]:
     """Return what costs most, the worst first; nothing where nothing is worth it.
 
@@ -100,16 +103,20 @@ def findings(
         Has the inputs of the flushes; without, no gain is measured.
     names
         The program's variables: what it makes in loops may be of sizes that they say.
+    measure
+        False: nothing is tried, all is estimated.
     """
     least = max(LEAST_SECONDS, LEAST_SHARE * seconds)
     found = [*_looks(report), *_dtypes(report), *_shared(report)]
     for file, text in (sources or {}).items():
-        found += _made(report, file, text, names or {})
+        found += _made(report, file, text, names or {}, measure)
     # measured, a look may turn out to cost more than was estimated
-    found = [f for f in found if f.lost_seconds >= least or (keeper and f.kind == "look")]
+    found = [
+        f for f in found if f.lost_seconds >= least or (keeper and measure and f.kind == "look")
+    ]
     found.sort(key=lambda finding: -finding.lost_seconds)
     found = found[: 2 * MOST_FINDINGS]
-    if keeper is not None:
+    if keeper is not None and measure:
         found = [_measured(finding, report, keeper) for finding in found]
     found = [f for f in found if f.lost_seconds >= least]
     found = [f for f in found if f.gain_seconds is None or f.gain_seconds >= least / 2]
@@ -219,7 +226,9 @@ def _shared(report: Report) -> Iterator[Finding]:
 # --- a tensor that is made in a loop
 
 
-def _made(report: Report, file: str, text: str, names: Mapping[str, object]) -> Iterator[Finding]:
+def _made(
+    report: Report, file: str, text: str, names: Mapping[str, object], measure: bool
+) -> Iterator[Finding]:
     """Find tensors that each turn of a loop makes, and that are the same each time."""
     try:
         tree = ast.parse(text)
@@ -247,7 +256,7 @@ def _made(report: Report, file: str, text: str, names: Mapping[str, object]) -> 
             turns = counts.get(call.lineno, in_loop)
             if maker is None or used & changing or turns < MANY or _is_written(loop, call):
                 continue
-            seconds = _making(call, names)
+            seconds = _making(call, names, measure)
             if seconds is not None:
                 yield Finding(
                     "made",
@@ -256,7 +265,7 @@ def _made(report: Report, file: str, text: str, names: Mapping[str, object]) -> 
                     file,
                     call.lineno,
                     seconds * (turns - 1),
-                    seconds * (turns - 1),
+                    seconds * (turns - 1) if measure else None,
                 )
 
 
@@ -325,8 +334,8 @@ def _factory(call: ast.Call) -> str | None:
     return None
 
 
-def _making(call: ast.Call, names: Mapping[str, object]) -> float | None:
-    """Return the seconds that making a tensor takes, tried; None where its arguments are not known to be harmless."""
+def _making(call: ast.Call, names: Mapping[str, object], measure: bool) -> float | None:
+    """Return the seconds that making a tensor takes, tried or estimated; None where its arguments are not known."""
 
     def value(node: ast.expr) -> Any:
         match node:
@@ -349,8 +358,11 @@ def _making(call: ast.Call, names: Mapping[str, object]) -> float | None:
         named = {k.arg: value(k.value) for k in call.keywords if k.arg is not None}
         function = getattr(torch, _factory(call) or "")
         sizes = [n for value in positional for n in (value if isinstance(value, list) else [value])]
-        if math.prod(n for n in sizes if isinstance(n, int) and n > 1) > MOST_MADE:
+        elements = math.prod(n for n in sizes if isinstance(n, int) and n > 1)
+        if elements > MOST_MADE:
             return None
+        if not measure:
+            return TINY_OP + elements * FILLING
         times = []
         for _ in range(5):
             begin = perf_counter()

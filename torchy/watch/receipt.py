@@ -38,8 +38,8 @@ class Receipt:
 
     Notes
     -----
-    An op that Torchy has to see run before it can defer it runs at once the first time: so a program that is run again in one
-    process may be cut into other traces than when it came first. Compare runs that begin alike: fresh kernels.
+    An op that Torchy has to see run before it can defer it runs at once the first time: so a program that is run again in
+    one process may be cut into other traces than when it came first. Compare runs that begin alike: fresh kernels.
 
     Raises
     ------

@@ -107,7 +107,9 @@ class Watched:
         """Return what costs most, estimated."""
         if self._measured is not None:
             return self._measured
-        return findings(self._report, self._own_seconds, self._texts, None, self._names)
+        return findings(
+            self._report, self._own_seconds, self._texts, None, self._names, measure=False
+        )
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what costs most, with what a change brings, where inputs are kept; measured once."""
