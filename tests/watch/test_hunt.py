@@ -24,6 +24,10 @@ def test_the_op_the_line_and_the_turn(program, op, kind, iteration, compile):
     assert found.file == program.__code__.co_filename
     assert found.iteration == iteration
     assert found.operands and (found.count is None or found.count > 0)
+    for record in session.report.traces:
+        assert record.listing and len(record.ops) == len(record.trace.ops)
+        assert all(group.bytes_moved is not None for group in record.groups)
+        assert record.plan_listing
 
 
 @pytest.mark.parametrize("compile", TIERS)

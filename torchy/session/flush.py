@@ -155,14 +155,15 @@ class Flushes:
         """Decide what the running trace of a session becomes."""
         walker, planner, settings = self._walker, self._planner, session.settings
         numerics, tell = settings.numerics, session.builder.event
-        trace = self._places.trace(running.path)
-        recording = Recording(trace, running.words, running.numbers)
-        known = self._scripts.get(running.script)  # the walker has begun, and something was raised
+        recording = self._recording(running)
+        # the walker has begun, and something was raised, or is to be looked at
+        known = self._scripts.get(running.script)
         if known is not None:
+            recording = recording.with_checks(known.entry.trace, known.entry.checks)
             return Flush(walker, session.id, running.serial, known, recording, kept=True)
         node, flags = running.path[-1], running.flags
         entry = planner.plan(
-            trace,
+            recording.trace,
             node,
             flags,
             numerics,
@@ -172,8 +173,7 @@ class Flushes:
             running.refusals,
             settings.nan,
         )
-        if entry.checks:
-            recording = recording.with_checks(entry.trace, entry.checks)
+        recording = recording.with_checks(entry.trace, entry.checks)
         entry.visits = max(entry.visits + 1, running.visits)
         by_walker = running.script == ScriptId.INTERPRETED  # it has begun, too
         if by_walker:
@@ -187,13 +187,18 @@ class Flushes:
         script = Script(entry, program, compiled, reason, walker.source(line), line)
         return Flush(walker, session.id, running.serial, script, recording, kept=by_walker)
 
+    def _recording(self, running: Record) -> Recording:
+        """Return what was recorded; if checks have been added to the flush, without them."""
+        trace = self._places.trace(running.path)
+        words = running.words[: 8 * sum(1 + 2 * view.rank for view in trace.views)]
+        return Recording(trace, words, running.numbers)
+
     def _watch_begin(self, session: Session, running: Record, flush: Flush) -> None:
         """Show a flush to the session's watch, before it runs."""
         if session.watch is None:
             return
         begin = perf_counter()
-        recording = Recording(self._places.trace(running.path), running.words, running.numbers)
-        flush.watched = session.watch.begin(running, recording, flush.script)
+        flush.watched = session.watch.begin(running, self._recording(running), flush.script)
         flush.began = perf_counter()
         flush.watching += flush.began - begin
 

@@ -46,7 +46,9 @@ class Recording:
         return min(memoryview(self.times).cast("q"), default=0) < 0
 
     def with_checks(self, trace: Trace, checks: Sequence[Check]) -> Recording:
-        """Return the recording of the same trace with views for checks, at the end."""
+        """Return the recording of the same trace with views for checks, at the end; as it is, if there are none."""
+        if not checks:
+            return self
         known = self.layouts()
         words = bytearray(self.words)
         for check in checks:
