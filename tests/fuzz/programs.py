@@ -85,6 +85,17 @@ class Program:
         return f"{self.settings}, {self.before} statements before the session{lines}"
 
 
+# whether flushes are looked at: see torchy.Settings
+WATCHES = [
+    {},
+    {},
+    {},
+    {"nan": True},
+    {"keep": "1MiB"},
+    {"compare": True, "nan": True, "keep": "8MiB"},
+]
+
+
 def is_observation(line: str) -> bool:
     """Tell whether a statement may look at values, so that everything is looked at after it."""
     return line.startswith(("log.append", "arrays", "assert", "in_thread"))
@@ -209,6 +220,7 @@ def programs(draw: Callable, most: int = 40) -> Program:
     longest = draw(strategies.sampled_from([None, None, None, 3, 10]))
     if longest is not None:
         settings["max_ops"] = longest
+    settings |= draw(strategies.sampled_from(WATCHES))
     return Program(tuple(draft.lines), min(before, len(draft.lines)), settings)
 
 
@@ -315,10 +327,17 @@ def disagreement(
         lazily, session = run(program, torchy.lazy(compile=tier, **program.settings), change)
         if watch is not None:
             watch(session)
-        found = compare(eager[change], lazily) + failures(session)
+        found = compare(eager[change], lazily) + failures(session) + unequal(session)
         if found:
             return [f"visit {visit}: {line}" for line in found]
     return []
+
+
+def unequal(session: torchy.Session) -> list[str]:
+    """Return where eager, run beside a session that compares, had other bits."""
+    if not session.settings.compare or session.watch is None:
+        return []
+    return [f"eager beside it: {row.text}" for row in session.comparison if not row.equal]
 
 
 def is_steady(program: Program) -> bool:

@@ -170,7 +170,7 @@ def run(body: Callable, given: Callable | None, arguments: dict, session: object
 def failures(session: object) -> list[str]:
     """Return what a session could not plan or compile, though its values are right: ops that are interpreted for good."""
     events = session.builder.report().events
-    kinds = ("planning failed", "kernel failed to compile")
+    kinds = ("planning failed", "kernel failed to compile", "watching failed")
     return [f"{event.kind}: {event.text}" for event in events if event.kind in kinds]
 
 
