@@ -333,7 +333,7 @@ def disagreement(
     return []
 
 
-def unequal(session: torchy.Session) -> list[str]:
+def unequal(session: object) -> list[str]:
     """Return where eager, run beside a session that compares, had other bits."""
     if not session.settings.compare or session.watch is None:
         return []
