@@ -93,6 +93,8 @@ def a_weight_in_double():
         y = x * WIDE  # flaw
         y = (y + 1).sin().exp()
         y = (y * 2).cos()
+        y = (y - 1).abs().sqrt() * 0.5
+        y = (y + 0.1).log().neg()
     return y.sum().item()
 
 

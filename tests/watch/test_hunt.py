@@ -8,7 +8,7 @@ from hunted import BORN, NONE, line_of
 
 import torchy
 
-TIERS = ["always", "never", "auto"]
+TIERS = ["always", "auto", pytest.param("never", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("compile", TIERS)
@@ -72,7 +72,7 @@ def test_a_watched_program_has_eagers_bits():
         return x
 
     expected = program()
-    for compile in TIERS:
+    for compile in ("always", "never", "auto"):
         with torchy.lazy(nan=True, keep="64MiB", compare=True, compile=compile) as session:
             found = program()
         assert torch.equal(found.view(torch.int32), expected.view(torch.int32))

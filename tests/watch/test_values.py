@@ -62,7 +62,9 @@ def values_in_order(session):
             yield op.name, session.value(op.index, step, record.number)
 
 
-@pytest.mark.parametrize("compile", ["always", "never", "auto"])
+@pytest.mark.parametrize(
+    "compile", ["always", "auto", pytest.param("never", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 def test_every_op_gives_what_eager_gave(program, compile):
     with Log() as log:
