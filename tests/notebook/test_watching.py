@@ -128,3 +128,15 @@ def test_the_doctor_has_findings(kernel):
     )
     assert "('dtype', 3, True)" in told
     assert kernel.value(f"[f['line'] for f in {explorer}.snapshot.findings]") == "[3]"
+
+
+def test_a_tensor_that_is_made_in_a_loop_is_found_below_the_magic(kernel):
+    kernel.run(
+        "%%torchy\nimport torch\nx = torch.zeros(1 << 20)\n"
+        "for i in range(20):\n    x = x + torch.arange(1048576.0)\nx.sum().item()"
+    )
+    explorer = "__import__('torchy_jupyter').last_explorer()"
+    assert "('made', 5)" in kernel.value(
+        f"str([(f.kind, f.line) for f in __import__('torchy').explain.findings({explorer}.report, 0.0,"
+        f" {explorer}._watched._texts)])"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import torch
 import torchy.face
 from torchy.explain.eager import TINY_OP
 from torchy.explain.played import Played, gain
+from torchy.ir.listing import short_op
 from torchy.ir.trace import Source
 from torchy.record.codes import Reason, WhyNow
 from torchy.record.reasons import WHY_NOW, WORDS
@@ -31,6 +33,8 @@ from torchy.watch.store import KeptFlush
 MOST_FINDINGS = 3
 # of a cell's time that a finding must cost, and seconds
 LEAST_SHARE, LEAST_SECONDS = 0.05, 1e-3
+MAGIC = re.compile(r"^([^\S\n]*)[%!].*$", re.MULTILINE)  # a line for IPython
+MOST_TIMED = 16  # flushes of a place whose times are looked at
 MANY = 8  # flushes on one line: it is in a loop
 MOST_PLAYED, PLAYED_SECONDS = (
     8,
@@ -127,28 +131,41 @@ def findings(
 # --- a look in a loop
 
 
+def _alike(report: Report) -> list[tuple[list[TraceRecord], int]]:
+    """Return the records of each trace, the newest last, and how many flushes it had: those that are only counted, too."""
+    found: dict[int, list[TraceRecord]] = {}
+    for record in report.traces:
+        found.setdefault(id(record.trace), []).append(record)
+    older: dict[int, int] = {}
+    for counted in report.older:
+        older[id(counted.trace)] = older.get(id(counted.trace), 0) + counted.count
+    return [(records, len(records) + older.get(key, 0)) for key, records in found.items()]
+
+
 def _looks(report: Report) -> Iterator[Finding]:
     """Find lines that look at a value again and again."""
     counts: dict[Source, int] = {}
-    costs: dict[Source, list[float]] = {}  # of one flush
+    looks: dict[Source, list[TraceRecord]] = {}
     for record in report.traces:
         if record.where is not None and _is_look(record.reason):
             counts[record.where] = counts.get(record.where, 0) + 1
-            inside = sum(group.seconds or 0.0 for group in record.groups)
-            cost = max(FLUSH_SECONDS, record.seconds - inside)
-            costs.setdefault(record.where, []).append(cost)
+            looks.setdefault(record.where, []).append(record)
     for older in report.older:
         if older.where in counts and _is_look(older.reason):
             counts[older.where] += older.count
     for where, count in counts.items():
         if count >= MANY:
+            costs = [
+                max(FLUSH_SECONDS, record.seconds - sum(g.seconds or 0.0 for g in record.groups))
+                for record in looks[where][-MOST_TIMED:]
+            ]
             yield Finding(
                 "look",
                 f"this looks at a value {count:,} times, and each look runs what was recorded until then:"
                 " look every few turns, or after the loop",
                 where.file,
                 where.line,
-                count * statistics.median(costs[where]),
+                count * statistics.median(costs),
             )
 
 
@@ -164,20 +181,25 @@ def _dtypes(report: Report) -> Iterator[Finding]:
     """Find ops where a float64 tensor makes float32 work float64."""
     lost: dict[Source, float] = {}
     what: dict[Source, str] = {}
-    for record in report.traces:
-        mixing = [index for index in range(len(record.trace.ops)) if _mixes(record, index)]
+    for records, count in _alike(report):
+        newest = records[-1]
+        mixing = [index for index in range(len(newest.trace.ops)) if _mixes(newest, index)]
         if not mixing:
             continue
-        first = record.trace.ops[mixing[0]]
+        first = newest.trace.ops[mixing[0]]
         if first.source is None:
             continue
-        wide = sum(
-            group.seconds or 0.0
-            for group in record.groups
-            if any(op >= mixing[0] and _is_wide(record, op) for op in group.ops)
-        )
-        lost[first.source] = lost.get(first.source, 0.0) + wide / 2
-        what[first.source] = first.name.partition("::")[2].partition(".")[0]
+        wide = [
+            sum(
+                group.seconds or 0.0
+                for group in record.groups
+                if any(op >= mixing[0] and _is_wide(record, op) for op in group.ops)
+            )
+            for record in records[-MOST_TIMED:]
+        ]
+        seconds = count * statistics.median(wide) / 2
+        lost[first.source] = lost.get(first.source, 0.0) + seconds
+        what[first.source] = short_op(first.name)
     for source, seconds in lost.items():
         yield Finding(
             "dtype",
@@ -231,18 +253,21 @@ def _made(
 ) -> Iterator[Finding]:
     """Find tensors that each turn of a loop makes, and that are the same each time."""
     try:
-        tree = ast.parse(text)
-    except SyntaxError:  # magics, and what is no Python
+        tree = ast.parse(MAGIC.sub(r"\1pass", text))
+    except SyntaxError:  # no Python
         return
-    counts: dict[int, int] = {}  # ops, by line: how often the line was passed, at most
-    for record in report.traces:
+    counts: dict[int, int] = {}  # how often a line with ops was passed, at least
+    for records, count in _alike(report):
         per_line: dict[tuple[int, str], int] = {}
-        for op in record.trace.ops:
+        for op in records[-1].trace.ops:
             if op.source is not None and op.source.file == file:
                 key = (op.source.line, op.name)
-                per_line[key] = per_line.get(key, 0) + 1
-        for (line, _), count in per_line.items():
-            counts[line] = counts.get(line, 0) + count
+                per_line[key] = per_line.get(key, 0) + count
+        passed: dict[int, int] = {}
+        for (line, _), times in per_line.items():
+            passed[line] = max(passed.get(line, 0), times)
+        for line, times in passed.items():
+            counts[line] = counts.get(line, 0) + times
     for loop, calls in _loops(tree):
         changing = {
             name.id

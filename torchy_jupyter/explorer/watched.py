@@ -82,6 +82,7 @@ class Watched:
         self._seconds = seconds
         self._texts = texts
         self._names = names
+        self._likely: tuple[Finding, ...] | None = None
         self._measured: tuple[Finding, ...] | None = None
 
     @property
@@ -105,11 +106,11 @@ class Watched:
 
     def likely_findings(self) -> tuple[Finding, ...]:
         """Return what costs most, estimated."""
-        if self._measured is not None:
-            return self._measured
-        return findings(
-            self._report, self._own_seconds, self._texts, None, self._names, measure=False
-        )
+        if self._measured is None and self._likely is None:
+            self._likely = findings(
+                self._report, self._own_seconds, self._texts, None, self._names, measure=False
+            )
+        return self._likely or () if self._measured is None else self._measured
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what costs most, with what a change brings, where inputs are kept; measured once."""
