@@ -23,7 +23,7 @@ def opened():
     """Open a session of the walker's that Python's runtime does not know of."""
     walker = the_walker()
     handle = walker.open(NUMBER, 0, 1024, 1 << 24, False, False, -1)
-    walker.set(handle, 0, True, True, False)
+    walker.set(handle, 0, True, True, False, False, False)
     return handle
 
 
@@ -60,7 +60,7 @@ def test_a_program_runs_in_the_flush_that_it_was_made_for_only():
     words = program.address, len(program.words)
     for serial in (0, 2):  # the one before, finished meanwhile, and one that is to come
         assert walker.execute(NUMBER, serial, *words) == 0
-        assert walker.remember(NUMBER, serial, 7, "", *words, 1, -1, (), ()) == 0
+        assert walker.remember(NUMBER, serial, 7, "", *words, 1, -1, (), (), ()) == 0
         assert library().torchy_finish(NUMBER, serial, -1) == -1
     assert walker.running(NUMBER).at == 0 and torchy.is_pending(y)
     assert walker.execute(NUMBER, 1, *words) == 0

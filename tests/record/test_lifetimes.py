@@ -210,7 +210,7 @@ def test_a_session_that_nobody_holds_is_forgotten_once_it_owes_nothing(flushed):
     walker = the_walker()
     x = torch.randn(4)
     handle = walker.open(10**6, 0, 1024, 1 << 24, False, False, -1)
-    walker.set(handle, 0, True, True, False)
+    walker.set(handle, 0, True, True, False, False, False)
     walker.record_into(handle)
     y = x * 2
     walker.record_no_more()

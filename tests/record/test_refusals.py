@@ -17,7 +17,7 @@ from torchy.record.native import WalkerUnavailable
 
 ENOUGH = {  # what comes after the handle
     "close": (),
-    "set": (0, True, True, True),
+    "set": (0, True, True, True, False, False),
     "record_into": (),
     "flush": ("reason",),
     "counters": (),
@@ -52,7 +52,7 @@ def test_numbers_of_no_session_are_as_if_it_had_ended():
     assert walker.running(unknown) is None
     assert library.torchy_finish(unknown, 1, -1) == -1
     assert library.torchy_weigh(unknown, 1, 1, 1, 1) == library.torchy_only_walks(unknown) == 0
-    assert walker.remember(unknown, 1, 0, "", 0, 0, 1, -1, (), ()) == 0
+    assert walker.remember(unknown, 1, 0, "", 0, 0, 1, -1, (), (), ()) == 0
     assert walker.execute(unknown, 1, 0, 0) == 0
     library.torchy_leave(unknown)
     library.torchy_attach(unknown)
@@ -62,7 +62,7 @@ def test_numbers_of_no_session_are_as_if_it_had_ended():
 def test_a_script_is_only_remembered_while_a_flush_runs():
     with torchy.lazy(compile="never") as session:
         y = torch.ones(3) * 2
-        assert the_walker().remember(session.id, 1, 0, "", 0, 0, 1, -1, (), ()) == 0
+        assert the_walker().remember(session.id, 1, 0, "", 0, 0, 1, -1, (), (), ()) == 0
     del y
 
 
@@ -73,7 +73,7 @@ def test_functions_of_the_walker_mind_how_many_arguments_they_get_and_which():
     with pytest.raises(TypeError):
         walker.open("a", 0, 1024, 1 << 24, False, False, -1)
     with pytest.raises(TypeError):
-        walker.remember(1, 1, 0, "", 0, 0, 1, -1, ("a",), ())
+        walker.remember(1, 1, 0, "", 0, 0, 1, -1, ("a",), (), ())
     assert walker.library.torchy_forget(-1) == 1  # no session is left behind
 
 
