@@ -32,12 +32,9 @@ class Played:
 
     def __init__(self, store: Store, flushes: Sequence[KeptFlush]) -> None:
         self._flushes = flushes
-        self._inputs: list[
-            dict[int, torch.Tensor]
-        ] = []  # by flush and buffer: what no earlier one of them makes
-        self._made_by: list[
-            dict[int, tuple[int, int]]
-        ] = []  # by flush and buffer: which flush, and its buffer
+        # by flush and buffer: what no earlier one of them makes; which flush makes it, and its buffer
+        self._inputs: list[dict[int, torch.Tensor]] = []
+        self._made_by: list[dict[int, tuple[int, int]]] = []
         made: dict[bytes, tuple[int, int]] = {}
         for index, flush in enumerate(flushes):
             linked = {b: made[digest] for b, digest in flush.inputs.items() if digest in made}

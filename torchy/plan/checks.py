@@ -42,6 +42,7 @@ _PASS_ON: Final = {
     "addcdiv": (0, 1), "sqrt": (0,), "log": (0,), "log1p": (0,), "sin": (0,), "cos": (0,), "clone": (0,),
 }  # fmt: skip
 
+# Those that put a number where a mask, or a bound, says.
 _PUT: Final = frozenset(("masked_fill", "where", "fill", "full_like", "nan_to_num", "clamp"))
 
 
@@ -217,11 +218,7 @@ class _Writer:
                 meant_nan |= math.isnan(number)
                 meant_odd |= not math.isfinite(number)
                 continue
-            kind = (
-                self.of.form.accesses[leaf.access].dtype
-                if isinstance(leaf, Load)
-                else torch.float64
-            )
+            kind = self._dtype(leaf)
             nan, odd = self._nan(leaf, kind), self._odd(leaf, kind)
             nan_given = nan if nan_given is None else self._add("bitwise_or", nan_given, nan)
             odd_given = odd if odd_given is None else self._add("bitwise_or", odd_given, odd)

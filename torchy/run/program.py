@@ -126,6 +126,14 @@ def _calls(
     """Write the steps that run a group op by op."""
     steps: list[int] = []
     releases = group_releases(trace, group, allocate, release)
+    touched = {
+        trace.buffer_of(v)
+        for op in group.ops
+        for v in (*trace.ops[op].reads, *trace.ops[op].writes)
+    }
+    allocate = [
+        buffer for buffer in allocate if buffer in touched
+    ]  # else its kernel's own: a check
     for op, dies in zip(group.ops, releases, strict=True):
         steps += _step(op, allocate, dies)
         allocate = ()

@@ -26,6 +26,11 @@ class Teller(Protocol):
         """Return how often what happened."""
 
 
+def not_asked(what: str, setting: str) -> str:
+    """Return what to say where something was not looked at, since no setting asked for it."""
+    return f"{what}: record with torchy.lazy({setting}), or torchy.enable({setting})"
+
+
 class Watch(Protocol):
     """What looks at the flushes of a session: see :mod:`torchy.watch`."""
 
@@ -165,7 +170,5 @@ class Session:
 
     def _watch(self, what: str, setting: str) -> Watch:
         if self.watch is None:
-            raise RuntimeError(
-                f"{what}: record with torchy.lazy({setting}), or torchy.enable({setting})"
-            )
+            raise RuntimeError(not_asked(what, setting))
         return self.watch

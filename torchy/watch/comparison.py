@@ -69,9 +69,8 @@ class Comparison:
 
     def __init__(self, walker: Walker) -> None:
         self._walker = walker
-        self._call_seconds: float | None = (
-            None  # what calling an op from Python takes, beside its kernel
-        )
+        # what calling an op from Python takes, beside its kernel
+        self._call_seconds: float | None = None
         # by trace and plan (held, so that nobody else gets their addresses), and whether kernels ran
         self._rows: dict[tuple[int, int, bool], tuple[Script, list[ComparedRecord]]] = {}
         # by the ops of a trace: how many flushes, and eager's seconds of each op

@@ -10,7 +10,7 @@ from torchy.ir.trace import Trace
 from torchy.record.native import Record, Walker
 from torchy.record.source import raised_by_program
 from torchy.session.script import Recording, Script
-from torchy.session.session import Session
+from torchy.session.session import Session, not_asked
 from torchy.settings import Settings
 from torchy.watch.comparison import ComparedRecord, Comparison
 from torchy.watch.flush import WatchedFlush
@@ -98,7 +98,7 @@ class Watching:
     def value(self, op: str | int, step: int | None, trace: int | None) -> torch.Tensor:
         """See :meth:`Session.value`."""
         if self._keeper is None:
-            raise RuntimeError(_not_asked("no value was kept", "keep='256MiB'"))
+            raise RuntimeError(not_asked("no value was kept", "keep='256MiB'"))
         with torch.inference_mode(False), torch.no_grad():
             return self._keeper.value(op, step, trace)
 
@@ -127,16 +127,12 @@ class Watching:
     def first_nan(self) -> BirthRecord | None:
         """See :attr:`Session.first_nan`."""
         if self._hunter is None:
-            raise RuntimeError(_not_asked("NaNs were not looked for", "nan=True"))
+            raise RuntimeError(not_asked("NaNs were not looked for", "nan=True"))
         return self._hunter.look(self._session.handle)
 
     @property
     def comparison(self) -> tuple[ComparedRecord, ...]:
         """See :attr:`Session.comparison`."""
         if self._comparison is None:
-            raise RuntimeError(_not_asked("eager was not run for comparison", "compare=True"))
+            raise RuntimeError(not_asked("eager was not run for comparison", "compare=True"))
         return self._comparison.rows
-
-
-def _not_asked(what: str, setting: str) -> str:
-    return f"{what}: record with torchy.lazy({setting}), or torchy.enable({setting})"
