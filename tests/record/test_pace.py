@@ -160,6 +160,22 @@ def test_where_sessions_have_not_paid_the_next_ones_sleep():
         assert torchy.is_pending(x * 2)
 
 
+def test_sessions_of_some_twenty_milliseconds_are_compared_as_a_whole():
+    multiply, times = products(), 0
+    end = time.perf_counter() + 0.018  # so long does it take without recording
+    while time.perf_counter() < end:
+        multiply()
+        times += 1
+    asleep = 0
+    end = time.monotonic() + 60
+    while asleep < 20:
+        assert time.monotonic() < end, asleep
+        with torchy.lazy() as session:
+            for _ in range(times):
+                multiply()
+        asleep = asleep + 1 if session.counters["recorded"] == 0 else 0
+
+
 def counters_of(session):
     return {name: session.counters[name] for name in ("recorded", "flushes")}
 
@@ -229,6 +245,20 @@ def test_a_session_that_does_not_pay_goes_to_sleep_between_two_looks():
             found.add(multiply())
         found.add(multiply())
     assert len(found) == 1
+
+
+def test_a_trial_begins_though_something_is_pending_at_each_look():
+    x, known = torch.randn(4), torch.ones(())
+    before = y = x
+    end = time.monotonic() + 60
+    with torchy.lazy() as session:
+        while session.counters["recorded"] == 0 or torchy.is_pending(y):
+            assert time.monotonic() < end
+            known.item()
+            before, y = y, x * 2.5
+        assert not session.asleep
+        assert not torchy.is_pending(before)
+        assert torch.equal(before, y)
 
 
 def run_new_lines(name, lines, look=torchy.flush):

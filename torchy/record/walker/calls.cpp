@@ -24,12 +24,11 @@ c10::StorageImpl* storage_of(const c10::TensorImpl& tensor) {
   return tensor.has_storage() ? tensor.unsafe_storage().unsafeGetStorageImpl() : nullptr;
 }
 
-bool owes(const Session& session) TORCHY_REQUIRES(shared_mutex) {
-  return session.running || (session.trace && !session.trace->path.empty());
-}
-
 void forget_session(const std::shared_ptr<Session>& session) TORCHY_REQUIRES(shared_mutex) {
-  if (session->looks()) session->paces->looking = nullptr;
+  if (Pace* looks = session->looks()) {
+    looks->leave(std::chrono::steady_clock::now());
+    session->paces->looking = nullptr;
+  }
   open_sessions -= static_cast<int64_t>(
       std::erase_if(registry().sessions, [&](const auto& known) { return known == session; }));
 }
@@ -52,7 +51,7 @@ PyObject* open_session(const Arguments& given) {
     std::unique_ptr<std::shared_ptr<Session>> last(
         static_cast<std::shared_ptr<Session>*>(PyCapsule_GetPointer(dropped, kSession)));
     const Lock lock(shared_mutex);
-    if (!owes(**last)) forget_session(*last);  // an interrupt came before Python had it
+    if (!(*last)->owes()) forget_session(*last);  // an interrupt came before Python had it
   });
   if (!capsule) return nullptr;
   held.release();
@@ -137,7 +136,7 @@ PyObject* close_session(const Arguments& given) {
   std::shared_ptr<Trace> trace;
   {
     const Lock lock(shared_mutex);
-    if (owes(*session) || session->attached > 0) return number(0);
+    if (session->owes() || session->attached > 0) return number(0);
     forget_session(session);
     trace = std::move(session->trace);
     if (session->paces && session->counters.recorded > 0)
@@ -151,9 +150,16 @@ PyObject* close_session(const Arguments& given) {
 
 // What a look has come to, once that is noted as the end of a piece of work: the same, or that the
 // session should sleep.
-Repeated after_look(Session& session, Repeated repeated) {
-  const bool done = repeated != Repeated::kNo;
-  return done && note_look(session) && repeated == Repeated::kYes ? Repeated::kMindPace : repeated;
+Repeated after_look(Session& session, Repeated repeated, const std::string& reason) {
+  if (repeated == Repeated::kNo) return repeated;
+  const AfterLook after = note_look(session);
+  if (after == AfterLook::kSleeps) return Repeated::kMindPace;
+  if (after == AfterLook::kNaps) {
+    WithoutGil without;
+    if (flush_for_python(session, reason) == Repeated::kMindPace) repeated = Repeated::kMindPace;
+    begin_nap(session);
+  }
+  return repeated;
 }
 
 // flush(session, reason): a Repeated; kNo if Python is to do it.
@@ -163,14 +169,14 @@ PyObject* flush_session(const Arguments& given) {
   auto repeated = Repeated::kYes;
   {
     UniqueLock lock(shared_mutex);
-    const bool idle = !owes(*session);
+    const bool idle = !session->owes();
     lock.release();
     if (!idle) {
       WithoutGil without;
       repeated = flush_for_python(*session, reason);
     }
   }
-  return number(static_cast<int64_t>(after_look(*session, repeated)));
+  return number(static_cast<int64_t>(after_look(*session, repeated, reason)));
 }
 
 // flush_here(reason): the same for this thread's session; kNo also if it has none.
@@ -179,7 +185,7 @@ PyObject* flush_here(const Arguments& given) {
   if (this_session) {
     const std::string reason = given.text(0);
     UniqueLock lock(shared_mutex);
-    const bool idle = !owes(*this_session);
+    const bool idle = !this_session->owes();
     lock.release();
     const std::shared_ptr<Session> session = this_session;
     repeated = Repeated::kYes;
@@ -187,7 +193,7 @@ PyObject* flush_here(const Arguments& given) {
       const WithoutGil without;
       repeated = flush_for_python(*session, reason);
     }
-    repeated = after_look(*session, repeated);
+    repeated = after_look(*session, repeated, reason);
   }
   return number(static_cast<int64_t>(repeated));
 }
@@ -228,7 +234,7 @@ PyObject* settle(const Arguments& given) {
     settled = settle_for_python(*tensor, escapes, reason);
   }
   if (const std::shared_ptr<Session> session = this_session)
-    settled = after_look(*session, settled);
+    settled = after_look(*session, settled, reason);
   return number(static_cast<int64_t>(settled));
 }
 

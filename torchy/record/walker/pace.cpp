@@ -24,7 +24,8 @@ bool Pace::end(Time now, Piece piece) {
     const bool slower = spell_.time > recorded_.time;
     return (slower || spell_.pieces == recorded_.pieces) && judge();
   }
-  if (spell_.time < kEnough || spell_.pieces < kEnoughPieces) return false;
+  const bool enough = spell_.time >= (spell_.pieces < kEnoughPieces ? kEnoughOfFew : kEnough);
+  if (!enough) return false;
   recorded_ = std::exchange(spell_, Spell());
   const Piece worst = std::exchange(worst_, Piece::kSteady);
   disturbed_ = worst == Piece::kSteady

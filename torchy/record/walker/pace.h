@@ -41,6 +41,9 @@ class Pace {
   // runs by hand, it is none of those before.
   void begin(Time now);
 
+  // The session has ended whose pieces they are: a pause begins, however long ago the last one was.
+  void leave(Time now) { last_ = now; }
+
   // A piece has ended. Returns whether running at once has turned out to be faster.
   bool end(Time now, Piece piece);
 
@@ -66,8 +69,9 @@ class Pace {
 
   bool judge();
 
-  // A spell that is recorded is so long.
+  // A spell that is recorded is so long; one of a few pieces only, longer.
   static constexpr auto kEnough = std::chrono::milliseconds(3);
+  static constexpr auto kEnoughOfFew = std::chrono::milliseconds(12);
   static constexpr auto kPause = std::chrono::milliseconds(20);
   static constexpr int64_t kEnoughPieces = 4;
   // Spells with new pieces are not compared with; but where so many came in a row, that is what the

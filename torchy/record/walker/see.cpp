@@ -392,7 +392,11 @@ void look(const OpInfo& info, const at::Tensor& tensor) {
   const std::shared_ptr<Session> session = this_session;
   if (!session || Paused::active()) return;
   if (std::exchange(session->drifts, false)) flush(*session, Reason::kOperand, info.name);
-  if (note_look(*session)) ask(Ask::kPace, session->id, 1);
+  const AfterLook after = note_look(*session);
+  if (after == AfterLook::kSleeps) ask(Ask::kPace, session->id, 1);
+  if (after != AfterLook::kNaps) return;
+  flush(*session, Reason::kOperand, info.name);
+  begin_nap(*session);
 }
 
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {

@@ -97,26 +97,37 @@ std::shared_ptr<Paces> paces_at(int64_t origin) {
   return paces;
 }
 
-bool note_look(Session& session) {
-  if (&session != this_session.get()) return false;
+AfterLook note_look(Session& session) {
+  if (&session != this_session.get()) return AfterLook::kGoesOn;
   const auto now = std::chrono::steady_clock::now();
   const Lock lock(shared_mutex);
   Pace* const looks = session.looks();
-  if (!looks || !session.settings.may_sleep) return false;
+  if (!looks || !session.settings.may_sleep) return AfterLook::kGoesOn;
   if (looks->rests()) {  // since a session before
     looks->end(now, Piece::kSteady);
-    return true;
+    return AfterLook::kSleeps;
   }
   if (now - session.began < Pace::kLong) {
     looks->begin(now);
-    return false;
+    return AfterLook::kGoesOn;
   }
   const Piece piece = session.since(session.at_last_look);
   session.at_last_look = session.flushes();
   const bool loses = looks->end(now, piece);
-  const bool idle = session.trace->path.empty() && !session.running;
-  session.napping = looks->runs_now() && idle;
-  return loses;
+  session.napping = looks->runs_now() && !session.owes();
+  if (loses) return AfterLook::kSleeps;
+  return looks->runs_now() && !session.napping ? AfterLook::kNaps : AfterLook::kGoesOn;
+}
+
+void begin_nap(Session& session) {
+  const Lock lock(shared_mutex);
+  Pace* const looks = session.looks();
+  if (!looks) return;
+  session.napping = !session.owes();
+  if (session.napping)
+    looks->begin(std::chrono::steady_clock::now());  // what was flushed is not of the trial
+  else
+    looks->wake();  // it cannot be tried here
 }
 
 }  // namespace torchy

@@ -103,6 +103,11 @@ struct Session {
   }
   Piece since(const Flushes& before) const TORCHY_REQUIRES(shared_mutex);
 
+  // Whether it has values to compute still.
+  bool owes() const TORCHY_REQUIRES(shared_mutex) {
+    return running || (trace && !trace->path.empty());
+  }
+
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 
   // Whether the trace keeps too much memory alive. Asked before an op is recorded: what the last
@@ -202,8 +207,18 @@ std::pair<int64_t, int64_t> where_here();
 // What is known of the sessions that begin at a place.
 std::shared_ptr<Paces> paces_at(int64_t origin) TORCHY_REQUIRES(shared_mutex);
 
-// The calling thread's session has looked at a value; true if it should sleep.
-bool note_look(Session& session);
+// What becomes of a session that has looked at a value.
+enum class AfterLook {
+  kGoesOn,
+  kNaps,  // begin_nap, once what is pending has been computed: a trial records nothing
+  kSleeps,
+};
+
+// The calling thread's session has looked at a value.
+AfterLook note_look(Session& session);
+
+// A trial begins: its session's ops run at once until the next looks.
+void begin_nap(Session& session);
 
 // Which sessions have a storage in a trace, and whether one of them owes it values.
 std::vector<std::shared_ptr<Session>> holders(c10::StorageImpl* storage, bool* pending)
