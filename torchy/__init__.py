@@ -13,9 +13,11 @@ from torchy.face import (
 from torchy.record.native import WalkerUnavailable
 from torchy.report import Report
 from torchy.session.session import Session
-from torchy.settings import Settings
+from torchy.settings import Settings, switched_off
 from torchy.watch.receipt import Receipt
 from torchy.watch.store import NotKept
+
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "NotKept",
@@ -31,5 +33,6 @@ __all__ = [
     "is_pending",
     "lazy",
     "release_memory",
+    "switched_off",
     "walker_ready",
 ]

@@ -1,4 +1,4 @@
-"""``build`` compiles the walker ahead of its first use; ``cache`` shows what is kept on disk; ``run`` runs a script."""
+"""Run a script under Torchy, tell what is installed and whether it works, compile ahead, or see what is kept on disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from torchy.disk import Shelf, cache_folder
+from torchy.about import describe, kept, self_test, shelves
+from torchy.disk import cache_folder
 from torchy.record import native
-from torchy.runtime import KERNELS, PLANS, PLANS_BYTES
 from torchy.scripts import NoWriter, run_script
-
-MIB = 1 << 20
 
 
 def main() -> int:
@@ -22,7 +20,10 @@ def main() -> int:
     build = commands.add_parser("build", help="compile the walker for the installed torch")
     cache = commands.add_parser("cache", help="show what is kept for the processes to come")
     cache.add_argument("--clear", action="store_true", help="remove it; running processes go on")
-    for command in (build, cache):
+    report = commands.add_parser(
+        "report", help="tell versions and machine, and test an op of each kind"
+    )
+    for command in (build, cache, report):
         command.add_argument("--cache-dir", help="where it is kept")
     run = commands.add_parser("run", help="run a script under Torchy, and tell what that did")
     run.add_argument(
@@ -36,6 +37,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.command == "run":
         return _run(arguments.script, arguments.arguments, arguments.output)
+    if arguments.command == "report":
+        return _report(arguments.cache_dir)
     if arguments.command == "cache":
         return _cache(arguments.cache_dir, arguments.clear)
     return _build(arguments.cache_dir)
@@ -52,6 +55,17 @@ def _run(script: Path, arguments: list[str], output: Path | None) -> int:
         return 2
 
 
+def _report(cache_dir: str | None) -> int:
+    for name, text in describe(cache_dir):
+        print(f"{name + ':':13}{text}")
+    try:
+        found, well = self_test(cache_dir)
+    except native.WalkerUnavailable as error:
+        found, well = str(error), False
+    print(f"{'self-test:':13}{found}")
+    return 0 if well else 1
+
+
 def _build(cache_dir: str | None) -> int:
     begin = time.perf_counter()
     try:
@@ -64,20 +78,13 @@ def _build(cache_dir: str | None) -> int:
 
 
 def _cache(cache_dir: str | None, clear: bool) -> int:
-    folder = cache_folder(cache_dir)
-    walkers = sorted(folder.glob("walker-*"))
-    shelves = {"kernels": Shelf(folder / KERNELS), "plans": Shelf(folder / PLANS, PLANS_BYTES)}
-    built = [file.stat().st_size for file in walkers if file.suffix == ".so"]
-    print(folder)
-    print(f"  walkers, one for each torch and Torchy: {len(built)}, {sum(built) / MIB:.1f} MiB")
-    for name, shelf in shelves.items():
-        sizes = [status.st_size for _, status in shelf.files()]
-        limit = shelf.capacity // MIB
-        print(f"  {name}: {len(sizes)}, {sum(sizes) / MIB:.1f} MiB of at most {limit} MiB")
+    print(cache_folder(cache_dir))
+    for text in kept(cache_dir):
+        print(f"  {text}")
     if clear:
-        for shelf in shelves.values():
+        for shelf in shelves(cache_dir).values():
             shelf.clear()
-        for file in walkers:
+        for file in cache_folder(cache_dir).glob("walker-*"):
             file.unlink(missing_ok=True)
         print("cleared: the next process compiles the walker, which takes seconds, and its kernels")
     return 0

@@ -15,8 +15,8 @@ from torchy.record import native
 from torchy.record.native import Counters
 from torchy.runtime import Runtime
 from torchy.session.regions import Regions
-from torchy.session.session import RESTS, Session
-from torchy.settings import Settings
+from torchy.session.session import Session
+from torchy.settings import OFF, Settings, switched_off
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,9 +31,11 @@ class _Process:
         self._building = False
 
     def get(self, cache_dir: str | os.PathLike[str] | None = None) -> Runtime | None:
-        """Return the runtime; None in the midst of its making, for a signal handler or finalizer."""
+        """Return the runtime; None if the environment says so, and, for a signal handler or finalizer, while it is made."""
         if self.runtime is not None:  # without the lock: a fork may have left it locked
             return self.runtime
+        if switched_off():
+            return None
         with self._lock:
             if self.runtime is None and not self._building:
                 self._building = True
@@ -49,8 +51,8 @@ class _Process:
         return self.runtime.regions if self.runtime is not None else None
 
 
-class _Unready:
-    """What is told of a region that begins while the runtime is being made: it is not recorded."""
+class _Nothing:
+    """What is told of a region that is not recorded: Torchy is off, or its runtime is just being made."""
 
     def read(self, session: Session) -> None:
         """There is nothing to tell."""
@@ -60,9 +62,11 @@ class _Unready:
         return Counters()._asdict() | {"kernels_compiled": 0}
 
 
-def _unready(settings: Settings) -> Session:
-    session = Session(_Unready(), 0, settings, RESTS)
-    session.open, session.closed = False, True
+def _unrecorded(settings: Settings) -> Session:
+    session = Session(_Nothing(), 0, settings)
+    session.asleep, session.open, session.closed = True, False, True
+    off = switched_off()
+    session.builder.event("off", OFF if off else "the runtime was just being made")
     return session
 
 
@@ -72,7 +76,7 @@ _DEFAULTS = Settings()
 
 def walker_ready(cache_dir: str | os.PathLike[str] | None = None) -> bool:
     """Return False if enabling would first have to compile the walker, which takes seconds."""
-    return _process.runtime is not None or native.is_built(cache_dir)
+    return switched_off() or _process.runtime is not None or native.is_built(cache_dir)
 
 
 def enable(**settings: Any) -> Session:
@@ -98,7 +102,7 @@ def enable(**settings: Any) -> Session:
     known = Settings.of(**settings)
     runtime = _process.get(known.cache_dir)
     if runtime is None:
-        return _unready(known)
+        return _unrecorded(known)
     before = runtime.regions.last(None)
     try:
         return runtime.enter(None, known, {name: getattr(known, name) for name in settings})
@@ -180,7 +184,7 @@ class lazy:  # noqa: N801  (reads as a function)
         settings = self._settings
         runtime = _process.runtime or _process.get(settings.cache_dir)
         if runtime is None:
-            return _unready(settings)
+            return _unrecorded(settings)
         before = runtime.regions.last(self)
         try:
             return runtime.enter(self, settings, self._given)

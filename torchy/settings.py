@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import itertools
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from torchy.ir.ops import Numerics
+from torchy.record.policy import deferrable
 
 Compile = Literal["auto", "always", "never"]
+SWITCH = "TORCHY"  # of the environment
+OFF = f"{SWITCH}=off in the environment: all runs as in eager"
 Mode = Literal["record", "pass_through", "carry"]
 
 # numerics, compile, skip_dead and nan: what of a session's settings changes what its flushes run
@@ -57,6 +62,10 @@ class Settings:
         Run each flush once more by eager, on what it was given: see :attr:`torchy.Session.comparison`.
     receipt
         A :class:`torchy.Receipt` to note flushes in, or to compare them with.
+    never
+        Ops that are run at once though they could be deferred, by the names that a trace's listing shows ("add",
+        "_softmax"), their in-place forms and those on lists included: for whoever suspects one. Names, or a text of them
+        with commas or blanks between.
     mode
         For tests: "pass_through" runs every op through, "carry" makes every result carry the
         backend bit besides.
@@ -73,6 +82,7 @@ class Settings:
     nan: bool = False
     compare: bool = False
     receipt: Any = None
+    never: tuple[str, ...] = ()
     mode: Mode = "record"
 
     @property
@@ -109,6 +119,8 @@ class Settings:
                 )
         if "keep" in given:
             given["keep"] = bytes_of(given["keep"])
+        if "never" in given:
+            given["never"] = names_of(given["never"])
         settings = cls(**given)
         settings._check("numerics", get_args(Numerics))
         settings._check("compile", get_args(Compile))
@@ -134,6 +146,45 @@ class Settings:
             raise ValueError(
                 f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}"
             )
+
+
+def switched_off() -> bool:
+    """Tell whether the environment says ``TORCHY=off``: regions record nothing then, and all is as in eager.
+
+    Raises
+    ------
+    ValueError
+        If it says something else than on or off.
+    """
+    said = os.environ.get(SWITCH, "on")
+    if said.lower() in ("off", "0"):
+        return True
+    if said.lower() in ("on", "1", ""):
+        return False
+    raise ValueError(f"{SWITCH} in the environment must be on or off, not {said!r}")
+
+
+def names_of(ops: object) -> tuple[str, ...]:
+    """Read names of ops that can be deferred: a text with commas or blanks between them, or several names.
+
+    Raises
+    ------
+    ValueError
+        If one is none, with those that are like it.
+    """
+    given = re.split(r"[\s,]+", ops.strip(" ,")) if isinstance(ops, str) else ops
+    if not isinstance(given, Iterable):
+        raise ValueError(f"never must be names of ops, not {ops!r}")
+    names = tuple(name for name in given if name != "")
+    known = deferrable()
+    for name in names:
+        if name not in known:
+            like = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+            hint = f" like it: {', '.join(like)};" if like else ""
+            raise ValueError(
+                f"never: {name!r} is no op that Torchy defers;{hint} names are those that a trace's listing shows"
+            )
+    return names
 
 
 def bytes_of(size: object) -> int:

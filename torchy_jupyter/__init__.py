@@ -5,6 +5,7 @@ from __future__ import annotations
 from IPython.core.getipython import get_ipython
 from IPython.core.interactiveshell import InteractiveShell
 
+import torchy
 from torchy_jupyter.explorer import Explorer
 from torchy_jupyter.magics import TorchyMagics
 
@@ -16,6 +17,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     magics = TorchyMagics(shell)
     shell.register_magics(magics)
     magics.cells.install()
+    if torchy.switched_off():
+        print(magics.status())
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:

@@ -217,6 +217,8 @@ class Cells:
     # -- the session
 
     def _start(self, options: Options, marked: bool) -> None:
+        if torchy.switched_off():
+            return
         try:
             session = self._enable(options)
         except torchy.WalkerUnavailable as unavailable:

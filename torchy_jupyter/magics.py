@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import (
@@ -20,7 +21,8 @@ from IPython.core.magic import (
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
 import torchy
-from torchy.settings import bytes_of
+from torchy.about import machine
+from torchy.settings import OFF, bytes_of, names_of
 from torchy_jupyter.cell import MARKER, Cells, Options
 from torchy_jupyter.explorer import Explorer
 
@@ -30,7 +32,7 @@ NUMERICS = ("exact", "fast")
 COMPILE = ("auto", "always", "never")
 ALLOWED = (
     "allowed: --numerics exact|fast, --compile auto|always|never, --max-ops N, --max-bytes SIZE, --run-dead, --nan,"
-    " --keep SIZE, --compare, --quiet"
+    " --keep SIZE, --compare, --never OPS, --quiet"
 )
 COMMANDS = "on [options] | off | status | last | save FILE.html | receipt [[--check] FILE]"
 
@@ -46,6 +48,14 @@ def size(text: str) -> int:
     """Return a number of bytes, from ``256MiB``, ``1.5 GB`` or ``4096``."""
     try:
         return bytes_of(int(text) if text.isdecimal() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def ops(text: str) -> tuple[str, ...]:
+    """Return names of ops, from ``add,_softmax``."""
+    try:
+        return names_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -88,6 +98,12 @@ def options(function: F) -> F:
             "--compare",
             action="store_true",
             help="Run each flush once more by eager: times, and whether the bits are equal.",
+        ),
+        argument(
+            "--never",
+            type=ops,
+            metavar="OPS",
+            help="Ops that are run at once, by their names in the explorer: add,_softmax.",
         ),
         argument(
             "--run-dead", action="store_true", help="Run ops, too, whose results nobody can reach."
@@ -163,7 +179,11 @@ class TorchyMagics(Magics):
         match chosen.command:
             case "on":
                 self.cells.always = given
-                print(f"{self._on(given)} From the next one on; %torchy off ends it.")
+                print(
+                    self.status()
+                    if torchy.switched_off()
+                    else f"{self._on(given)} From the next one on; %torchy off ends it."
+                )
             case "off":
                 self.cells.always = None
             case "status":
@@ -208,6 +228,8 @@ class TorchyMagics(Magics):
     def status(self) -> str:
         """Return a few lines: on or off, with which options, and what the last cell did."""
         always = self.cells.always
+        if torchy.switched_off():
+            return f"Torchy is off: {OFF}."
         if always is None and self.cells.running is not None:
             lines = ["Torchy is on for this cell."]
         elif always is None:
@@ -216,6 +238,7 @@ class TorchyMagics(Magics):
             lines = [self._on(always)]
         if not torchy.walker_ready():
             lines.append("The walker has not been built yet; the first cell does it.")
+        lines.append(f"Torchy {torchy.__version__}, torch {torch.__version__}: {machine()}.")
         if self.cells.receipt is not None:
             does = "compared with" if self.cells.receipt.checks else "noted in"
             lines.append(f"Cells are {does} {self.cells.receipt.path}.")
@@ -227,10 +250,14 @@ class TorchyMagics(Magics):
     def _on(given: Options) -> str:
         """Tell with which options Torchy is on for all cells."""
         names = {name: name.replace("_", "-") for name in given.settings}
+
+        def written(value: object) -> str:
+            return ",".join(value) if isinstance(value, tuple) else str(value)
+
         said = [
             " --run-dead"
             if name == "skip_dead"
-            else f" --{names[name]}" + (f" {value}" if value is not True else "")
+            else f" --{names[name]}" + (f" {written(value)}" if value is not True else "")
             for name, value in given.settings.items()
         ]
         text = "".join(said) + " --quiet" * given.quiet
@@ -245,7 +272,7 @@ class TorchyMagics(Magics):
 def _options(chosen: argparse.Namespace) -> Options:
     names = ("numerics", "compile", "max_ops", "max_bytes")
     settings = {name: getattr(chosen, name) for name in names}
-    settings["keep"] = chosen.keep
+    settings |= {"keep": chosen.keep, "never": chosen.never}
     settings |= {name: True for name in ("nan", "compare") if getattr(chosen, name)}
     if chosen.run_dead:
         settings["skip_dead"] = False

@@ -38,6 +38,23 @@ def test_options_reach_the_session(kernel: Kernel) -> None:
     assert "fast" in settings and "never" in settings
 
 
+def test_ops_that_are_never_to_be_deferred_run_at_once(kernel: Kernel) -> None:
+    wrong = kernel.run("%torchy on --never softmax")
+    assert "'softmax' is no op that Torchy defers; like it: _softmax" in wrong.error
+    kernel.run("x = torch.rand(64)")
+    output = kernel.run(
+        "%%torchy --never mul,_softmax\ny = ((x * 2 + 1).softmax(0) + 1).sum().item()"
+    )
+    assert output.status == "ok", output.traceback
+    assert kernel.value("y == ((x * 2 + 1).softmax(0) + 1).sum().item()") == "True"
+    ran = f"sorted({{(r.name, r.why) for r in {LAST}.report.ran_now}})"
+    why = "it is never to be deferred: you have said so"
+    assert kernel.value(ran) == str([("aten::_softmax", why), ("aten::mul.Tensor", why)])
+    kernel.run("%torchy on --never add,mul")
+    assert "on for all cells: --never add,mul." in kernel.run("%torchy status").stdout
+    kernel.run("%torchy off")
+
+
 def test_help_is_shown(kernel: Kernel) -> None:
     reply = kernel.client.execute("%%torchy?", reply=True, timeout=60)
     (page,) = reply["content"]["payload"]
@@ -238,3 +255,19 @@ def test_the_magic_by_itself_is_no_complete_cell(kernel: Kernel) -> None:
     assert kernel.value(complete.format("")) == "incomplete"
     assert kernel.value(complete.format("x = 1\\n")) == "incomplete"
     assert kernel.value(complete.format("x = 1\\n\\n")) == "complete"
+
+
+def test_switched_off_by_the_environment_cells_run_as_in_eager(tmp_path: Path) -> None:
+    kernel = start(tmp_path, TORCHY="off")
+    try:
+        said = "Torchy is off: TORCHY=off in the environment: all runs as in eager."
+        assert said in kernel.run("%load_ext torchy_jupyter").stdout
+        assert said in kernel.run("%torchy on").stdout
+        kernel.run("import torch, torchy")
+        output = kernel.run(
+            "%%torchy --max-ops 5\nx = torch.ones(2) + 1\n[torchy.is_pending(x), x.tolist()]"
+        )
+        assert output.result == "[False, [2.0, 2.0]]" and output.explorers == []
+        assert said in kernel.run("%torchy").stdout
+    finally:
+        kernel.close()

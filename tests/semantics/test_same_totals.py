@@ -63,6 +63,8 @@ def truths(x):
         torch.isnan(y).any(),
         (y > x).all() | (x.numel() < 5),
         torch.allclose(x, x + 1e-9),
+        torch._is_all_true(y > x),
+        torch._is_any_true(y > x) & torch._is_all_true(y < 1e9),
         (y <= 50).all().item(),
         (y > 1).any(-1),
         y.bool().all(),

@@ -44,7 +44,7 @@ def test_a_sample_favours_no_line(lines):
     x = torch.ones(3)
     times = 3200 // lines  # a session of nothing else falls asleep after 4,096
     code = "\n".join([f"for _ in range({times}):", *["    torch.nonzero(x)"] * lines])
-    with torchy.lazy() as session:
+    with torchy.lazy(compile="never") as session:  # it is not compared with one that sleeps
         exec(compile(code, "file of many lines", "exec"), {"torch": torch, "x": x})
     counts = [r.count for r in session.report.ran_now if r.short == "nonzero"]
     assert len(counts) == lines and abs(sum(counts) - 3200) < 40
@@ -112,3 +112,39 @@ def test_an_op_that_raises_is_not_noted_and_raises_as_it_does():
             torch.linalg.eigvalsh(x)
         torch.linalg.eigvalsh(torch.eye(3))
     assert the_only(session.report, "_linalg_eigh").count == 1
+
+
+def test_what_is_never_to_be_deferred_runs_at_once_at_known_places_too():
+    x = torch.rand(64)
+
+    def body():
+        y = x * 2
+        z = torch._foreach_mul([y, x], 0.5)
+        y.mul_(3)
+        return [torchy.is_pending(value) for value in (x + 1, y, *z)]
+
+    with torchy.lazy() as session:
+        for _ in range(3):
+            assert body() == [True] * 4
+        with torchy.lazy(never=["mul"]):
+            for _ in range(2):
+                assert body() == [True, False, False, False]
+        assert body() == [True] * 4
+    told = {(record.name, record.count, record.why) for record in session.report.ran_now}
+    why = "it is never to be deferred: you have said so"
+    names = ("aten::mul.Tensor", "aten::_foreach_mul.Scalar", "aten::mul_.Tensor")
+    assert told == {(name, 2, why) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("softmax", "'softmax' is no op that Torchy defers; like it: _softmax"),
+        (["add", "median"], "'median' is no op"),
+        (7, "must be names of ops, not 7"),
+        ([7], "7 is no op"),
+    ],
+)
+def test_names_of_no_such_ops_are_errors(names, message):
+    with pytest.raises(ValueError, match=message):
+        torchy.lazy(never=names)

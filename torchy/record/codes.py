@@ -124,6 +124,7 @@ class WhyNow(enum.IntEnum):
     VALUES = 6  # eager checks them
     STATE = 7  # of the process
     BUSY = 8  # other threads keep flushing
+    NEVER = 9  # its session is not to defer it
 
 
 MODES = tuple(Mode)  # by the walker's numbers

@@ -38,6 +38,9 @@ FLAGS = (
 LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic-functions")  # calls among its own functions are direct
 
 
+OLDEST_TORCH = (2, 13)
+
+
 class WalkerUnavailable(RuntimeError):
     """The walker cannot be built or loaded here; the message says what to do about it."""
 
@@ -206,12 +209,18 @@ def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     WalkerUnavailable
-        If this platform is not supported, there is no compiler, or it fails.
+        If this platform or torch is not supported, there is no compiler, or it fails.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise WalkerUnavailable(
             f"Torchy runs on Linux x86-64 so far, not on {sys.platform} {platform.machine()}: "
             "cells run eagerly."
+        )
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise WalkerUnavailable(
+            f"Torchy needs torch {oldest} or newer, and this is {torch.__version__}: pip install "
+            f"--upgrade 'torch>={oldest}'. Until then cells run eagerly."
         )
     library = library_path(cache_dir)
     if _intact(library):
@@ -309,6 +318,7 @@ class Walker:
         self.place_here: Callable[[], int] = call(b"place_here")
         self.rested_here: Callable[[int], None] = call(b"rested_here")
         self.close: Callable[[Handle], int] = call(b"close")
+        self.never: Callable[[Handle, str], None] = call(b"never")
         self.set: Callable[[Handle, int, bool, bool, bool, bool, bool], None] = call(b"set")
         self.record_into: Callable[[Handle], None] = call(b"record_into")
         self.record_no_more: Callable[[], None] = call(b"record_no_more")

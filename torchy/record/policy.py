@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchy.ir.ops import ROWS, Indices, OpSpec, lookup
+from torchy.ir.ops import ROWS, SPECS, Indices, OpSpec, lookup
 from torchy.record.codes import LayoutRule, OpClass
 from torchy.record.places import Place
 
@@ -58,7 +58,7 @@ TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 # ops on lists that hand a tensor with the number on to the plain op; others take the number out of it
 PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # made of ops that are recorded in their place
-MADE_OF_OTHERS = frozenset({"allclose"})
+MADE_OF_OTHERS = frozenset({"allclose", "_is_all_true", "_is_any_true"})
 # change the memory of their first argument, though their schemas do not say that they write to it
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -105,6 +105,11 @@ def classify(name: str) -> Classification:
         _may_refuse(spec, base, overload),
         pointwise or spec.name in ROWS,
     )
+
+
+def deferrable() -> frozenset[str]:
+    """Return the names of the ops that may be deferred, without overloads."""
+    return frozenset(name for name in SPECS if hasattr(torch.ops.aten, name)) | MADE_OF_OTHERS
 
 
 def _may_refuse(spec: OpSpec, base: str, overload: str) -> bool:

@@ -28,6 +28,7 @@ WHY_NOW = {
     WhyNow.VALUES: "the values that it is given have to be checked first",
     WhyNow.STATE: "this thread takes denormal numbers for zero",
     WhyNow.BUSY: "a flush was under way",
+    WhyNow.NEVER: "it is never to be deferred: you have said so",
 }
 OP_READERS = {"aten::_local_scalar_dense": "item()", "aten::equal": "torch.equal"}
 

@@ -61,13 +61,14 @@ class Sessions:
 
     def use(self, session: Session, settings: Settings) -> None:
         """Record into a session; what was flushed under other settings is not repeated."""
-        session.settings = settings
+        before, session.settings = session.settings, settings
         if session.handle is None:
             self.open(session)
         else:
-            self._use(session, settings)
+            self._use(session, before)
 
-    def _use(self, session: Session, settings: Settings) -> None:
+    def _use(self, session: Session, before: Settings) -> None:
+        settings = session.settings
         variant = VARIANT_NUMBERS[
             settings.numerics, settings.compile, settings.skip_dead, settings.nan
         ]
@@ -85,6 +86,8 @@ class Sessions:
             settings.watches_each,
             session.watch is not None and session.watch.hunts,
         )
+        if settings.never or before.never:
+            self._walker.never(session.handle, " ".join(settings.never))
         if not session.asleep:  # a region that begins has woken it
             self._walker.record_into(session.handle)
 

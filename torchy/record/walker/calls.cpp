@@ -3,6 +3,8 @@
 #include <link.h>
 
 #include <array>
+#include <iterator>
+#include <sstream>
 #include <tuple>
 
 #include "api.h"
@@ -74,6 +76,16 @@ PyObject* set_session(const Arguments& given) {
                       given.number(4) != 0, given.number(5) != 0};
   session.hunts = given.number(6) != 0;
   session.napping = false;
+  return nothing();
+}
+
+// never(session, names): the ops that it runs at once though they could be deferred.
+PyObject* set_never(const Arguments& given) {
+  Session& session = *given.session(0);
+  std::istringstream names(given.text(1));
+  const Lock lock(shared_mutex);
+  session.never = {std::istream_iterator<std::string>(names), {}};
+  session.picks = !session.never.empty();
   return nothing();
 }
 
@@ -498,6 +510,7 @@ PyObject* python_call(const std::string& name) {
       TORCHY_CALL("rested_here", rested_here, 1),
       TORCHY_CALL("close", close_session, 1),
       TORCHY_CALL("set", set_session, 7),
+      TORCHY_CALL("never", set_never, 2),
       TORCHY_CALL("record_into", record_into, 1),
       TORCHY_CALL("record_no_more", record_no_more, 0),
       TORCHY_CALL("flush", flush_session, 2),

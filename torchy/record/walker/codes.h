@@ -56,10 +56,11 @@
 // Why an op runs at once. Policy: it is none that is recorded. Signature: not with these arguments.
 // Operand: one of them cannot be recorded. Shared: something outside torch sees an operand's
 // memory. Single: single elements, which are there. Sizes: that shows how its results lie. Values:
-// eager checks them. State: of the process. Busy: other threads keep flushing.
+// eager checks them. State: of the process. Busy: other threads keep flushing. Never: its session
+// is not to defer it.
 #define TORCHY_WHY_NOW(CODE) \
   CODE(Policy, 0) CODE(Signature, 1) CODE(Operand, 2) CODE(Shared, 3) CODE(Single, 4) \
-  CODE(Sizes, 5) CODE(Values, 6) CODE(State, 7) CODE(Busy, 8)
+  CODE(Sizes, 5) CODE(Values, 6) CODE(State, 7) CODE(Busy, 8) CODE(Never, 9)
 
 // Which script runs a flush, where it is none that Python has given.
 #define TORCHY_SCRIPT_ID(CODE) \

@@ -406,6 +406,11 @@ void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
   if (op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
   Session* session = recording_here();
   if (!session) return run_now(info, keys, stack);
+  if (op_class != OpClass::kRunNow && session->passes_by(info)) {
+    count_run_now(*session);
+    make_room();
+    return run_now(info, keys, stack, session, WhyNow::kNever);
+  }
   switch (op_class) {
     case OpClass::kDescend:
       return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);

@@ -97,6 +97,16 @@ std::shared_ptr<Paces> paces_at(int64_t origin) {
   return paces;
 }
 
+bool Session::passes_by(const OpInfo& info) const {
+  if (!picks.load(std::memory_order_relaxed)) return false;
+  std::string name = info.name.substr(info.name.find("::") + 2);
+  name.resize(std::min(name.size(), name.find('.')));
+  if (name.starts_with("_foreach_")) name.erase(0, std::string("_foreach_").size());
+  if (name.ends_with('_') && !name.ends_with("__")) name.pop_back();  // in place
+  const Lock lock(shared_mutex);
+  return never.contains(name);
+}
+
 AfterLook note_look(Session& session) {
   if (&session != this_session.get()) return AfterLook::kGoesOn;
   const auto now = std::chrono::steady_clock::now();

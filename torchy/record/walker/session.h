@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -62,6 +63,10 @@ struct Session {
   // once.
   std::atomic<bool> hunts{false}, born{false};
   std::optional<Birth> birth TORCHY_GUARDED_BY(shared_mutex);
+  // Ops that it runs at once though they could be deferred, by names like "softmax"; and whether
+  // there are any.
+  std::set<std::string> never TORCHY_GUARDED_BY(shared_mutex);
+  std::atomic<bool> picks{false};
   // The thread that flushes; and the state that it must restore, its own alone.
   std::thread::id flusher TORCHY_GUARDED_BY(shared_mutex);
   std::optional<ProcessState> outer_state;
@@ -107,6 +112,9 @@ struct Session {
   bool owes() const TORCHY_REQUIRES(shared_mutex) {
     return running || (trace && !trace->path.empty());
   }
+
+  // Whether it runs an op at once that it could defer, or could defer what that is made of.
+  bool passes_by(const OpInfo& info) const;
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 

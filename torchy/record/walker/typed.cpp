@@ -39,7 +39,7 @@ template <typename... A>
 bool record_if_known(const OpInfo& info, at::Tensor& result, const A&... arguments) {
   if (info.op_class != OpClass::kDefer) return false;
   Session* session = session_here();
-  if (!session) return false;
+  if (!session || session->passes_by(info)) return false;
   Known known = record_known(info, *session, result, arguments...);
   if (known == Known::kNeedsRoot) {
     root_of(*session);
@@ -173,7 +173,8 @@ struct OnLists : c10::OperatorKernel {
   c10::TypedOperatorHandle<R(A...)> op;
 
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
-    if (info->op_class == OpClass::kDescend && session_here())
+    Session* session = info->op_class == OpClass::kDescend ? session_here() : nullptr;
+    if (session && !session->passes_by(*info))
       return op.redispatch(keys.remove_backend(kBit), arguments...);
     Stack stack = c10::impl::boxArgs<A...>(arguments...);
     see(*info, keys, &stack);
