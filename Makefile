@@ -3,6 +3,8 @@
 #
 #   make demo    the example notebook, executed: a table, and build/quickstart.html
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
+#   make test-torch    the contract's tests with another torch, TORCH=2.14.1, in an environment of its own below build/;
+#                TESTS=tests/semantics/test_same_rows.py for some of them, PYTHON=python3.12 for another Python
 #   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
 #                with SAMPLES=2 of each op, dtype and form, four minutes
 #   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
@@ -16,7 +18,7 @@
 #   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test tools walker lint bench bench-check conformance fuzz sanitize
+.PHONY: demo test test-torch tools walker lint bench bench-check conformance fuzz sanitize
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -27,6 +29,9 @@ MINUTES := 5
 PROGRAMS :=
 SAMPLES :=
 SUITE :=
+TORCH :=
+TESTS := tests/semantics
+OTHER = build/torch-$(TORCH)
 SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
@@ -39,6 +44,15 @@ test:
 	@.ci/need python g++ clang >/dev/null
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target tools lint walker
 	$(BIN)/python -m pytest -m "not slow"
+
+test-torch:
+	@test -n "$(TORCH)" || { echo "make test-torch TORCH=2.14.1: name a version of torch" >&2; exit 2; }
+	@python=$$(.ci/need python) && .ci/need g++ >/dev/null && { test -x $(OTHER)/bin/python || "$$python" -m venv $(OTHER); }
+	grep -v '^torch==' constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(OTHER)/constraints.txt 'torch==$(TORCH)' --editable '.[test]'
+	$(OTHER)/bin/python -m torchy report
+	$(OTHER)/bin/python -m pytest -m "not slow" $(TESTS)
 
 tools:
 	@.ci/need dot chromium
