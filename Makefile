@@ -5,6 +5,8 @@
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
 #   make test-torch    the contract's tests with another torch, TORCH=2.14.1, in an environment of its own below build/;
 #                TESTS=tests/semantics/test_same_rows.py for some of them, PYTHON=python3.12 for another Python
+#   make wheel   dist/*.whl, with a compiled walker for each of TORCHES="2.13.0 2.14.1"
+#   make test-wheel    it is installed where there is no compiler, and the README's example run in a notebook
 #   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
 #                with SAMPLES=2 of each op, dtype and form, four minutes
 #   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
@@ -18,7 +20,7 @@
 #   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-torch tools walker lint bench bench-check conformance fuzz sanitize
+.PHONY: demo test test-torch wheel test-wheel tools walker lint bench bench-check conformance fuzz sanitize
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -31,7 +33,7 @@ SAMPLES :=
 SUITE :=
 TORCH :=
 TESTS := tests/semantics
-OTHER = build/torch-$(TORCH)
+TORCHES := 2.13.0 2.14.1
 SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
@@ -47,12 +49,35 @@ test:
 
 test-torch:
 	@test -n "$(TORCH)" || { echo "make test-torch TORCH=2.14.1: name a version of torch" >&2; exit 2; }
-	@python=$$(.ci/need python) && .ci/need g++ >/dev/null && { test -x $(OTHER)/bin/python || "$$python" -m venv $(OTHER); }
-	grep -v '^torch==' constraints.txt > $(OTHER)/constraints.txt
-	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint $(OTHER)/constraints.txt 'torch==$(TORCH)' --editable '.[test]'
-	$(OTHER)/bin/python -m torchy report
-	$(OTHER)/bin/python -m pytest -m "not slow" $(TESTS)
+	@.ci/need g++
+	@$(MAKE) --no-print-directory build/torch-$(TORCH)/.ready
+	build/torch-$(TORCH)/bin/python -m torchy report
+	build/torch-$(TORCH)/bin/python -m pytest -m "not slow" $(TESTS)
+
+# An environment with another torch.
+build/torch-%/.ready: pyproject.toml constraints.txt
+	@python=$$(.ci/need python) && { test -x $(@D)/bin/python || "$$python" -m venv $(@D); }
+	grep -v '^torch==' constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(@D)/constraints.txt 'torch==$*' --editable '.[test]'
+	@touch $@
+
+wheel: $(READY) $(TORCHES:%=build/torch-%/.ready)
+	@.ci/need g++
+	rm -rf torchy/record/bundled dist
+	for torch in $(TORCHES); do \
+		build/torch-$$torch/bin/python -m torchy build --bundle torchy/record/bundled || exit; done
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf torchy/record/bundled
+	@du -h dist/*.whl
+
+# As somebody finds it who has no compiler, and has run nothing yet.
+test-wheel:
+	@ls dist/*.whl >/dev/null 2>&1 || $(MAKE) --no-print-directory wheel
+	@python=$$(.ci/need python) && rm -rf build/wheel && "$$python" -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check \
+		'torch==$(firstword $(TORCHES))' nbclient ipykernel numpy dist/*.whl
+	build/wheel/bin/python .ci/try_readme.py
 
 tools:
 	@.ci/need dot chromium

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-from torchy.record import native
+from torchy.record import building
 
 CHECKS = ("-fsyntax-only", "-Wall", "-Wextra", "-Wthread-safety", "-Werror")
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run(native.compile_command("clang++", *CHECKS)).returncode)
+    sys.exit(subprocess.run(building.compile_command("clang++", *CHECKS)).returncode)

@@ -128,9 +128,9 @@ def started(cache_dir: str | None = None) -> dict[str, Any]:
 def coldly(make: Callable[[], Step], folder: str) -> dict[str, Any]:
     """Return what first runs take under Torchy where nothing but the walker is kept on disk, in an empty folder."""
     import torchy
-    from torchy.record import native
+    from torchy.record import building
 
-    walker = native.build()
+    walker = building.build()
     for file in (walker, walker.with_suffix(".sha256")):
         shutil.copy(file, folder)
     found = started(folder)

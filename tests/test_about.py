@@ -10,7 +10,7 @@ import torch
 
 import torchy
 from torchy import about
-from torchy.record import native
+from torchy.record import building
 
 ROOT = Path(__file__).parent.parent
 OFF = """
@@ -102,4 +102,4 @@ def test_what_else_the_environment_says_is_an_error():
 def test_an_older_torch_is_told_which_one_is_needed(monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", version)
     with pytest.raises(torchy.WalkerUnavailable, match=r"needs torch 2\.13 or newer.*pip install"):
-        native.build()
+        building.build()

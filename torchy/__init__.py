@@ -10,7 +10,7 @@ from torchy.face import (
     release_memory,
     walker_ready,
 )
-from torchy.record.native import WalkerUnavailable
+from torchy.record.building import WalkerUnavailable
 from torchy.report import Report
 from torchy.session.session import Session
 from torchy.settings import Settings, switched_off

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchy.about import describe, kept, self_test, shelves
 from torchy.disk import cache_folder
-from torchy.record import native
+from torchy.record import building
 from torchy.scripts import NoWriter, run_script
 
 
@@ -18,6 +18,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torchy", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="compile the walker for the installed torch")
+    build.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="compile it into a folder of the package instead, for a wheel",
+    )
     cache = commands.add_parser("cache", help="show what is kept for the processes to come")
     cache.add_argument("--clear", action="store_true", help="remove it; running processes go on")
     report = commands.add_parser(
@@ -41,7 +47,7 @@ def main() -> int:
         return _report(arguments.cache_dir)
     if arguments.command == "cache":
         return _cache(arguments.cache_dir, arguments.clear)
-    return _build(arguments.cache_dir)
+    return _build(arguments.cache_dir, arguments.bundle)
 
 
 def _run(script: Path, arguments: list[str], output: Path | None) -> int:
@@ -50,7 +56,7 @@ def _run(script: Path, arguments: list[str], output: Path | None) -> int:
         return 2
     try:
         return run_script(script, arguments, output)
-    except (NoWriter, native.WalkerUnavailable) as error:
+    except (NoWriter, building.WalkerUnavailable) as error:
         print(f"python -m torchy run: {error}", file=sys.stderr)
         return 2
 
@@ -60,17 +66,17 @@ def _report(cache_dir: str | None) -> int:
         print(f"{name + ':':13}{text}")
     try:
         found, well = self_test(cache_dir)
-    except native.WalkerUnavailable as error:
+    except building.WalkerUnavailable as error:
         found, well = str(error), False
     print(f"{'self-test:':13}{found}")
     return 0 if well else 1
 
 
-def _build(cache_dir: str | None) -> int:
+def _build(cache_dir: str | None, bundle: Path | None) -> int:
     begin = time.perf_counter()
     try:
-        library = native.build(cache_dir)
-    except native.WalkerUnavailable as error:
+        library = building.build(cache_dir) if bundle is None else building.bundle(bundle)
+    except building.WalkerUnavailable as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{library} ({time.perf_counter() - begin:.1f} s)")

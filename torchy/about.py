@@ -17,7 +17,7 @@ import torch
 from torchy import __version__
 from torchy.disk import Shelf, cache_folder
 from torchy.face import lazy
-from torchy.record import native
+from torchy.record import building
 from torchy.runtime import KERNELS, PLANS, PLANS_BYTES
 from torchy.settings import OFF, switched_off
 
@@ -90,7 +90,7 @@ def _tried(name: str, cache_dir: str | os.PathLike[str] | None) -> str:
     try:
         with lazy(compile="always", cache_dir=cache_dir):
             found = KINDS[name](x.clone())
-    except native.WalkerUnavailable:
+    except building.WalkerUnavailable:
         raise
     except Exception as error:  # a defect, which this is to find
         return f"{type(error).__name__}: {error}"
@@ -154,10 +154,9 @@ def _processor() -> str:
 
 
 def _walker(cache_dir: str | os.PathLike[str] | None) -> str:
-    library = native.library_path(cache_dir)
-    if native.is_built(cache_dir):
-        return f"built, {library}"
-    compiler = native.compiler()
+    if building.is_built(cache_dir):
+        return f"built, {building.build(cache_dir)}"
+    compiler = building.compiler()
     return (
         f"not built yet; {'no C++ compiler found' if compiler is None else f'compiler: {compiler}'}"
     )

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from torchy.record import native
+from torchy.record import building
 from torchy.record.native import Counters
 from torchy.runtime import Runtime
 from torchy.session.regions import Regions
@@ -76,7 +76,7 @@ _DEFAULTS = Settings()
 
 def walker_ready(cache_dir: str | os.PathLike[str] | None = None) -> bool:
     """Return False if enabling would first have to compile the walker, which takes seconds."""
-    return switched_off() or _process.runtime is not None or native.is_built(cache_dir)
+    return switched_off() or _process.runtime is not None or building.is_built(cache_dir)
 
 
 def enable(**settings: Any) -> Session:

@@ -14,7 +14,7 @@ from torchy.codegen.cpu import Compiler
 from torchy.disk import Shelf, cache_folder
 from torchy.forks import Forks
 from torchy.ir.ops import SPECS
-from torchy.record import native
+from torchy.record import building
 from torchy.record.native import Walker
 from torchy.record.places import Places
 from torchy.record.readers import Readers
@@ -47,7 +47,7 @@ class Runtime:
 
     def __init__(self, cache_dir: str | os.PathLike[str] | None) -> None:
         recordable = sorted({name.partition(".")[0] for name in SPECS})
-        library_file = native.build(cache_dir)
+        library_file = building.build(cache_dir)
         walker = self.walker = Walker(library_file, self._answer, tiny_op_seconds(), recordable)
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()

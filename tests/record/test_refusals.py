@@ -12,12 +12,13 @@ import torch
 from recording import begun, counters, the_walker
 
 import torchy
-from torchy.record import codes, native
-from torchy.record.native import WalkerUnavailable
+from torchy.record import building, codes
+from torchy.record.building import WalkerUnavailable
 
 ENOUGH = {  # what comes after the handle
     "close": (),
     "set": (0, True, True, True, False, False),
+    "never": ("add",),
     "record_into": (),
     "flush": ("reason",),
     "counters": (),
@@ -132,18 +133,18 @@ def test_without_a_compiler_it_is_told_what_to_install():
     os.environ.pop("CXX", None)
     os.environ["PATH"] = ""
     folder = tempfile.mkdtemp()
-    assert native.compiler() is None
+    assert building.compiler() is None
     with pytest.raises(WalkerUnavailable, match=r"found no C\+\+ compiler: install one .*\$CXX"):
-        native.build(folder)
+        building.build(folder)
     assert os.listdir(folder) == []
-    assert native.build() == native.library_path()  # what has been built serves
+    assert building.build() == building.library_path()  # what has been built serves
 
 
 def test_a_compiler_that_is_named_goes_before_others_if_it_is_there():
     os.environ["CXX"] = "/nonexistent/c++"
-    assert native.compiler() != "/nonexistent/c++"
+    assert building.compiler() != "/nonexistent/c++"
     os.environ["CXX"] = sys.executable
-    assert native.compiler() == sys.executable
+    assert building.compiler() == sys.executable
 
 
 def test_what_a_compiler_says_is_told():
@@ -153,16 +154,16 @@ def test_what_a_compiler_says_is_told():
     compiler.chmod(0o755)
     os.environ["CXX"] = str(compiler)
     with pytest.raises(WalkerUnavailable) as raised:
-        native.build(folder / "cache")
+        building.build(folder / "cache")
     first, *others = str(raised.value).splitlines()
     assert first == f"{compiler} could not compile the walker for torch {torch.__version__}:"
     assert others == ["x.h: error: no such thing"]
-    assert not native.is_built(folder / "cache")
+    assert not building.is_built(folder / "cache")
 
 
 def test_a_folder_that_cannot_be_written_is_told():
     with pytest.raises(WalkerUnavailable, match=r"cannot keep its walker in /proc/.*cache_dir"):
-        native.build("/proc/no/such/folder")
+        building.build("/proc/no/such/folder")
 
 
 @pytest.mark.parametrize(
@@ -171,26 +172,26 @@ def test_a_folder_that_cannot_be_written_is_told():
 def test_other_platforms_are_told(system, machine):
     sys.platform, platform.machine = system, lambda: machine
     with pytest.raises(WalkerUnavailable, match=f"not on {system} {machine}: cells run eagerly"):
-        native.build()
+        building.build()
 
 
 def test_a_cached_walker_that_is_broken_is_built_anew():
     folder = Path(tempfile.mkdtemp())
     script = folder / "c++"
     script.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {native.library_path()} "$2"\n'
+        f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {building.library_path()} "$2"\n'
     )
     script.chmod(0o755)
     os.environ["CXX"] = str(script)
-    library = native.build(folder)
+    library = building.build(folder)
     whole = library.read_bytes()
     library.write_bytes(whole[:1000])
-    assert not native.is_built(folder)
-    assert native.build(folder) == library and library.read_bytes() == whole
+    assert not building.is_built(folder)
+    assert building.build(folder) == library and library.read_bytes() == whole
 
 
 def test_the_walker_of_other_sources_is_another_file():
-    path = native.library_path("folder")
-    native.FLAGS = (*native.FLAGS, "-O3")
-    assert native.library_path("folder") != path
-    assert native.library_path("folder").parent == path.parent == Path("folder")
+    path = building.library_path("folder")
+    building.FLAGS = (*building.FLAGS, "-O3")
+    assert building.library_path("folder") != path
+    assert building.library_path("folder").parent == path.parent == Path("folder")

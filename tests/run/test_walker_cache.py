@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from torchy.record import native
+from torchy.record import building
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 200
@@ -28,7 +28,7 @@ print(y.tolist(), pending)
 @pytest.fixture(scope="module")
 def walker() -> Path:
     """The walker as it has been built for all tests."""
-    return native.build()
+    return building.build()
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ DAMAGE = {
 def test_a_damaged_walker_is_never_loaded_but_built_anew(
     folder: Path, stub_compiler: Path, walker: Path, damage: str
 ) -> None:
-    library = native.library_path(folder)
+    library = building.library_path(folder)
     library.write_bytes(DAMAGE[damage](walker.read_bytes()))
-    assert not native.is_built(folder)
+    assert not building.is_built(folder)
     if damage in ("truncated", "with one bit turned"):
         require_right(run(folder))
     else:
-        native.build(folder)
+        building.build(folder)
     assert stub_compiler.read_text() == "run\n"
     assert library.read_bytes() == walker.read_bytes()
 
@@ -98,47 +98,47 @@ def test_a_damaged_walker_is_never_loaded_but_built_anew(
 def test_a_damaged_digest_is_no_digest(
     folder: Path, stub_compiler: Path, digest: bytes | None
 ) -> None:
-    beside = native.library_path(folder).with_suffix(".sha256")
+    beside = building.library_path(folder).with_suffix(".sha256")
     if digest is None:
         beside.unlink()
     else:
         beside.write_bytes(digest)
-    assert not native.is_built(folder)
-    assert native.build(folder) == native.library_path(folder)
+    assert not building.is_built(folder)
+    assert building.build(folder) == building.library_path(folder)
     assert stub_compiler.read_text() == "run\n"
-    assert native.is_built(folder)
+    assert building.is_built(folder)
 
 
 def test_another_walker_in_its_place_is_not_loaded(folder: Path, stub_compiler: Path) -> None:
     """Swapped with an entry for another torch, say: its digest is not the one beside."""
-    library = native.library_path(folder)
+    library = building.library_path(folder)
     library.write_bytes(Path(shutil.which("true") or "/bin/true").read_bytes())
-    assert native.build(folder) == library
-    assert stub_compiler.exists() and native.is_built(folder)
+    assert building.build(folder) == library
+    assert stub_compiler.exists() and building.is_built(folder)
 
 
 def test_with_other_flags_it_is_another_walker(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = native.library_path(folder)
-    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-g"))
-    assert native.library_path(folder) != before and not native.is_built(folder)
+    before = building.library_path(folder)
+    monkeypatch.setattr(building, "FLAGS", (*building.FLAGS, "-g"))
+    assert building.library_path(folder) != before and not building.is_built(folder)
 
 
 def test_a_folder_in_the_library_s_place_is_told(folder: Path, stub_compiler: Path) -> None:
-    library = native.library_path(folder)
+    library = building.library_path(folder)
     library.unlink()
     library.mkdir()
-    with pytest.raises(native.WalkerUnavailable, match=r"cannot keep its walker.*cache_dir"):
-        native.build(folder)
+    with pytest.raises(building.WalkerUnavailable, match=r"cannot keep its walker.*cache_dir"):
+        building.build(folder)
 
 
 def test_a_file_in_the_folder_s_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert not native.is_built(folder)
-        with pytest.raises(native.WalkerUnavailable, match=r"cannot keep its walker.*cache_dir"):
-            native.build(folder)
+        assert not building.is_built(folder)
+        with pytest.raises(building.WalkerUnavailable, match=r"cannot keep its walker.*cache_dir"):
+            building.build(folder)
     ran = run(tmp_path / "file")
     assert "WalkerUnavailable: Torchy cannot keep its walker" in ran.stderr
 
@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, stub_comp
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    code = f"from torchy.record import native; native.build({str(folder)!r})"
+    code = f"from torchy.record import building; building.build({str(folder)!r})"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -169,9 +169,9 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, stub_comp
     )
     assert ran.returncode == 1
     assert "WalkerUnavailable" in ran.stderr
-    assert not native.is_built(folder)
+    assert not building.is_built(folder)
     assert [path.name for path in folder.iterdir() if path.suffix != ".lock"] == []
-    assert native.build(folder) == native.library_path(folder)  # once there is room
+    assert building.build(folder) == building.library_path(folder)  # once there is room
 
 
 def test_the_folder_vanishes_in_mid_session(folder: Path) -> None:
@@ -191,19 +191,19 @@ def test_the_folder_vanishes_while_the_walker_is_built(
     script.write_text(f"#!/bin/sh\nrm -rf {folder}\nexit 0\n")
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    with pytest.raises(native.WalkerUnavailable, match="cannot keep its walker"):
-        native.build(folder)
+    with pytest.raises(building.WalkerUnavailable, match="cannot keep its walker"):
+        building.build(folder)
     script.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n' + f'cp {walker} "$2"\n')
-    assert native.build(folder).exists()
+    assert building.build(folder).exists()
 
 
 def test_a_compiler_that_writes_nothing_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "true")
-    with pytest.raises(native.WalkerUnavailable):
-        native.build(tmp_path)
-    assert not native.is_built(tmp_path)
+    with pytest.raises(building.WalkerUnavailable):
+        building.build(tmp_path)
+    assert not building.is_built(tmp_path)
 
 
 def test_what_cannot_be_loaded_is_told(tmp_path: Path) -> None:
@@ -223,16 +223,16 @@ def test_a_compiler_that_is_interrupted_leaves_nothing_behind(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(native.subprocess, "run", interrupted)
+    monkeypatch.setattr(building.subprocess, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        native.build(tmp_path)
+        building.build(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-    assert not native.is_built(tmp_path)
+    assert not building.is_built(tmp_path)
 
 
 def test_two_processes_build_one_walker(tmp_path: Path, stub_compiler: Path) -> None:
     folder = tmp_path / "cache"
-    code = f"from torchy.record import native; print(native.build({str(folder)!r}))"
+    code = f"from torchy.record import building; print(building.build({str(folder)!r}))"
     both = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -243,8 +243,8 @@ def test_two_processes_build_one_walker(tmp_path: Path, stub_compiler: Path) -> 
         for _ in range(2)
     ]
     assert {process.communicate(timeout=SECONDS)[0].strip() for process in both} == {
-        str(native.library_path(folder))
+        str(building.library_path(folder))
     }
     assert [process.returncode for process in both] == [0, 0]
     assert stub_compiler.read_text() == "run\n"
-    assert native.is_built(folder)
+    assert building.is_built(folder)

@@ -21,7 +21,7 @@ import torch
 from sameness import program, quiet
 from tiers import TIERS
 
-from torchy.record.native import compiler
+from torchy.record.building import compiler
 
 
 def in_thread(function):

@@ -1,16 +1,8 @@
-"""The walker, built and loaded: compiled on first use for the torch that is installed, and cached."""
+"""The walker as Python sees it: its library, loaded, and what it tells, typed."""
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,31 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchy.disk import cache_folder
 from torchy.ir.trace import Source
 from torchy.record import codes
+from torchy.record.building import WalkerUnavailable
 from torchy.record.source import LIBRARY_FOLDERS, OWN_FOLDERS
 
 Handle = Any  # of a session of the walker's; what it did can be read as long as somebody has it
 Held = Any  # a flush that the walker can run again
-SOURCES = Path(__file__).parent / "walker"
-MAIN = SOURCES / "walker.cpp"
-FLAGS = (
-    "-O2",  # -O1 compiles in two thirds of the time, but recording takes a tenth longer
-    "-std=c++20",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-fno-plt",
-    *os.environ.get("TORCHY_CXXFLAGS", "").split(),  # those of a sanitizer, say
-)
-LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic-functions")  # calls among its own functions are direct
-
-
-OLDEST_TORCH = (2, 13)
-
-
-class WalkerUnavailable(RuntimeError):
-    """The walker cannot be built or loaded here; the message says what to do about it."""
 
 
 class Record(NamedTuple):
@@ -150,133 +124,13 @@ class Counters(NamedTuple):
     interpreted: int = 0
 
 
-def _torch_folder() -> Path:
-    return Path(torch.__file__).parent
-
-
-def compiler() -> str | None:
-    """Return the C++ compiler that would be used (``$CXX``, else ``g++``, else ``clang++``)."""
-    for name in (os.environ.get("CXX"), "g++", "clang++"):
-        if name and shutil.which(name):
-            return name
-    return None
-
-
-def compile_command(compiler: str, *options: str) -> list[str]:
-    """Return the command that compiles the walker, without what becomes of it."""
-    include = _torch_folder() / "include"
-    return [
-        compiler, *FLAGS,
-        "-isystem", str(include),
-        "-isystem", str(include / "torch" / "csrc" / "api" / "include"),
-        *options, str(MAIN),
-    ]  # fmt: skip
-
-
-def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return where the walker for this torch, these sources and this machine is kept."""
-    content = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        content.update(source.read_bytes())
-    content.update(
-        f"{torch.__version__} {platform.machine()} {_torch_folder()} {FLAGS} {LINK_FLAGS}".encode()
-    )
-    return cache_folder(cache_dir) / f"walker-{content.hexdigest()[:16]}.so"
-
-
-def _intact(library: Path) -> bool:
-    """Tell whether a built walker is what was built: its digest lies beside it."""
-    digest = library.with_suffix(".sha256")
-    try:
-        return digest.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode()
-    except OSError:
-        return False
-
-
-def is_built(cache_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Return True if the walker need not be compiled any more."""
-    return _intact(library_path(cache_dir))
-
-
-def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Compile the walker if that has not been done; several processes may start at once.
-
-    Returns
-    -------
-    Path
-        The shared library.
-
-    Raises
-    ------
-    WalkerUnavailable
-        If this platform or torch is not supported, there is no compiler, or it fails.
-    """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise WalkerUnavailable(
-            f"Torchy runs on Linux x86-64 so far, not on {sys.platform} {platform.machine()}: "
-            "cells run eagerly."
-        )
-    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
-        oldest = ".".join(map(str, OLDEST_TORCH))
-        raise WalkerUnavailable(
-            f"Torchy needs torch {oldest} or newer, and this is {torch.__version__}: pip install "
-            f"--upgrade 'torch>={oldest}'. Until then cells run eagerly."
-        )
-    library = library_path(cache_dir)
-    if _intact(library):
-        return library
-    command = compiler()
-    if command is None:
-        raise WalkerUnavailable(
-            "Torchy compiles its walker on first use and found no C++ compiler: install one "
-            "(apt install g++, dnf install gcc-c++, conda install cxx-compiler) or name it in "
-            "$CXX. Until then cells run eagerly."
-        )
-    try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with open(library.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _intact(library):
-                _compile(command, library)
-    except OSError as error:
-        raise WalkerUnavailable(
-            f"Torchy cannot keep its walker in {library.parent}: {error}. Name a folder that can "
-            "be written with torchy.enable(cache_dir=...) or $XDG_CACHE_HOME."
-        ) from error
-    return library
-
-
-def _compile(command: str, library: Path) -> None:
-    torch_libraries = _torch_folder() / "lib"
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        built = Path(scratch) / library.name
-        run = subprocess.run(
-            [
-                *compile_command(command, *LINK_FLAGS), "-o", str(built),
-                f"-L{torch_libraries}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch_libraries}",
-            ],
-            capture_output=True,
-            text=True,
-        )  # fmt: skip
-        if run.returncode != 0:
-            errors = [line for line in run.stderr.splitlines() if "error" in line][:5]
-            raise WalkerUnavailable(
-                f"{command} could not compile the walker for torch {torch.__version__}:\n"
-                + "\n".join(errors or run.stderr.splitlines()[-5:])
-            )
-        digest = Path(scratch) / "digest"
-        digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
-        os.replace(built, library)
-        os.replace(digest, library.with_suffix(".sha256"))
-
-
 class Walker:
     """The loaded walker: its functions, typed. One a process, since torch's dispatcher is one.
 
     Parameters
     ----------
     library
-        What :func:`build` returned.
+        What :func:`torchy.record.building.build` returned.
     answer
         Called for what only Python can decide or do: ``answer(what, session, argument, text)``
         gives a number. What it raises arrives in the program.
