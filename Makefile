@@ -5,7 +5,7 @@
 #   make test    lint, then all tests but those marked slow; with a fixed share of torch's op database
 #   make test-torch    the contract's tests with another torch, TORCH=2.14.1, in an environment of its own below build/;
 #                TESTS=tests/semantics/test_same_rows.py for some of them, PYTHON=python3.12 for another Python
-#   make wheel   dist/*.whl, with a compiled walker for each of TORCHES="2.13.0 2.14.1"
+#   make wheel   dist/*.whl, with a compiled walker for each of TORCHES="2.13.0 2.14.1 2.15.0"
 #   make test-wheel    it is installed where there is no compiler, and the README's example run in a notebook
 #   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
 #                with SAMPLES=2 of each op, dtype and form, four minutes
@@ -33,7 +33,7 @@ SAMPLES :=
 SUITE :=
 TORCH :=
 TESTS := tests/semantics
-TORCHES := 2.13.0 2.14.1
+TORCHES := 2.13.0 2.14.1 2.15.0
 SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 

@@ -1,5 +1,6 @@
 """The folder where the walker is kept, in all the states that a folder may be in."""
 
+import hashlib
 import os
 import resource
 import shutil
@@ -248,3 +249,65 @@ def test_two_processes_build_one_walker(tmp_path: Path, stub_compiler: Path) -> 
     assert [process.returncode for process in both] == [0, 0]
     assert stub_compiler.read_text() == "run\n"
     assert building.is_built(folder)
+
+
+@pytest.fixture
+def bundled(
+    tmp_path: Path, walker: Path, stub_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A walker that came with the package."""
+    monkeypatch.setattr(building, "BUNDLED", tmp_path / "bundled")
+    library = building.bundle(tmp_path / "bundled")
+    assert library == building.bundled_path() and library.read_bytes() == walker.read_bytes()
+    stub_compiler.unlink()
+    return library
+
+
+def test_a_walker_that_came_with_the_package_needs_no_compiler(
+    tmp_path: Path, bundled: Path, stub_compiler: Path
+) -> None:
+    cache = tmp_path / "cache"
+    assert building.is_built(cache)
+    assert building.build(cache) == bundled
+    assert not stub_compiler.exists() and not cache.exists()
+
+
+@pytest.mark.parametrize(("release", "commit"), [("2.99.1", None), (None, "another commit")])
+def test_one_for_another_torch_is_not_taken(
+    tmp_path: Path,
+    bundled: Path,
+    stub_compiler: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    release: str | None,
+    commit: str | None,
+) -> None:
+    if release:
+        monkeypatch.setattr(building.torch, "__version__", release)
+    if commit:
+        monkeypatch.setattr(building.torch.version, "git_version", commit)
+    assert not building.is_built(tmp_path / "cache")
+    assert building.build(tmp_path / "cache").parent == tmp_path / "cache"
+    assert stub_compiler.read_text() == "run\n"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+def test_a_damaged_one_is_not_taken(
+    tmp_path: Path, bundled: Path, stub_compiler: Path, damage: str
+) -> None:
+    bundled.write_bytes(DAMAGE[damage](bundled.read_bytes()))
+    assert building.build(tmp_path / "cache").parent == tmp_path / "cache"
+    assert stub_compiler.read_text() == "run\n"
+
+
+def test_one_that_lacks_a_symbol_in_this_torch_is_not_taken(
+    tmp_path: Path, bundled: Path, stub_compiler: Path
+) -> None:
+    source = tmp_path / "lacks.c"
+    source.write_text("void no_torch_has_this(void); void use(void) { no_torch_has_this(); }")
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", str(bundled), str(source)], check=True, timeout=SECONDS
+    )
+    digest = hashlib.sha256(bundled.read_bytes()).hexdigest()
+    bundled.with_suffix(".sha256").write_text(digest)
+    assert building.build(tmp_path / "cache").parent == tmp_path / "cache"
+    assert stub_compiler.read_text() == "run\n"

@@ -1,6 +1,7 @@
 """Rules 1, 3, 4 and 6 for programs whose regions also use jit, compile, sparse, quantized, nested or complex tensors."""
 
 import io
+import logging
 
 import pytest
 import torch
@@ -127,6 +128,7 @@ def test_a_compiled_model_is_trained(backend):
 
 @program(times=2, recorded=True)
 def test_a_compiled_function_breaks_its_graph_and_writes():
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # what it logs has the time
     torch._dynamo.reset()
     graphs = []
 

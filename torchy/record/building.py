@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from torchy.disk import cache_folder
+from torchy.versions import OLDEST_TORCH, TORCH
 
 SOURCES = Path(__file__).parent / "walker"
 MAIN = SOURCES / "walker.cpp"
@@ -30,9 +31,6 @@ FLAGS = (
 )
 BUNDLED = Path(__file__).parent / "bundled"  # walkers that came with the package
 LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic-functions")  # calls among its own functions are direct
-
-
-OLDEST_TORCH = (2, 13)
 
 
 class WalkerUnavailable(RuntimeError):
@@ -62,7 +60,7 @@ def compile_command(compiler: str, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def bundled_path(folder: Path = BUNDLED) -> Path:
+def bundled_path(folder: Path | None = None) -> Path:
     """Return where a walker would be that came with the package and fits this torch: its version, commit and C++ ABI."""
     content = _sources()
     macros = _torch_folder() / "include" / "c10" / "macros" / "cmake_macros.h"
@@ -71,7 +69,7 @@ def bundled_path(folder: Path = BUNDLED) -> Path:
     abi = torch._C._GLIBCXX_USE_CXX11_ABI
     content.update(f"{torch.version.git_version} {abi} {platform.machine()}".encode())
     release = torch.__version__.partition("+")[0]
-    return folder / f"walker-{release}-{content.hexdigest()[:16]}.so"
+    return (folder or BUNDLED) / f"walker-{release}-{content.hexdigest()[:16]}.so"
 
 
 def _sources() -> Any:
@@ -132,7 +130,7 @@ def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
             f"Torchy runs on Linux x86-64 so far, not on {sys.platform} {platform.machine()}: "
             "cells run eagerly."
         )
-    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+    if TORCH < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         raise WalkerUnavailable(
             f"Torchy needs torch {oldest} or newer, and this is {torch.__version__}: pip install "

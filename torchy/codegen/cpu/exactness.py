@@ -14,6 +14,7 @@ import torch
 from torchy.codegen.loops import MATH
 from torchy.ir.dtypes import computed_in, kind_of
 from torchy.ir.ops.spec import OpSpec, Rule
+from torchy.versions import TORCH
 
 POSITION: Final = "eager's result depends on the element's position (vector body or scalar tail)"
 ZEROS: Final = (
@@ -51,6 +52,9 @@ class Inexact:
         return kind in self.kinds and self.literals in (None, rule.literals)
 
 
+# Of those that depend on the position until then.
+_SINGLY: Final = frozenset(("sinh", "cosh") if TORCH >= (2, 14) else ())
+
 _INEXACT: Final[Mapping[str, Inexact]] = {
     **dict.fromkeys(
         """
@@ -59,6 +63,7 @@ _INEXACT: Final[Mapping[str, Inexact]] = {
         """.split(),
         Inexact(POSITION),
     ),
+    **dict.fromkeys(_SINGLY, Inexact(_SCALAR_LIBM)),
     "div_mode": Inexact(POSITION, literals={"rounding_mode": "floor"}),
     "pow": Inexact(POSITION, literals={}),
     **dict.fromkeys(
@@ -74,9 +79,10 @@ _INEXACT: Final[Mapping[str, Inexact]] = {
 
 # Of those that depend on the position: the formula is the same everywhere, but the vector body calls SLEEF's functions,
 # the tail the C library's. On float32, where elements lie one after the other.
-BY_POSITION: Final = frozenset(
-    "exp2 sinh cosh atanh atan2 hypot sigmoid silu silu_backward softplus softplus_backward elu mish mish_backward".split()
-)
+BY_POSITION: Final = (
+    frozenset("exp2 sinh cosh atanh atan2 hypot sigmoid silu silu_backward softplus".split())
+    | frozenset("softplus_backward elu mish mish_backward".split())
+) - _SINGLY
 
 # A parameter whose elements must differ along the inner dimension, of the formulas for no literals, on floats: where they
 # do not, eager's compiler takes a product out of the loop, and rounds it there, but not in all parts of the loop.

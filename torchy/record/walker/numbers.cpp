@@ -49,10 +49,7 @@ c10::IValue number_of(int64_t bits, const c10::IValue& kind) {
 
 void Range::include(char kind, int64_t bits) {
   double value = static_cast<double>(bits);
-  if (kind == 'f') {
-    std::memcpy(&value, &bits, sizeof value);
-    fractions = true;
-  }
+  if (kind == 'f') std::memcpy(&value, &bits, sizeof value);
   if (!std::isfinite(value)) {
     finite = false;
     return;
@@ -87,8 +84,8 @@ bool Range::fits(c10::ScalarType dtype) const {
       return finite && within(std::numeric_limits<int16_t>());
     case c10::kChar:
       return finite && within(std::numeric_limits<int8_t>());
-    case c10::kByte:  // whole numbers may be negative: they wrap
-      return finite && high <= 255 && low >= (fractions ? 0 : -255);
+    case c10::kByte:  // negative ones wrap, but not in all ops, since torch 2.15
+      return finite && within(std::numeric_limits<uint8_t>());
     default:
       return harmless();
   }

@@ -38,7 +38,7 @@ c10::IValue number_of(int64_t bits, const c10::IValue& kind);
 // The range that an op's numbers span.
 struct Range {
   double low = 0, high = 0;
-  bool finite = true, fractions = false;
+  bool finite = true;
 
   void include(char kind, int64_t bits);
 
