@@ -7,6 +7,7 @@
 #                TESTS=tests/semantics/test_same_rows.py for some of them, PYTHON=python3.12 for another Python
 #   make wheel   dist/*.whl, with a compiled walker for each of TORCHES="2.13.0 2.14.1 2.15.0"
 #   make test-wheel    it is installed where there is no compiler, and the README's example run in a notebook
+#   make docs    build/site: pages, reference, and the notebooks of examples/ as they come out when they are run
 #   make conformance    all of torch's op database against eager, two hours on two cores: a table in build/conformance.txt;
 #                with SAMPLES=2 of each op, dtype and form, four minutes
 #   make fuzz    random programs against eager, MINUTES=5 or PROGRAMS=20000 of them: what differs as runnable code, and
@@ -20,7 +21,7 @@
 #   make walker  the C++ file compiled ahead of its first use
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-torch wheel test-wheel tools walker lint bench bench-check conformance fuzz sanitize
+.PHONY: demo test test-torch wheel test-wheel docs tools walker lint bench bench-check conformance fuzz sanitize
 
 export PYTHON
 # Bytecode is kept even where the environment says otherwise: thousands of processes import the same files.
@@ -78,6 +79,14 @@ test-wheel:
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check \
 		'torch==$(firstword $(TORCHES))' nbclient ipykernel numpy dist/*.whl
 	build/wheel/bin/python .ci/try_readme.py
+
+# Pages, then the notebooks as they come out when they are run, beside the page that names them.
+docs: $(READY)
+	@.ci/need g++
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python examples/pages.py build/site/notebooks
+	@echo build/site/index.html
 
 tools:
 	@.ci/need dot chromium

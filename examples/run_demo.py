@@ -26,14 +26,13 @@ from typing import Any, Self
 import nbformat
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from pages import to_html
 from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "quickstart.ipynb"
 MARK = "%%torchy"
-WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 @dataclass
@@ -210,21 +209,6 @@ def compare(notebook: NotebookNode, rounds: int) -> tuple[list[Row], NotebookNod
     return rows, executed
 
 
-def to_html(notebook: NotebookNode) -> str:
-    """Return the executed notebook as a page that loads nothing: of the explorer, its static copy stays."""
-    page = copy.deepcopy(notebook)
-    page.metadata.pop("widgets", None)
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output for output in cell.outputs if WIDGET not in output.get("data", {})
-            ]
-    loads = ("mathjax", "require_js", "jquery", "mermaid_js", "mermaid_layout_elk_js")
-    exporter = HTMLExporter(template_name="lab", **{f"{name}_url": "" for name in loads})
-    html, _ = exporter.from_notebook_node(page, {"metadata": {"name": "Torchy: quickstart"}})
-    return str(html)
-
-
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text."""
     names = ["cell", "ops", "groups", "kernels", "flushes"]
@@ -262,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, executed = compare(notebook, options.rounds)
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(to_html(executed), encoding="utf-8")
+    options.output.write_text(to_html(executed, "Torchy: quickstart"), encoding="utf-8")
     print(f"\n{table(rows)}\n")
     print(
         f"eager, steady: medians of {options.rounds} runs in turns, without what is shown after a cell"
