@@ -40,7 +40,7 @@ CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
 
 demo: $(READY)
 	@.ci/need g++
-	$(BIN)/python examples/run_demo.py
+	$(BIN)/python -m examples.run_demo
 
 # What leaves a core idle runs side by side: pip and apt, then lint and the compiler. Only one of them may call apt.
 test:
@@ -85,7 +85,7 @@ docs: $(READY)
 	@.ci/need g++
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	$(BIN)/python examples/pages.py build/site/notebooks
+	$(BIN)/python -m examples.pages build/site/notebooks
 	@echo build/site/index.html
 
 tools:

@@ -1,6 +1,6 @@
 """Executed notebooks as pages that load nothing: of each explorer its static copy stays.
 
-``python examples/pages.py FOLDER`` executes all notebooks of this folder and writes a page for each.
+``python -m examples.pages FOLDER`` executes all notebooks of this folder and writes a page for each.
 """
 
 from __future__ import annotations

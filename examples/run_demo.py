@@ -27,8 +27,9 @@ import nbformat
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from pages import to_html
 from traitlets.config import Config
+
+from examples.pages import to_html
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOK = HERE / "quickstart.ipynb"

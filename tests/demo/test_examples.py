@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from examples import run_demo
+from examples.pages import to_html
 from examples.probe import facts
 
 SMALL = {"enlarge": 2, "epochs": 1}
@@ -37,7 +38,7 @@ def shown(request):
         with run_demo.Kernel(notebook) as kernel:
             for index in range(len(notebook.cells)):
                 kernel.run(index)
-        page = run_demo.to_html(notebook)
+        page = to_html(notebook, "Torchy")
     return html.unescape(re.sub(r"<[^>]*>", "", page))
 
 
