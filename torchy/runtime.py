@@ -104,7 +104,9 @@ class Runtime:
             session.asleep = False
             regions.join(Region(owner, session, settings), given)
             return session
-        place = self.walker.place_here() if settings.may_sleep else NOWHERE
+        # a cell, or what somebody has enabled by hand, is not compared with others
+        compared = settings.may_sleep and owner is not None
+        place = self.walker.place_here() if compared else NOWHERE
         if place <= RESTS and any_compiled():
             place = NOWHERE
         session = Session(self.log, next(self._numbers), settings, place)

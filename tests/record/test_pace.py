@@ -176,6 +176,17 @@ def test_sessions_of_some_twenty_milliseconds_are_compared_as_a_whole():
         asleep = asleep + 1 if session.counters["recorded"] == 0 else 0
 
 
+def test_what_has_been_enabled_is_recorded_each_time():
+    """As cells under ``%torchy on``, which all begin at one place, and one right after the other where all are run."""
+    multiply = products()
+    for _ in range(100):
+        session = torchy.enable()
+        for _ in range(20):
+            multiply()
+        torchy.disable()
+        assert session.counters["recorded"] > 0
+
+
 def counters_of(session):
     return {name: session.counters[name] for name in ("recorded", "flushes")}
 

@@ -133,11 +133,11 @@ void begin_nap(Session& session) {
   const Lock lock(shared_mutex);
   Pace* const looks = session.looks();
   if (!looks) return;
-  session.napping = !session.owes();
+  session.napping = looks->runs_now() && !session.owes();
   if (session.napping)
     looks->begin(std::chrono::steady_clock::now());  // what was flushed is not of the trial
   else
-    looks->wake();  // it cannot be tried here
+    looks->wake();  // it cannot be tried here, or a region within the flush has ended the trial
 }
 
 }  // namespace torchy

@@ -63,7 +63,7 @@ struct Session {
   // once.
   std::atomic<bool> hunts{false}, born{false};
   std::optional<Birth> birth TORCHY_GUARDED_BY(shared_mutex);
-  // Ops that it runs at once though they could be deferred, by names like "softmax"; and whether
+  // Ops that it runs at once though they could be deferred, by names like "_softmax"; and whether
   // there are any.
   std::set<std::string> never TORCHY_GUARDED_BY(shared_mutex);
   std::atomic<bool> picks{false};
