@@ -42,13 +42,23 @@ KERNELS, PLANS = "kernels", "plans"  # their folders, in that of all that is kep
 PLANS_BYTES = 8 << 20  # of some thousand plans
 
 
+def _load_walker(cache_dir: str | os.PathLike[str] | None, *arguments: Any) -> Walker:
+    """Load the walker: not one that came with the package and lacks a symbol here, as builds of one torch have differed."""
+    library = building.build(cache_dir)
+    try:
+        return Walker(library, *arguments)
+    except building.WalkerUnavailable:
+        if library.parent != building.BUNDLED:
+            raise
+    return Walker(building.build(cache_dir, bundled=False), *arguments)
+
+
 class Runtime:
     """What the process has one of, since torch has one dispatcher: the walker, and whatever deals with it."""
 
     def __init__(self, cache_dir: str | os.PathLike[str] | None) -> None:
         recordable = sorted({name.partition(".")[0] for name in SPECS})
-        library_file = building.build(cache_dir)
-        walker = self.walker = Walker(library_file, self._answer, tiny_op_seconds(), recordable)
+        walker = self.walker = _load_walker(cache_dir, self._answer, tiny_op_seconds(), recordable)
         walker.library.torchy_set_planning(INTERPRETED_SECONDS)
         here: Here[Session] = Here()
         self.places = Places(walker)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import hashlib
 import os
@@ -80,15 +79,6 @@ def _sources() -> Any:
     return content
 
 
-def _loads(library: Path) -> bool:
-    """Tell whether this torch has what a walker needs: builds of one version have differed in what they export."""
-    try:
-        ctypes.CDLL(str(library))
-    except OSError:
-        return False
-    return True
-
-
 def library_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where the walker for this torch, these sources and this machine is kept."""
     content = _sources()
@@ -112,8 +102,15 @@ def is_built(cache_dir: str | os.PathLike[str] | None = None) -> bool:
     return _intact(bundled_path()) or _intact(library_path(cache_dir))
 
 
-def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+def build(cache_dir: str | os.PathLike[str] | None = None, bundled: bool = True) -> Path:
     """Compile the walker if none came with the package and none has been compiled; several processes may start at once.
+
+    Parameters
+    ----------
+    cache_dir
+        Where it is kept.
+    bundled
+        Whether one that came with the package will do.
 
     Returns
     -------
@@ -136,9 +133,8 @@ def build(cache_dir: str | os.PathLike[str] | None = None) -> Path:
             f"Torchy needs torch {oldest} or newer, and this is {torch.__version__}: pip install "
             f"--upgrade 'torch>={oldest}'. Until then cells run eagerly."
         )
-    bundled = bundled_path()
-    if _intact(bundled) and _loads(bundled):
-        return bundled
+    if bundled and _intact(bundled_path()):
+        return bundled_path()
     library = library_path(cache_dir)
     if _intact(library):
         return library
