@@ -11,6 +11,7 @@ from torchy.about import describe, kept, self_test, shelves
 from torchy.disk import cache_folder
 from torchy.record import building
 from torchy.scripts import NoWriter, run_script
+from torchy.settings import switched_off
 
 
 def main() -> int:
@@ -41,6 +42,11 @@ def main() -> int:
     run.add_argument("script", type=Path, metavar="SCRIPT")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own")
     arguments = parser.parse_args()
+    try:
+        switched_off()
+    except ValueError as error:
+        print(f"python -m torchy: {error}", file=sys.stderr)
+        return 2
     if arguments.command == "run":
         return _run(arguments.script, arguments.arguments, arguments.output)
     if arguments.command == "report":

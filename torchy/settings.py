@@ -164,6 +164,14 @@ def switched_off() -> bool:
     raise ValueError(f"{SWITCH} in the environment must be on or off, not {said!r}")
 
 
+def _plain(name: Any) -> Any:
+    """Return an op's name without namespace, overload, and what marks its in-place form and that on lists."""
+    if not isinstance(name, str):
+        return name
+    plain = name.rpartition("::")[2].partition(".")[0].removeprefix("_foreach_")
+    return plain if plain.endswith("__") else plain.removesuffix("_")
+
+
 def names_of(ops: object) -> tuple[str, ...]:
     """Read names of ops that can be deferred: a text with commas or blanks between them, or several names.
 
@@ -175,10 +183,10 @@ def names_of(ops: object) -> tuple[str, ...]:
     given = re.split(r"[\s,]+", ops.strip(" ,")) if isinstance(ops, str) else ops
     if not isinstance(given, Iterable):
         raise ValueError(f"never must be names of ops, not {ops!r}")
-    names = tuple(name for name in given if name != "")
+    names = tuple(_plain(name) for name in given if name != "")
     known = deferrable()
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             like = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
             hint = f" like it: {', '.join(like)};" if like else ""
             raise ValueError(

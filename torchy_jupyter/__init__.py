@@ -14,10 +14,11 @@ __all__ = ["Explorer", "last_explorer", "load_ipython_extension", "unload_ipytho
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics and hooks: IPython calls it for ``%load_ext torchy_jupyter``."""
+    off = torchy.switched_off()  # first: what the environment says may be an error
     magics = TorchyMagics(shell)
     shell.register_magics(magics)
     magics.cells.install()
-    if torchy.switched_off():
+    if off:
         print(magics.status())
 
 

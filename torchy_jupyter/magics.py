@@ -178,10 +178,11 @@ class TorchyMagics(Magics):
             raise UsageError("%torchy: use --check so: %torchy receipt --check FILE")
         match chosen.command:
             case "on":
+                off = torchy.switched_off()
                 self.cells.always = given
                 print(
                     self.status()
-                    if torchy.switched_off()
+                    if off
                     else f"{self._on(given)} From the next one on; %torchy off ends it."
                 )
             case "off":

@@ -136,6 +136,11 @@ def test_what_is_never_to_be_deferred_runs_at_once_at_known_places_too():
     assert told == {(name, 2, why) for name in names}
 
 
+def test_names_may_be_those_of_other_forms():
+    names = ["mul_", "aten::add.Tensor", "_foreach_sub_", "aten::_foreach_div.List"]
+    assert torchy.Settings.of(never=names).never == ("mul", "add", "sub", "div")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
