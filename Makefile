@@ -34,6 +34,7 @@ SAMPLES :=
 SUITE :=
 TORCH :=
 TESTS := tests/semantics
+OTHERS = build/torch-$(or $(notdir $(PYTHON)),python3)
 TORCHES := 2.13.0 2.14.1 2.15.0
 SANITIZER := address thread
 CPP = $(shell find torchy -name '*.cpp' -o -name '*.h')
@@ -51,30 +52,30 @@ test:
 test-torch:
 	@test -n "$(TORCH)" || { echo "make test-torch TORCH=2.14.1: name a version of torch" >&2; exit 2; }
 	@.ci/need g++
-	@$(MAKE) --no-print-directory build/torch-$(TORCH)/.ready
-	build/torch-$(TORCH)/bin/python -m torchy report
-	build/torch-$(TORCH)/bin/python -m pytest -m "not slow" $(TESTS)
+	@$(MAKE) --no-print-directory $(OTHERS)/$(TORCH)/.ready
+	$(OTHERS)/$(TORCH)/bin/python -m torchy report
+	$(OTHERS)/$(TORCH)/bin/python -m pytest -m "not slow" $(TESTS)
 
 # An environment with another torch.
-build/torch-%/.ready: pyproject.toml constraints.txt
+$(OTHERS)/%/.ready: pyproject.toml constraints.txt
 	@python=$$(.ci/need python) && { test -x $(@D)/bin/python || "$$python" -m venv $(@D); }
 	grep -v '^torch==' constraints.txt > $(@D)/constraints.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(@D)/constraints.txt 'torch==$*' --editable '.[test]'
 	@touch $@
 
-wheel: $(READY) $(TORCHES:%=build/torch-%/.ready)
+# hatch_build.py takes the walkers from there.
+wheel: $(READY) $(TORCHES:%=$(OTHERS)/%/.ready)
 	@.ci/need g++
-	rm -rf torchy/record/bundled dist
+	rm -rf build/bundled dist
 	for torch in $(TORCHES); do \
-		build/torch-$$torch/bin/python -m torchy build --bundle torchy/record/bundled || exit; done
+		$(OTHERS)/$$torch/bin/python -m torchy build --bundle build/bundled || exit; done
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	rm -rf torchy/record/bundled
+	rm -rf build/bundled
 	@du -h dist/*.whl
 
 # As somebody finds it who has no compiler, and has run nothing yet.
-test-wheel:
-	@ls dist/*.whl >/dev/null 2>&1 || $(MAKE) --no-print-directory wheel
+test-wheel: wheel
 	@python=$$(.ci/need python) && rm -rf build/wheel && "$$python" -m venv build/wheel
 	build/wheel/bin/python -m pip install --quiet --disable-pip-version-check \
 		'torch==$(firstword $(TORCHES))' nbclient ipykernel numpy dist/*.whl

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUNDLED = "torchy/record/bundled"
+BUNDLED = "build/bundled"  # where `make wheel` has compiled them
+# The newest GLIBCXX_3.4.x that systems of a manylinux_2_y have: auditwheel's policies.
+LIBSTDCXX = ((25, 28), (28, 31), (29, 34), (30, 35), (33, 39))
 
 
 class CarriesWalkers(BuildHookInterface):
@@ -13,14 +15,21 @@ class CarriesWalkers(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict) -> None:
         """Called before anything is written; ``version`` is the wheel's kind."""
-        walkers = sorted(Path(self.root, BUNDLED).glob("walker-*.so"))
-        if version == "editable" or not walkers:
+        files = sorted(Path(self.root, BUNDLED).glob("walker-*"))
+        if version == "editable" or not files:
             return
-        build_data["artifacts"].append(f"/{BUNDLED}/walker-*")
+        for file in files:
+            build_data["force_include"][str(file)] = f"torchy/record/bundled/{file.name}"
+        walkers = (file for file in files if file.suffix == ".so")
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-manylinux_2_{max(map(newest_glibc, walkers))}_x86_64"
+        build_data["tag"] = f"py3-none-manylinux_2_{max(map(needed, walkers))}_x86_64"
 
 
-def newest_glibc(library: Path) -> int:
-    """Return x of the newest GLIBC_2.x of which a library needs something."""
-    return max(int(found) for found in re.findall(rb"GLIBC_2\.(\d+)", library.read_bytes()))
+def needed(library: Path) -> int:
+    """Return y of the oldest manylinux_2_y that has the C library and the C++ library that a walker needs."""
+    content = library.read_bytes()
+    newest = max(int(found) for found in re.findall(rb"GLIBCXX_3\.4\.(\d+)", content))
+    return max(
+        *(int(found) for found in re.findall(rb"GLIBC_2\.(\d+)", content)),
+        next(system for has, system in LIBSTDCXX if newest <= has),
+    )

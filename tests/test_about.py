@@ -1,5 +1,6 @@
 """``python -m torchy report``, ``TORCHY=off``, and what says at once that it cannot be served."""
 
+import operator
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 
 import torchy
 from torchy import about
+from torchy.codegen.cpu import kernel
 from torchy.record import building
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +45,7 @@ def test_a_report_tells_versions_and_machine_and_tests_each_kind_of_ops():
     assert torchy.__version__ in told["torchy"] and torch.__version__ in told["torch"]
     assert torch.backends.cpu.get_cpu_capability() in told["torch uses"]
     assert told["walker"].strip().startswith("built, ")
-    assert told["self-test"].strip().startswith(f"eager's bits, {len(about.KINDS)} kinds of ops")
+    assert told["self-test"].strip().startswith(f"eager's bits ({len(about.KINDS)} kinds of ops")
 
 
 def test_the_self_test_finds_what_is_wrong(monkeypatch):
@@ -66,9 +68,22 @@ def test_the_self_test_finds_what_is_wrong(monkeypatch):
     text, well = about.self_test()
     assert not well
     assert text.startswith(
-        "bits: other bits than eager's; layout: another dtype or layout than eager's; "
+        "bits: other bits than eager's; layout: other strides than eager's; "
         "raises: IndexError: no such thing (4 kinds"
     )
+
+
+def test_the_self_test_sees_that_no_kernel_can_be_compiled(monkeypatch):
+    monkeypatch.setattr(
+        kernel, "write_module", operator.truediv
+    )  # fails, in no code of the program
+    monkeypatch.setattr(about, "KINDS", {"new": lambda x: (x * 2.71828 - 3.14159) / 1.41421})
+    text, well = about.self_test()
+    assert not well and text.startswith("no kernel was run (1 kinds of ops")
+    assert "; new: kernel failed to compile: " in text
+    monkeypatch.setattr(about, "KINDS", {"runs now": torch.nonzero})
+    text, well = about.self_test()
+    assert not well and text.startswith("no kernel was run (1 kinds of ops")
 
 
 def test_a_report_without_a_compiler_says_what_to_do(tmp_path):

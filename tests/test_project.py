@@ -5,12 +5,25 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def name_of(requirement: str) -> str:
     return re.split(r"[\[<>=! ]", requirement)[0].lower()
+
+
+def test_forms_and_workflows_can_be_read():
+    files = [
+        *(ROOT / ".github").rglob("*.yml"),
+        ROOT / ".pre-commit-config.yaml",
+        ROOT / "mkdocs.yml",
+    ]
+    assert len(files) == 6
+    for file in files:
+        assert yaml.safe_load(file.read_text()), file
 
 
 def test_torch_is_pinned_for_setting_up_but_not_in_the_metadata():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -78,29 +78,43 @@ def self_test(cache_dir: str | os.PathLike[str] | None = None) -> tuple[str, boo
     if switched_off():
         return OFF, True
     begin = time.perf_counter()
-    wrong = [f"{name}: {text}" for name in KINDS if (text := _tried(name, cache_dir))]
-    took = f"{len(KINDS)} kinds of ops in {time.perf_counter() - begin:.1f} s"
-    return (f"{'; '.join(wrong)} ({took})", False) if wrong else (f"eager's bits, {took}", True)
+    tried = {name: _tried(name, cache_dir) for name in KINDS}
+    compiled = sum(found.by_kernel for found in tried.values())
+    wrong = [f"{name}: {found.wrong}" for name, found in tried.items() if found.wrong]
+    notes = [f"{name}: {found.events}" for name, found in tried.items() if found.events]
+    what = f"{len(KINDS)} kinds of ops in {time.perf_counter() - begin:.1f} s, {compiled} of them by kernels"
+    well = not wrong and compiled > 0
+    verdict = "eager's bits" if well else "; ".join(wrong) or "no kernel was run"
+    return "; ".join([f"{verdict} ({what})", *notes]), well
 
 
-def _tried(name: str, cache_dir: str | os.PathLike[str] | None) -> str:
-    """Return what is wrong with a kind of ops; "": nothing."""
+class _Tried(NamedTuple):
+    """What is wrong with a kind of ops, if anything; whether a kernel ran; what the report tells of kernels that did not."""
+
+    wrong: str
+    by_kernel: bool = False
+    events: str = ""
+
+
+def _tried(name: str, cache_dir: str | os.PathLike[str] | None) -> _Tried:
     x = torch.linspace(-4, 4, 37 * 53).reshape(37, 53)
-    expected = KINDS[name](x.clone())
+    expected, operand = KINDS[name](x.clone()), x.clone()
     try:
-        with lazy(compile="always", cache_dir=cache_dir):
-            found = KINDS[name](x.clone())
+        with lazy(compile="always", cache_dir=cache_dir) as session:
+            found = KINDS[name](operand)
     except building.WalkerUnavailable:
         raise
     except Exception as error:  # a defect, which this is to find
-        return f"{type(error).__name__}: {error}"
-    if (found.dtype, found.shape, found.stride()) != (
-        expected.dtype,
-        expected.shape,
-        expected.stride(),
-    ):
-        return "another dtype or layout than eager's"
-    return "" if torch.equal(_bytes(found), _bytes(expected)) else "other bits than eager's"
+        return _Tried(f"{type(error).__name__}: {error}")
+    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return _Tried("another dtype or shape than eager's")
+    if found.stride() != expected.stride():
+        return _Tried("other strides than eager's")
+    if not torch.equal(_bytes(found), _bytes(expected)):
+        return _Tried("other bits than eager's")
+    report = session.report
+    by_kernel = any(group.as_kernel for trace in report.traces for group in trace.groups)
+    return _Tried("", by_kernel, "; ".join(f"{e.kind}: {e.text}" for e in report.events))
 
 
 def _bytes(tensor: Tensor) -> Tensor:
@@ -154,9 +168,7 @@ def _processor() -> str:
 
 
 def _walker(cache_dir: str | os.PathLike[str] | None) -> str:
-    if building.is_built(cache_dir):
-        return f"built, {building.build(cache_dir)}"
+    if (library := building.built(cache_dir)) is not None:
+        return f"built, {library}"
     compiler = building.compiler()
-    return (
-        f"not built yet; {'no C++ compiler found' if compiler is None else f'compiler: {compiler}'}"
-    )
+    return "not built yet; " + (f"compiler: {compiler}" if compiler else "no C++ compiler found")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import os
 import re
@@ -148,8 +149,11 @@ class Settings:
             )
 
 
+@functools.cache
 def switched_off() -> bool:
     """Tell whether the environment says ``TORCHY=off``: regions record nothing then, and all is as in eager.
+
+    That is looked up when it is asked first, and stays so as long as the process lives.
 
     Raises
     ------
@@ -157,9 +161,9 @@ def switched_off() -> bool:
         If it says something else than on or off.
     """
     said = os.environ.get(SWITCH, "on")
-    if said.lower() in ("off", "0"):
+    if said.strip().lower() in ("off", "0", "false", "no"):
         return True
-    if said.lower() in ("on", "1", ""):
+    if said.strip().lower() in ("on", "1", "true", "yes", ""):
         return False
     raise ValueError(f"{SWITCH} in the environment must be on or off, not {said!r}")
 

@@ -211,6 +211,8 @@ class TorchyMagics(Magics):
     def _receipt(self, file: str | None, check: bool) -> str:
         """Begin a receipt for the cells to come, begin to check one, or end either; return what there is to say."""
         cells = self.cells
+        if torchy.switched_off():
+            raise UsageError(f"%torchy receipt: {OFF}")
         if file is None:
             if cells.receipt is None:
                 raise UsageError("%torchy receipt: there is none: %torchy receipt FILE begins one")

@@ -55,8 +55,10 @@ def stub_compiler(tmp_path: Path, walker: Path, monkeypatch: pytest.MonkeyPatch)
     return notes
 
 
-def run(folder: Path, midst: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    program = PROGRAM.format(folder=str(folder), midst=midst)
+def run(
+    folder: Path, midst: str = "", begin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    program = begin + PROGRAM.format(folder=str(folder), midst=midst)
     return subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
@@ -311,13 +313,5 @@ def test_one_that_lacks_a_symbol_in_this_torch_is_not_taken(
     bundled.with_suffix(".sha256").write_text(digest)
     assert building.build(tmp_path / "cache") == bundled  # as long as nobody loads it
     begin = f"import pathlib; from torchy.record import building; building.BUNDLED = pathlib.Path({str(bundled.parent)!r})"
-    program = f"{begin}\n{PROGRAM.format(folder=str(tmp_path / 'cache'), midst='')}"
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    require_right(ran)
+    require_right(run(tmp_path / "cache", begin=begin))
     assert stub_compiler.read_text() == "run\n"

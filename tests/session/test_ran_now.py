@@ -153,3 +153,23 @@ def test_names_may_be_those_of_other_forms():
 def test_names_of_no_such_ops_are_errors(names, message):
     with pytest.raises(ValueError, match=message):
         torchy.lazy(never=names)
+
+
+def test_an_interrupt_at_the_end_of_a_region_leaves_no_op_barred(monkeypatch):
+    x = torch.rand(64)
+    interrupts = [KeyboardInterrupt]
+    with torchy.lazy():
+        walker = torchy.face._process.runtime.walker
+        really = walker.set
+
+        def interrupted(*told):
+            if interrupts:
+                raise interrupts.pop()
+            return really(*told)
+
+        inner = torchy.lazy(never="mul")
+        inner.__enter__()
+        monkeypatch.setattr(walker, "set", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            inner.__exit__(None, None, None)
+        assert torchy.is_pending(x * 2)

@@ -66,7 +66,8 @@ def bundled_path(folder: Path | None = None) -> Path:
     if macros.is_file():
         content.update(macros.read_bytes())
     abi = torch._C._GLIBCXX_USE_CXX11_ABI
-    content.update(f"{torch.version.git_version} {abi} {platform.machine()}".encode())
+    what = f"{torch.version.git_version} {abi} {platform.machine()} {FLAGS} {LINK_FLAGS}"
+    content.update(what.encode())
     release = torch.__version__.partition("+")[0]
     return (folder or BUNDLED) / f"walker-{release}-{content.hexdigest()[:16]}.so"
 
@@ -97,9 +98,14 @@ def _intact(library: Path) -> bool:
         return False
 
 
+def built(cache_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Return the walker that came with the package, or has been compiled; None if there is neither."""
+    return next(filter(_intact, (bundled_path(), library_path(cache_dir))), None)
+
+
 def is_built(cache_dir: str | os.PathLike[str] | None = None) -> bool:
     """Return True if the walker need not be compiled any more."""
-    return _intact(bundled_path()) or _intact(library_path(cache_dir))
+    return built(cache_dir) is not None
 
 
 def build(cache_dir: str | os.PathLike[str] | None = None, bundled: bool = True) -> Path:
@@ -133,11 +139,10 @@ def build(cache_dir: str | os.PathLike[str] | None = None, bundled: bool = True)
             f"Torchy needs torch {oldest} or newer, and this is {torch.__version__}: pip install "
             f"--upgrade 'torch>={oldest}'. Until then cells run eagerly."
         )
-    if bundled and _intact(bundled_path()):
-        return bundled_path()
     library = library_path(cache_dir)
-    if _intact(library):
-        return library
+    found = built(cache_dir) if bundled else library if _intact(library) else None
+    if found is not None:
+        return found
     return _keep(library, _needed_compiler())
 
 

@@ -39,6 +39,7 @@ class Repeated(enum.IntEnum):
     YES = 1
     MIND_PACE = 2  # done, and the session has cost more than it has brought
     MIND_PLACES = 3  # done, and there are many places
+    MIND_NAP = 4  # done, and a trial is to begin once what is pending has been computed
 
 
 class Claim(enum.IntEnum):

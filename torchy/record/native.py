@@ -174,6 +174,7 @@ class Walker:
         self.close: Callable[[Handle], int] = call(b"close")
         self.never: Callable[[Handle, str], None] = call(b"never")
         self.set: Callable[[Handle, int, bool, bool, bool, bool, bool], None] = call(b"set")
+        self.nap: Callable[[Handle], None] = call(b"nap")
         self.record_into: Callable[[Handle], None] = call(b"record_into")
         self.record_no_more: Callable[[], None] = call(b"record_no_more")
         self.flush: Callable[[Handle, str], int] = call(b"flush")

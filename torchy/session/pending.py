@@ -51,9 +51,14 @@ class Pending:
             self._go_on(session, reason, done)
 
     def _go_on(self, session: Session, reason: str, done: int) -> None:
-        """Do what the walker has left of a session's flush."""
+        """Do what the walker has left of a session's flush, and what is due after it."""
         if done == Repeated.NO:
             self._flush(session.id, reason, (Reason.CALLED, reason))
+        elif done == Repeated.MIND_NAP:
+            try:
+                self._flush(session.id, reason, (Reason.CALLED, reason))
+            finally:
+                self._walker.nap(session.handle)
         else:
             self._mind(session, done)
 
@@ -71,7 +76,7 @@ class Pending:
             for session in walker.storage_owing(storage, escapes) if storage else ():
                 self._flush(session, reason, (Reason.CALLED, reason))
         if done != Repeated.YES and (here := self._here.session) is not None:
-            self._mind(here, done)
+            self._go_on(here, reason, done)
 
     def settle_storage(self, storage: int, reason: str) -> None:
         """Compute what is pending on a storage, by its address, before its memory is replaced or handed out."""

@@ -74,6 +74,7 @@ class Session:
     handle: Handle = None  # of the walker's, once it knows of the session
     watch: Watch | None = None
     weighed: Counters | None = None  # when places were forgotten last
+    never: tuple[str, ...] = ()  # ops that the walker has been told not to defer in it
     open = True  # while a region records into it
     closed = False  # once nothing is pending any more either
 

@@ -61,14 +61,13 @@ class Sessions:
 
     def use(self, session: Session, settings: Settings) -> None:
         """Record into a session; what was flushed under other settings is not repeated."""
-        before, session.settings = session.settings, settings
+        session.settings = settings
         if session.handle is None:
             self.open(session)
         else:
-            self._use(session, before)
+            self._use(session, settings)
 
-    def _use(self, session: Session, before: Settings) -> None:
-        settings = session.settings
+    def _use(self, session: Session, settings: Settings) -> None:
         variant = VARIANT_NUMBERS[
             settings.numerics, settings.compile, settings.skip_dead, settings.nan
         ]
@@ -86,8 +85,9 @@ class Sessions:
             settings.watches_each,
             session.watch is not None and session.watch.hunts,
         )
-        if settings.never or before.never:
+        if settings.never != session.never:
             self._walker.never(session.handle, " ".join(settings.never))
+            session.never = settings.never
         if not session.asleep:  # a region that begins has woken it
             self._walker.record_into(session.handle)
 

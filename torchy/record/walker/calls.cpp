@@ -134,6 +134,12 @@ PyObject* record_into(const Arguments& given) {
   return nothing();
 }
 
+// nap(session): what was pending before a trial has been computed, or could not be.
+PyObject* nap(const Arguments& given) {
+  begin_nap(*given.session(0));
+  return nothing();
+}
+
 // record_no_more(): as if this thread had no session.
 PyObject* record_no_more(const Arguments&) {
   attach(nullptr);
@@ -160,18 +166,13 @@ PyObject* close_session(const Arguments& given) {
   return number(1);
 }
 
-// What a look has come to, once that is noted as the end of a piece of work: the same, or that the
-// session should sleep.
-Repeated after_look(Session& session, Repeated repeated, const std::string& reason) {
+// What a look has come to, once that is noted as the end of a piece of work: the same, or what the
+// session should do then.
+Repeated after_look(Session& session, Repeated repeated) {
   if (repeated == Repeated::kNo) return repeated;
   const AfterLook after = note_look(session);
   if (after == AfterLook::kSleeps) return Repeated::kMindPace;
-  if (after == AfterLook::kNaps) {
-    WithoutGil without;
-    if (flush_for_python(session, reason) == Repeated::kMindPace) repeated = Repeated::kMindPace;
-    begin_nap(session);
-  }
-  return repeated;
+  return after == AfterLook::kNaps ? Repeated::kMindNap : repeated;
 }
 
 // flush(session, reason): a Repeated; kNo if Python is to do it.
@@ -188,7 +189,7 @@ PyObject* flush_session(const Arguments& given) {
       repeated = flush_for_python(*session, reason);
     }
   }
-  return number(static_cast<int64_t>(after_look(*session, repeated, reason)));
+  return number(static_cast<int64_t>(after_look(*session, repeated)));
 }
 
 // flush_here(reason): the same for this thread's session; kNo also if it has none.
@@ -205,7 +206,7 @@ PyObject* flush_here(const Arguments& given) {
       const WithoutGil without;
       repeated = flush_for_python(*session, reason);
     }
-    repeated = after_look(*session, repeated, reason);
+    repeated = after_look(*session, repeated);
   }
   return number(static_cast<int64_t>(repeated));
 }
@@ -246,7 +247,7 @@ PyObject* settle(const Arguments& given) {
     settled = settle_for_python(*tensor, escapes, reason);
   }
   if (const std::shared_ptr<Session> session = this_session)
-    settled = after_look(*session, settled, reason);
+    settled = after_look(*session, settled);
   return number(static_cast<int64_t>(settled));
 }
 
@@ -511,6 +512,7 @@ PyObject* python_call(const std::string& name) {
       TORCHY_CALL("close", close_session, 1),
       TORCHY_CALL("set", set_session, 7),
       TORCHY_CALL("never", set_never, 2),
+      TORCHY_CALL("nap", nap, 1),
       TORCHY_CALL("record_into", record_into, 1),
       TORCHY_CALL("record_no_more", record_no_more, 0),
       TORCHY_CALL("flush", flush_session, 2),

@@ -19,7 +19,7 @@
 // What became of a flush that the walker was to run by itself. No: Python is to do it. The last
 // two: done, and Python should mind something.
 #define TORCHY_REPEATED(CODE) \
-  CODE(No, 0) CODE(Yes, 1) CODE(MindPace, 2) CODE(MindPlaces, 3)
+  CODE(No, 0) CODE(Yes, 1) CODE(MindPace, 2) CODE(MindPlaces, 3) CODE(MindNap, 4)
 
 // Who runs a flush. Nothing: there is nothing to do. Ours: the caller. Within: the caller's thread is
 // in the midst of it. Others: another thread is, and the caller, who may hold the GIL, must not wait.

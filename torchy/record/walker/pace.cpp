@@ -11,6 +11,19 @@ void Pace::begin(Time now) {
   spell_ = Spell();
 }
 
+bool Pace::begin_trial(Time now) {
+  const bool soon = now - std::exchange(last_, now) <= kMost;
+  if (!soon) put_off();
+  return tries_;
+}
+
+void Pace::put_off() {
+  tries_ = false;
+  spell_ = Spell();
+  interval_ = std::min(2 * interval_, kMostSpells);
+  until_trial_ = interval_;
+}
+
 bool Pace::end(Time now, Piece piece) {
   const auto passed = now - std::exchange(last_, now);
   if (resting_ > 0) {

@@ -31,6 +31,13 @@ class Pace {
   // Whether it has been found out that running at once is faster.
   bool rests() const { return resting_ > 0; }
 
+  // A trial begins once what was pending has been computed, which is no piece of it. False if that
+  // took so long that trials are too dear here: none for a while.
+  bool begin_trial(Time now);
+
+  // A trial cannot begin: it is tried again after twice as long as the last time.
+  void put_off();
+
   // What comes next is recorded, whatever has been found out.
   void wake() {
     resting_ = 0;

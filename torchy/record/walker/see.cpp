@@ -395,7 +395,12 @@ void look(const OpInfo& info, const at::Tensor& tensor) {
   const AfterLook after = note_look(*session);
   if (after == AfterLook::kSleeps) ask(Ask::kPace, session->id, 1);
   if (after != AfterLook::kNaps) return;
-  flush(*session, Reason::kOperand, info.name);
+  try {
+    flush(*session, Reason::kOperand, info.name);
+  } catch (...) {
+    begin_nap(*session);
+    throw;
+  }
   begin_nap(*session);
 }
 

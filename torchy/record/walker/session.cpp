@@ -97,8 +97,7 @@ std::shared_ptr<Paces> paces_at(int64_t origin) {
   return paces;
 }
 
-bool Session::passes_by(const OpInfo& info) const {
-  if (!picks.load(std::memory_order_relaxed)) return false;
+bool Session::is_never(const OpInfo& info) const {
   std::string name = info.name.substr(info.name.find("::") + 2);
   name.resize(std::min(name.size(), name.find('.')));
   if (name.starts_with("_foreach_")) name.erase(0, std::string("_foreach_").size());
@@ -124,6 +123,7 @@ AfterLook note_look(Session& session) {
   const Piece piece = session.since(session.at_last_look);
   session.at_last_look = session.flushes();
   const bool loses = looks->end(now, piece);
+  if (session.running) looks->put_off();  // it would have to wait for another flush
   session.napping = looks->runs_now() && !session.owes();
   if (loses) return AfterLook::kSleeps;
   return looks->runs_now() && !session.napping ? AfterLook::kNaps : AfterLook::kGoesOn;
@@ -133,11 +133,9 @@ void begin_nap(Session& session) {
   const Lock lock(shared_mutex);
   Pace* const looks = session.looks();
   if (!looks) return;
-  session.napping = looks->runs_now() && !session.owes();
-  if (session.napping)
-    looks->begin(std::chrono::steady_clock::now());  // what was flushed is not of the trial
-  else
-    looks->wake();  // it cannot be tried here, or a region within the flush has ended the trial
+  const bool computed = !session.owes();
+  session.napping = computed && looks->begin_trial(std::chrono::steady_clock::now());
+  if (!computed) looks->put_off();
 }
 
 }  // namespace torchy

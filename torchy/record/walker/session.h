@@ -114,7 +114,10 @@ struct Session {
   }
 
   // Whether it runs an op at once that it could defer, or could defer what that is made of.
-  bool passes_by(const OpInfo& info) const;
+  bool passes_by(const OpInfo& info) const {
+    return picks.load(std::memory_order_relaxed) && is_never(info);
+  }
+  bool is_never(const OpInfo& info) const;
 
   bool too_long() const TORCHY_REQUIRES(shared_mutex) { return trace->path.size() >= max_ops; }
 
@@ -225,7 +228,8 @@ enum class AfterLook {
 // The calling thread's session has looked at a value.
 AfterLook note_look(Session& session);
 
-// A trial begins: its session's ops run at once until the next looks.
+// What was pending has been computed, or could not be: a trial begins in which the session's ops
+// run at once, unless that is put off.
 void begin_nap(Session& session);
 
 // Which sessions have a storage in a trace, and whether one of them owes it values.
