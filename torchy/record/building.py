@@ -26,6 +26,7 @@ FLAGS = (
     "-fPIC",
     "-fvisibility=hidden",
     "-fno-plt",
+    "-fopenmp-simd",  # `omp simd` only: loops that are to be done by vectors
     *os.environ.get("TORCHY_CXXFLAGS", "").split(),  # those of a sanitizer, say
 )
 BUNDLED = Path(__file__).parent / "bundled"  # walkers that came with the package

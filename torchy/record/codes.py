@@ -59,6 +59,7 @@ class OpClass(enum.IntEnum):
     METADATA = 2
     DESCEND = 3
     DEFER = 4
+    DRAW = 5
 
 
 class LayoutRule(enum.IntEnum):

@@ -122,6 +122,7 @@ class Counters(NamedTuple):
     views: int = 0
     repeated: int = 0
     interpreted: int = 0
+    drawn: int = 0  # of those that ran now: random numbers, made by the block
 
 
 class Walker:

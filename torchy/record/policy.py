@@ -59,6 +59,15 @@ TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # made of ops that are recorded in their place
 MADE_OF_OTHERS = frozenset({"allclose", "_is_all_true", "_is_any_true"})
+# fill a tensor with random numbers, which the walker can draw faster, to eager's bits
+DRAWS = frozenset(
+    {"aten::bernoulli_.float", "aten::bernoulli_.Tensor", "aten::uniform_", "aten::normal_"}
+)
+# make a tensor, and have one of those fill it
+DRAWN = frozenset(
+    f"aten::{name}"
+    for name in "rand_like rand_like.generator randn_like randn_like.generator bernoulli bernoulli.p".split()
+)
 # change the memory of their first argument, though their schemas do not say that they write to it
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -79,6 +88,10 @@ def classify(name: str) -> Classification:
     if namespace != "aten":
         return RUN_NOW
     schema = torch._C._get_schema(name.partition(".")[0], overload)
+    if name in DRAWS:
+        return Classification(OpClass.DRAW)
+    if name in DRAWN:
+        return Classification(OpClass.DESCEND)
     if is_view(schema) or base in METADATA_ONLY:
         return METADATA
     if base.startswith("_foreach_"):
@@ -108,8 +121,10 @@ def classify(name: str) -> Classification:
 
 
 def deferrable() -> frozenset[str]:
-    """Return the names of the ops that may be deferred, without overloads."""
-    return frozenset(name for name in SPECS if hasattr(torch.ops.aten, name)) | MADE_OF_OTHERS
+    """Return the names of the ops that may be deferred, or drawn, without overloads."""
+    known = frozenset(name for name in SPECS if hasattr(torch.ops.aten, name))
+    drawn = {name.removeprefix("aten::").partition(".")[0].rstrip("_") for name in DRAWS | DRAWN}
+    return known | MADE_OF_OTHERS | drawn
 
 
 def _may_refuse(spec: OpSpec, base: str, overload: str) -> bool:

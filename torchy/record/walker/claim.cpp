@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "draws.h"
 #include "gradients.h"
 #include "prototypes.h"
 #include "select.h"
@@ -192,6 +193,7 @@ bool Claims::claim(const c10::OperatorHandle& op) {
 }
 
 bool Claims::is_specialized(const c10::OperatorHandle& op) {
+  if (is_draw(*info_of(op))) return true;
   const auto& name = op.operator_name();
   constexpr std::string_view kOwn = "aten::";
   if (!name.name.starts_with(kOwn)) return false;

@@ -26,9 +26,9 @@
 #define TORCHY_CLAIM(CODE) \
   CODE(Nothing, 0) CODE(Ours, 1) CODE(Within, 2) CODE(Others, 3)
 
-// How an op is treated.
+// How an op is treated. Draw: runs at once, but the walker may draw its random numbers.
 #define TORCHY_OP_CLASS(CODE) \
-  CODE(Unknown, 0) CODE(RunNow, 1) CODE(Metadata, 2) CODE(Descend, 3) CODE(Defer, 4)
+  CODE(Unknown, 0) CODE(RunNow, 1) CODE(Metadata, 2) CODE(Descend, 3) CODE(Defer, 4) CODE(Draw, 5)
 
 // How the layouts of an op's results follow from those of its operands. Learn: as its own meta
 // kernel says, if the walker knows that (Meta), else it is run. Iterate: as TensorIterator does.
@@ -74,7 +74,7 @@
 // What a session has done so far.
 #define TORCHY_COUNTERS(FIELD) \
   FIELD(recorded) FIELD(run_now) FIELD(places) FIELD(layouts) FIELD(policy_calls) \
-  FIELD(flushes) FIELD(views) FIELD(repeated) FIELD(interpreted)
+  FIELD(flushes) FIELD(views) FIELD(repeated) FIELD(interpreted) FIELD(drawn)
 
 // A flush that is running: numbers, then arrays.
 #define TORCHY_RECORD(FIELD) \

@@ -380,11 +380,13 @@ void count_run_now(Session& session) {
   ask(Ask::kPace, session.id, 0);
 }
 
-bool is_look(OpInfo& info) {
+OpClass class_of(OpInfo& info) {
   claim_if_due();
   if (info.op_class == OpClass::kUnknown) classify(info);
-  return info.op_class == OpClass::kRunNow;
+  return info.op_class;
 }
+
+bool is_look(OpInfo& info) { return class_of(info) == OpClass::kRunNow; }
 
 void look(const OpInfo& info, const at::Tensor& tensor) {
   if (Session* session = recording_here()) count_run_now(*session);
@@ -405,9 +407,7 @@ void look(const OpInfo& info, const at::Tensor& tensor) {
 }
 
 void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
-  claim_if_due();
-  if (info.op_class == OpClass::kUnknown) classify(info);
-  const OpClass op_class = info.op_class;
+  const OpClass op_class = class_of(info);
   if (op_class == OpClass::kMetadata) return run_on_metadata(info, keys, stack);
   Session* session = recording_here();
   if (!session) return run_now(info, keys, stack);

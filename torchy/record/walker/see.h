@@ -45,6 +45,9 @@ Node* root_of(Session& session);
 // An op runs now; tells Python now and then, which may put the session to sleep.
 void count_run_now(Session& session);
 
+// How an op is treated: the policy is asked once.
+OpClass class_of(OpInfo& info);
+
 // An op that looks at its only tensor, and returns no other: whether it may go the short way, and
 // what comes before it runs.
 bool is_look(OpInfo& info);

@@ -2,11 +2,13 @@
 
 #include <c10/core/TensorOptions.h>
 
+#include <optional>
 #include <sstream>
 #include <string>
 #include <tuple>
 
 #include "claim.h"
+#include "draws.h"
 #include "prototypes.h"
 
 namespace torchy {
@@ -36,14 +38,17 @@ bool tells_small(const T& /*no sizes*/) {
 // `own` is torch's kernel, which finds the backend.
 template <typename R, typename... A>
 struct Factory : c10::OperatorKernel {
-  Factory(OpInfo* info, c10::KernelFunction own) : info(info), own(std::move(own)) {}
+  Factory(OpInfo* info, c10::KernelFunction own)
+      : info(info), own(std::move(own)), draws(makes_draw(*info)) {}
   OpInfo* info;
   c10::KernelFunction own;
+  bool draws;  // what fills its result arrives, too
 
   R operator()(c10::DispatchKeySet keys, A... arguments) const {
     if (!this_session) return run(keys, std::forward<A>(arguments)...);
     if (!(tells_small(arguments) || ...)) make_room();
-    const Paused paused;
+    std::optional<Paused> paused;
+    if (!draws) paused.emplace();
     return run(keys, std::forward<A>(arguments)...);
   }
 
@@ -103,7 +108,8 @@ void run_factory(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stac
       keys = keys | tensor.key_set();
       tensors = true;
     });
-  Paused paused;
+  std::optional<Paused> paused;
+  if (!makes_draw(*info_of(op))) paused.emplace();
   // as the kernels that torch generates do: the thread's keys count only beside tensors
   op.redispatchBoxed(tensors ? c10::impl::computeDispatchKeySet(keys, kAfter) : keys, stack);
 }

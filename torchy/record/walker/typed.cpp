@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "caller.h"
+#include "draws.h"
 #include "expect.h"
 #include "interpret.h"
 #include "kernels.h"
@@ -285,6 +286,7 @@ void specialize(OpInfo* info, Registrations& registrations) {
   if (info->name == kItem)
     return put(*info, c10::DispatchKey::PrivateUse3, std::make_unique<Look>(info), registrations);
   try {
+    if (specialize_draws(info, registrations)) return;
     const auto& schema = info->op.schema();
     prototypes::Views::visit(schema, [&]<typename R, typename... A>(Prototype<R, A...>) {
       auto own = own_kernel(info->op, c10::DispatchKey::CPU);

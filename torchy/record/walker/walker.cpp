@@ -38,6 +38,7 @@
 
 // ops
 #include "claim.cpp"
+#include "draws.cpp"
 #include "expect.cpp"
 #include "gradients.cpp"
 #include "indices.cpp"
