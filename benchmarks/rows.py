@@ -1,4 +1,4 @@
-"""Rows, columns and activations between their neighbours, eager and Torchy by turns: prints a line of JSON.
+"""Rows, columns, activations and random numbers between their neighbours, eager and Torchy by turns: prints a line of JSON.
 
 In one process, so that eager has Torchy's memory pool too; each result is looked at, and all bits are compared.
 """
@@ -65,6 +65,9 @@ def bodies() -> Mapping[str, Body]:
         "isnan(a).any(), 4 M": lambda: torch.isnan(a).any(),
         "(a > b).sum(), 4 M": lambda: (a > b).sum(),
         "sum(), 4 M": lambda: a.sum(),
+        "dropout(x + y, 0.1)": lambda: F.dropout(x + y, 0.1),
+        "randn(8192, 512) * 2 + 1": lambda: torch.randn(8192, 512) * 2 + 1,
+        "rand(8192, 512) < x": lambda: torch.rand(8192, 512) < x,
     }
 
 
@@ -74,9 +77,11 @@ def measure(body: Body) -> dict[str, Any]:
     def run() -> None:
         body().flatten()[0].item()
 
+    torch.manual_seed(0)
     expected = body()
     with torchy.lazy(compile="always"):
         for _ in range(4):
+            torch.manual_seed(0)
             found = body()
             run()
     times = in_turns({"eager": Contender(run), "torchy": Contender(run, torchy.lazy)}, SECONDS)
