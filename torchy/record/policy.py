@@ -58,7 +58,7 @@ TAKES_ITEM = frozenset({"masked_fill", "masked_fill_", "fill", "fill_"})
 # ops on lists that hand a tensor with the number on to the plain op; others take the number out of it
 PASSES_SCALAR_ON = frozenset({"_foreach_mul", "_foreach_div"})
 # made of ops that are recorded in their place
-MADE_OF_OTHERS = frozenset({"allclose", "_is_all_true", "_is_any_true"})
+MADE_OF_OTHERS = frozenset({"allclose", "_is_all_true", "_is_any_true", "_safe_softmax"})
 # fill a tensor with random numbers, which the walker can draw faster, to eager's bits
 DRAWS = frozenset(
     {"aten::bernoulli_.float", "aten::bernoulli_.Tensor", "aten::uniform_", "aten::normal_"}
@@ -195,7 +195,9 @@ def allow(place: Place) -> int:
     if base in COPIES:
         names = [argument.name for argument in torch._C._get_schema(name, overload).arguments]
         for argument, value in zip(names, place.arguments, strict=True):
-            if argument in ("layout", "device", "pin_memory") and value is not None:
+            if argument == "device" and value not in (None, torch.device("cpu")):
+                return 0
+            if argument in ("layout", "pin_memory") and value is not None:
                 return 0
             if argument == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT

@@ -29,10 +29,15 @@ max_pool2d_with_indices max_pool2d_with_indices_backward
 upsample_nearest2d upsample_bilinear2d
 _cdist_forward _cdist_backward
 nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward
+_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
+select_backward slice_backward isin.Tensor_Tensor
 embedding embedding_dense_backward index_select index_add gather scatter.src scatter.value scatter_add
 """
 _PRODUCTS: Final = frozenset(
-    "mm addmm bmm baddbmm mv addmv dot vdot addr convolution convolution_backward".split()
+    """
+    mm addmm bmm baddbmm mv addmv dot vdot addr convolution convolution_backward
+    _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
+    """.split()
 )
 _HIDDEN_WRITES: Final = {"native_batch_norm": ("running_mean", "running_var")}
 # Numbers that change nothing but values: neither what eager allows, nor how a result lies in memory.

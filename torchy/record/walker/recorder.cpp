@@ -99,7 +99,7 @@ bool Recorder::in_range() const {
   for (const Given& operand : scratch_.operands)
     if (!range.fits(c10::typeMetaToScalarType(operand.tensor->dtype()))) return false;
   for (c10::ScalarType dtype : step_->signature->result_dtypes)
-    if (!range.fits(dtype)) return false;
+    if (dtype != c10::ScalarType::Undefined && !range.fits(dtype)) return false;
   return true;
 }
 
@@ -188,6 +188,8 @@ bool Recorder::read_argument(const c10::IValue& value, size_t index) {
       std::memcpy(&word, text.data() + i, std::min<size_t>(8, text.size() - i));
       key.push_back(word);
     }
+  } else if (value.isDevice() && value.toDevice() == c10::Device(c10::kCPU)) {
+    key.push_back(kConstantTag | 6);
   } else if (value.isTensorList()) {
     auto tensors = value.toTensorVector();
     key.push_back(kListTag | tensors.size());
@@ -195,7 +197,7 @@ bool Recorder::read_argument(const c10::IValue& value, size_t index) {
       if (!tensor.defined() || is_number(tensor) || !read_tensor(tensor, index)) return false;
   } else {
     why_ = WhyNow::kSignature;
-    return false;  // generators, devices, complex and symbolic numbers, ...: not deferred
+    return false;  // generators, other devices, complex and symbolic numbers, ...: not deferred
   }
   return true;
 }
