@@ -139,3 +139,59 @@ def test_a_softmax_of_rows_that_are_masked_out(dim):
         torch._safe_softmax(x.double() * 1, dim),
         torch._safe_softmax(x.bfloat16() * 1, dim),
     )
+
+
+MASKED = {
+    "a number": lambda x, m: x.__setitem__(m, 0.5),
+    "an int": lambda x, m: x.__setitem__(m, -3),
+    "infinity": lambda x, m: x.__setitem__(m, float("-inf")),
+    "a truth": lambda x, m: x.__setitem__(m, True),
+    "a tensor of one element": lambda x, m: x.__setitem__(m, torch.tensor([2.5])),
+    "a pending value": lambda x, m: x.__setitem__(m, x.sum() * 0.5),
+    "a double": lambda x, m: x.__setitem__(m, torch.tensor(1 / 3, dtype=x.dtype)),
+    "the first of a row's": lambda x, m: x.__setitem__((m[:, 0],), 7.0),
+    "columns": lambda x, m: x.__setitem__((slice(None), m[0]), 7.0),
+    "two masks": lambda x, m: x.__setitem__((m[:, 0], m[0]), 7.0),
+    "a mask and a place": lambda x, m: x.__setitem__((m[:, 0], 1), 7.0),
+    "as many values": lambda x, m: x.__setitem__(m, torch.arange(float(m.sum()))),
+    "accumulated": lambda x, m: x.index_put_((m,), torch.tensor(2.0), accumulate=True),
+    "not in place": lambda x, m: x.copy_(x.index_put((m,), torch.tensor(2.0))),
+    "bytes": lambda x, m: x.__setitem__(m.to(torch.uint8), 1.0),
+    "of other sizes": lambda x, m: x.__setitem__(m[:2], 1.0),
+    "of other columns": lambda x, m: x.__setitem__(m[:, :2], 1.0),
+    "of a view": lambda x, m: x[1:].__setitem__(m[1:], 1.0),
+    "transposed": lambda x, m: x.t().__setitem__(m.t(), 1.0),
+    "of what overlaps": lambda x, m: x[:1].expand(3, 4).__setitem__(m, 1.0),
+    "by its own sign": lambda x, m: x.__setitem__(x < 0, 0.0),
+    "by its own truths": lambda x, m: m.__setitem__(m, False),
+}  # fmt: skip
+
+
+@program
+@pytest.mark.parametrize("how", MASKED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bfloat16])
+def test_writes_where_a_mask_says(how, dtype, kept):
+    x = (torch.arange(-6.0, 6.0).view(3, 4) * 2).to(dtype)
+    mask = (x > 3) | (x == -4)
+    before = x + 1
+    kept += [x, mask, before]
+    MASKED[how](x, mask)
+    return x * 2, x._version, mask._version
+
+
+@program(recorded=True)
+def test_the_gradient_of_what_a_mask_overwrites():
+    w = torch.randn(4, 5, requires_grad=True)
+    x = w * 2
+    x[x > 1] = 0.25
+    y = x.exp()
+    y[y < torch.topk(y, 2).values[:, [-1]]] = 0.0
+    (y * y).sum().backward()
+    return x, y, w.grad
+
+
+@program(never=("index_put",))
+def test_masks_that_are_left_to_eager():
+    x = torch.arange(12.0) * 2
+    x[x > 5] = 1.0
+    return x + 1

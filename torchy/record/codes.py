@@ -60,6 +60,7 @@ class OpClass(enum.IntEnum):
     DESCEND = 3
     DEFER = 4
     DRAW = 5
+    MASK = 6
 
 
 class LayoutRule(enum.IntEnum):

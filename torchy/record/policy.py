@@ -68,6 +68,8 @@ DRAWN = frozenset(
     f"aten::{name}"
     for name in "rand_like rand_like.generator randn_like randn_like.generator bernoulli bernoulli.p".split()
 )
+# made of `masked_fill_` where their only index is a mask and their value a single number
+MASKS = frozenset({"aten::index_put", "aten::index_put_", "aten::_index_put_impl_"})
 # change the memory of their first argument, though their schemas do not say that they write to it
 HIDDEN_WRITERS = frozenset({"aten::_lazy_clone", "inductor::resize_storage_bytes_"})
 CONTIGUOUS_FORMAT, PRESERVE_FORMAT = 0, 1  # c10::MemoryFormat
@@ -92,6 +94,8 @@ def classify(name: str) -> Classification:
         return Classification(OpClass.DRAW)
     if name in DRAWN:
         return Classification(OpClass.DESCEND)
+    if name in MASKS:
+        return Classification(OpClass.MASK)
     if is_view(schema) or base in METADATA_ONLY:
         return METADATA
     if base.startswith("_foreach_"):
@@ -123,8 +127,11 @@ def classify(name: str) -> Classification:
 def deferrable() -> frozenset[str]:
     """Return the names of the ops that may be deferred, or drawn, without overloads."""
     known = frozenset(name for name in SPECS if hasattr(torch.ops.aten, name))
-    drawn = {name.removeprefix("aten::").partition(".")[0].rstrip("_") for name in DRAWS | DRAWN}
-    return known | MADE_OF_OTHERS | drawn
+    others = {
+        "index_put",
+        *(name.removeprefix("aten::").partition(".")[0].rstrip("_") for name in DRAWS | DRAWN),
+    }
+    return known | MADE_OF_OTHERS | others
 
 
 def _may_refuse(spec: OpSpec, base: str, overload: str) -> bool:

@@ -26,9 +26,11 @@
 #define TORCHY_CLAIM(CODE) \
   CODE(Nothing, 0) CODE(Ours, 1) CODE(Within, 2) CODE(Others, 3)
 
-// How an op is treated. Draw: runs at once, but the walker may draw its random numbers.
+// How an op is treated. Draw: runs at once, but the walker may draw its random numbers. Mask: made of
+// masked_fill_, if it writes one number where a mask says so; else it runs now.
 #define TORCHY_OP_CLASS(CODE) \
-  CODE(Unknown, 0) CODE(RunNow, 1) CODE(Metadata, 2) CODE(Descend, 3) CODE(Defer, 4) CODE(Draw, 5)
+  CODE(Unknown, 0) CODE(RunNow, 1) CODE(Metadata, 2) CODE(Descend, 3) CODE(Defer, 4) CODE(Draw, 5) \
+  CODE(Mask, 6)
 
 // How the layouts of an op's results follow from those of its operands. Learn: as its own meta
 // kernel says, if the walker knows that (Meta), else it is run. Iterate: as TensorIterator does.

@@ -380,6 +380,23 @@ void count_run_now(Session& session) {
   ask(Ask::kPace, session.id, 0);
 }
 
+// Whether an op of index_put's kind writes one number where one mask says so: torch's own kernel
+// looks at sizes and dtypes then, and calls masked_fill_.
+bool fills_by_mask(const OpInfo& info, const Stack& stack) {
+  const size_t first = stack.size() - info.arguments;
+  const auto& indices = stack[first + 1];
+  const auto& value = stack[first + 2].toTensor();
+  if (stack[first + 3].toBool() || value.numel() != 1 || !value.device().is_cpu()) return false;
+  int masks = 0;
+  for (const c10::IValue& index : indices.toListRef()) {
+    if (!index.isTensor() || !index.toTensor().defined()) continue;
+    const at::Tensor& mask = index.toTensor();
+    if (mask.scalar_type() != c10::kBool || !mask.device().is_cpu()) return false;
+    ++masks;
+  }
+  return masks == 1;
+}
+
 OpClass class_of(OpInfo& info) {
   claim_if_due();
   if (info.op_class == OpClass::kUnknown) classify(info);
@@ -421,6 +438,10 @@ void see(OpInfo& info, c10::DispatchKeySet keys, Stack* stack) {
       return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
     case OpClass::kDefer:
       return record(info, keys, stack);
+    case OpClass::kMask:
+      if (fills_by_mask(info, *stack))
+        return info.op.redispatchBoxed(keys.remove_backend(kBit), stack);
+      [[fallthrough]];
     default:
       count_run_now(*session);
       make_room();
