@@ -146,7 +146,12 @@ CLASSES = {
     "aten::_foreach_add.Scalar": OpClass.DESCEND,
     "aten::_foreach_add.Tensor": OpClass.RUN_NOW,  # reads the tensor
     "aten::median": OpClass.RUN_NOW,
-    "aten::bernoulli": OpClass.RUN_NOW,
+    "aten::multinomial": OpClass.RUN_NOW,
+    "aten::bernoulli": OpClass.DESCEND,
+    "aten::bernoulli_.float": OpClass.DRAW,
+    "aten::bernoulli.out": OpClass.RUN_NOW,
+    "aten::index_put_": OpClass.MASK,
+    "aten::_safe_softmax": OpClass.DESCEND,
     "aten::copy": OpClass.RUN_NOW,
     "aten::_lazy_clone": OpClass.RUN_NOW,
     "torchvision::nms": OpClass.RUN_NOW,
