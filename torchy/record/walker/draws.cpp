@@ -40,32 +40,37 @@ void fill_as(How how, const Law& law, Twister& words, typename Law::Out* out, in
   fill(law, words, out, count);
 }
 
-// Calls f with a tensor's memory if its dtype is one of those; returns whether it is.
-template <typename... T, typename F>
-bool with_memory(const at::Tensor& tensor, const F& f) {
-  const auto one = [&]<typename Type>(std::type_identity<Type>) {
-    if (tensor.scalar_type() != c10::CppTypeToScalarType<Type>::value) return false;
-    f(tensor.mutable_data_ptr<Type>());
-    return true;
-  };
-  return (one(std::type_identity<T>()) || ...);
+template <typename... T>
+bool has_type(const at::Tensor& tensor) {
+  return ((tensor.scalar_type() == c10::CppTypeToScalarType<T>::value) || ...);
 }
 
-// The ops: which numbers they take, with which they are tried, and how they are filled; false if
-// they are left to eager, which may raise.
+// Calls f with the memory of a tensor whose type is one of those.
+template <typename... T, typename F>
+void with_memory(const at::Tensor& tensor, const F& f) {
+  const auto one = [&]<typename Type>(std::type_identity<Type>) {
+    if (has_type<Type>(tensor)) f(tensor.mutable_data_ptr<Type>());
+  };
+  (one(std::type_identity<T>()), ...);
+}
+
+// The ops: what is left to eager, which may raise; how a tensor is filled; and with which numbers
+// that is tried.
 
 struct ByProbability {
   static constexpr const char* kName = "aten::bernoulli_.float";
   static constexpr int64_t kTried = 2'000;
 
-  static bool fill(How how, Twister& words, const at::Tensor& self, double probability) {
-    return probability >= 0 && probability <= 1 &&
-           with_memory<float, double, bool>(self, [&]<typename T>(T* out) {
-             fill_as(how, Bernoulli<T>(probability), words, out, self.numel());
-           });
+  static bool serves(How /*how*/, const at::Tensor& self, double probability) {
+    return probability >= 0 && probability <= 1 && has_type<float, double, bool>(self);
+  }
+  static void fill(How how, Twister& words, const at::Tensor& self, double probability) {
+    with_memory<float, double, bool>(self, [&]<typename T>(T* out) {
+      fill_as(how, Bernoulli<T>(probability), words, out, self.numel());
+    });
   }
   template <typename F>
-  static void each_try(c10::ScalarType /*dtype*/, const F& f) {
+  static void each_try(const F& f) {
     f(0.3);
     f(0.9);
   }
@@ -75,8 +80,8 @@ struct ByProbabilities {
   static constexpr const char* kName = "aten::bernoulli_.Tensor";
   static constexpr int64_t kTried = 2'000;
 
-  static bool fill(How how, Twister& words, const at::Tensor& self, const at::Tensor& given) {
-    if (given.scalar_type() != c10::kFloat || given.sizes() != self.sizes() ||
+  static bool serves(How /*how*/, const at::Tensor& self, const at::Tensor& given) {
+    if (!has_type<float>(self) || !has_type<float>(given) || given.sizes() != self.sizes() ||
         !given.is_contiguous() || given.is_alias_of(self) || given._is_zerotensor())
       return false;
     const auto* probabilities = given.const_data_ptr<float>();
@@ -84,18 +89,19 @@ struct ByProbabilities {
 #pragma omp simd reduction(& : all)
     for (int64_t i = 0; i < given.numel(); ++i)
       all &= static_cast<int>(probabilities[i] >= 0) & static_cast<int>(probabilities[i] <= 1);
-    return all != 0 && with_memory<float>(self, [&](float* out) {
-             fill_as(how, BernoulliOf{probabilities}, words, out, self.numel());
-           });
+    return all != 0;
+  }
+  static void fill(How how, Twister& words, const at::Tensor& self, const at::Tensor& given) {
+    const BernoulliOf law{given.const_data_ptr<float>()};
+    fill_as(how, law, words, self.mutable_data_ptr<float>(), self.numel());
   }
   template <typename F>
-  static void each_try(c10::ScalarType dtype, const F& f) {
-    const at::Tensor given = at::detail::empty_cpu({kTried}, dtype);
-    with_memory<float>(given, [&](float* out) {
-      for (int64_t i = 0; i < kTried; ++i)
-        out[i] = static_cast<float>(i) / static_cast<float>(kTried - 1);
-      f(given);
-    });
+  static void each_try(const F& f) {
+    const at::Tensor given = at::detail::empty_cpu({kTried}, c10::kFloat);
+    auto* const out = given.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < kTried; ++i)
+      out[i] = static_cast<float>(i) / static_cast<float>(kTried - 1);
+    f(given);
   }
 };
 
@@ -103,18 +109,18 @@ struct BetweenNumbers {
   static constexpr const char* kName = "aten::uniform_";
   static constexpr int64_t kTried = 2'000;
 
-  static bool fill(How how, Twister& words, const at::Tensor& self, double from, double to) {
+  static bool serves(How /*how*/, const at::Tensor& self, double from, double to) {
     constexpr double kLarge = 1e30;  // eager raises where a dtype cannot hold the difference
-    return -kLarge < from && from <= to && to < kLarge &&
-           with_memory<float, double>(
-               self,
-               [&]<typename T>(T* out) {
-                 const Uniform<T> law{static_cast<T>(from), static_cast<T>(to)};
-                 fill_as(how, law, words, out, self.numel());
-               });
+    return -kLarge < from && from <= to && to < kLarge && has_type<float, double>(self);
+  }
+  static void fill(How how, Twister& words, const at::Tensor& self, double from, double to) {
+    with_memory<float, double>(self, [&]<typename T>(T* out) {
+      const Uniform<T> law{static_cast<T>(from), static_cast<T>(to)};
+      fill_as(how, law, words, out, self.numel());
+    });
   }
   template <typename F>
-  static void each_try(c10::ScalarType /*dtype*/, const F& f) {
+  static void each_try(const F& f) {
     f(0.0, 1.0);
     f(-1.3, 2.9);
   }
@@ -124,18 +130,17 @@ struct AroundMean {
   static constexpr const char* kName = "aten::normal_";
   static constexpr int64_t kTried = 8'005;  // logarithms and sines, too
 
-  static bool fill(How how, Twister& words, const at::Tensor& self, double mean, double std) {
+  static bool serves(How how, const at::Tensor& self, double /*mean*/, double std) {
+    return how == How::kWide && std >= 0 && has_type<float>(self);
+  }
+  static void fill(How /*how*/, Twister& words, const at::Tensor& self, double mean, double std) {
 #ifdef TORCHY_WIDE
-    return how == How::kWide && std >= 0 && with_memory<float>(self, [&](float* out) {
-             const Normal law{static_cast<float>(mean), static_cast<float>(std)};
-             fill_wide(law, words, out, self.numel());
-           });
-#else
-    return false;
+    const Normal law{static_cast<float>(mean), static_cast<float>(std)};
+    fill_wide(law, words, self.mutable_data_ptr<float>(), self.numel());
 #endif
   }
   template <typename F>
-  static void each_try(c10::ScalarType /*dtype*/, const F& f) {
+  static void each_try(const F& f) {
     f(0.0, 1.0);
     f(0.3, 1.7);
   }
@@ -174,13 +179,13 @@ struct Draw : c10::OperatorKernel {
     auto* const generator = generator_of(given);
     const How how = generator ? how_of(self.scalar_type()) : How::kAsEager;
     if (how == How::kAsEager) return false;
-    settle_arguments(*info, stack);
     make_room();
-    const NotedNow noted(session, *info, WhyNow::kPolicy);
-    if (!fill(how, *generator, self, numbers...)) return false;
-    count_run_now(*session);
+    settle_arguments(*info, stack);
+    if (!Op::serves(how, self, numbers...)) return false;
     ++session->counters.drawn;
-    return true;
+    count_run_now(*session);
+    const NotedNow noted(session, *info, WhyNow::kPolicy);
+    return fill(how, *generator, self, numbers...);
   }
 
   // The generator that an op draws from; null if it is none of torch's own.
@@ -195,7 +200,8 @@ struct Draw : c10::OperatorKernel {
                    const A&... numbers) {
     const std::lock_guard<std::mutex> lock(generator.mutex_);
     Twister words(generator);
-    if (!words.valid() || !Op::fill(how, words, self, numbers...)) return false;
+    if (!words.valid()) return false;
+    Op::fill(how, words, self, numbers...);
     words.give_to(generator);
     return true;
   }
@@ -217,10 +223,11 @@ struct Draw : c10::OperatorKernel {
       const at::Generator theirs = at::detail::createCPUGenerator();
       auto* const our_state = ours.get<at::CPUGeneratorImpl>();
       int tried = 0, agreed = 0;
-      Op::each_try(dtype, [&](A... numbers) {
+      Op::each_try([&](A... numbers) {
         ++tried;
         at::Tensor drawn = at::detail::empty_cpu({Op::kTried}, dtype);
-        if (!fill(how, *our_state, drawn, numbers...)) return;
+        if (!Op::serves(how, drawn, numbers...)) return;
+        fill(how, *our_state, drawn, numbers...);
         at::Tensor expected = at::detail::empty_cpu({Op::kTried}, dtype);
         own.call<at::Tensor&, at::Tensor&, A..., Generator>(
             info->op, c10::DispatchKeySet(c10::DispatchKey::CPU), expected, numbers..., theirs);
@@ -228,7 +235,7 @@ struct Draw : c10::OperatorKernel {
             std::memcmp(drawn.const_data_ptr(), expected.const_data_ptr(), drawn.nbytes()) == 0;
         if (same && same_state(*our_state, *theirs.get<at::CPUGeneratorImpl>())) ++agreed;
       });
-      if (tried > 0 && agreed == tried) return how;
+      if (agreed == tried) return how;
     }
     return How::kAsEager;
   }
