@@ -47,16 +47,21 @@ def test_attention_and_its_gradient(kind, gradients):
     return results, q.grad, k.grad, v.grad
 
 
+WRONG = {
+    "dropout": {"dropout_p": 0.5},
+    "too much dropout": {"dropout_p": 1.5},
+    "other sizes": {"attn_mask": torch.ones(3, 3)},
+    "another dtype": {"attn_mask": torch.ones(7, 7, dtype=torch.int64)},
+    "masked and causal": {"attn_mask": torch.ones(7, 7), "is_causal": True},
+}
+
+
 @program
-@pytest.mark.parametrize(
-    "wrong",
-    [{"dropout_p": 0.5}, {"dropout_p": 1.5}, {"attn_mask": torch.ones(3, 3)}, {"attn_mask": torch.ones(7, 7, dtype=torch.int64)},
-     {"attn_mask": torch.ones(7, 7), "is_causal": True}],
-)  # fmt: skip
+@pytest.mark.parametrize("wrong", WRONG)
 def test_attention_that_eager_refuses_or_draws(wrong):
     q = torch.randn(2, 3, 7, 8) * 2
     try:
-        return F.scaled_dot_product_attention(q, q + 1, q, **wrong) + 1
+        return F.scaled_dot_product_attention(q, q + 1, q, **WRONG[wrong]) + 1
     except (RuntimeError, ValueError) as error:
         return str(error), q + 1
 

@@ -1,11 +1,15 @@
 """Rule 5, random numbers: those that the walker draws itself are eager's, and so is the state that they leave."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from sameness import program
 from test_same_replaced_kernels import replaced
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 FILLS = {
     "bernoulli_": lambda x: x.bernoulli_(0.3),
@@ -167,3 +171,93 @@ def test_draws_that_are_left_to_eager():
 def test_draws_that_are_watched():
     x = torch.zeros(1000)
     return x.normal_() + 1, torch.rand_like(x) * 2, torch.get_rng_state()
+
+
+class Logged(TorchDispatchMode):
+    """Notes the ops that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.seen.append(str(function))
+        return function(*arguments, **(keywords or {}))
+
+
+@program
+def test_draws_that_modes_see():
+    with Logged() as mode:
+        x = torch.randn(1000) * 2
+        y = F.dropout(x, 0.3) + torch.rand_like(x)
+    return mode.seen, x, y, torch.get_rng_state()
+
+
+@program
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_draws_in_transforms(randomness):
+    x = torch.arange(1200.0).view(3, 400) * 0.5
+
+    def one(row):
+        return F.dropout(row, 0.4) + torch.randn_like(row) + torch.rand(400)
+
+    return torch.vmap(one, randomness=randomness)(x), torch.get_rng_state()
+
+
+@program
+def test_draws_that_are_repeated_for_their_gradient():
+    w = torch.randn(500, requires_grad=True)
+
+    def block(t):
+        return F.dropout(t * 2, 0.5) * torch.randn(500)
+
+    y = torch.utils.checkpoint.checkpoint(block, w, use_reentrant=False)
+    y.sum().backward()
+    return y, w.grad, torch.get_rng_state()
+
+
+@program
+def test_draws_of_other_kinds_of_tensors():
+    with torch.inference_mode():
+        a = torch.randn(1000) + 1
+        b = F.dropout(a, 0.2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        c = F.dropout(torch.randn(20, 30) @ torch.randn(30, 40), 0.1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        d = torch.rand(1000) * 2 + torch.randn(1000)
+    finally:
+        torch.set_default_dtype(before)
+    e = torch.empty(2, 16, 8, 8).to(memory_format=torch.channels_last).normal_()
+    f = nn.Parameter(torch.empty(30, 40))
+    nn.init.kaiming_normal_(f)
+    nn.init.uniform_(f[:10].detach())
+    return a, b, c, d, e, e.stride(), f, f._version, torch.empty(0).normal_(), torch.get_rng_state()
+
+
+@program
+def test_draws_with_normal_numbers_left_over():
+    x = torch.zeros(3).double().normal_()  # one of a pair is kept
+    y = torch.randn(1000)
+    state = torch.get_rng_state()
+    z = torch.zeros(1).double().normal_()
+    torch.set_rng_state(state)
+    return x, y, z, torch.rand(700), torch.zeros(2).double().normal_(), torch.get_rng_state()
+
+
+@program
+def test_threads_that_share_a_generator():
+    generator = torch.Generator().manual_seed(9)
+
+    def draw(count):
+        for _ in range(count):
+            torch.empty(300).uniform_(generator=generator)
+
+    threads = [threading.Thread(target=draw, args=(5,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    draw(5)
+    for thread in threads:
+        thread.join()
+    return torch.empty(300).uniform_(generator=generator), generator.get_state()
