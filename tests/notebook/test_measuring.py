@@ -25,13 +25,13 @@ def traces(kernel: Kernel) -> list[tuple[str, list[str], bool]]:
 
 
 def on(kernel: Kernel, way: str, body: str) -> list[tuple[str, list[str], bool]]:
-    """Run a cell under Torchy in one of two ways; return its traces."""
+    """Run a cell under Torchy in one of two ways; return its traces. Nothing sleeps, however slow the machine is."""
     if way == "%torchy on":
-        kernel.run("%torchy on --quiet")
+        kernel.run("%torchy on --quiet --compile never")
         output = kernel.run(body)
         kernel.run("%torchy off")
     else:
-        output = kernel.run(f"%%torchy --quiet\n{body}")
+        output = kernel.run(f"%%torchy --quiet --compile never\n{body}")
     assert output.status == "ok", output.traceback
     return traces(kernel)
 
@@ -123,7 +123,7 @@ def test_an_error_in_what_is_measured_is_the_program_s(kernel: Kernel, way: str)
     for magic in ("%time", "%timeit -n 1 -r 1", "%prun -q"):
         lines = f"kept = x + 1\n{magic} torch.ones(3) * 2 + torch.ones(4)"
         if way == "%torchy on":
-            kernel.run("%torchy on --quiet")
+            kernel.run("%torchy on --quiet --compile never")
             output = kernel.run(lines)
             kernel.run("%torchy off")
         else:
