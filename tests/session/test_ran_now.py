@@ -83,7 +83,7 @@ def single(x):
             "add",
             "something else (NumPy, say, or another session) has a hold on an operand's memory",
         ),
-        (seeded, "rand_like", "random numbers keep their order"),
+        (seeded, "uniform_", "random numbers keep their order"),
         (single, "add", "single elements that are there already: at once is faster"),
     ],
 )

@@ -167,8 +167,6 @@ def _constant_text(constant: Constant) -> str:
     value = constant.value
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_constant_text(Constant(item)) for item in value)}]"
-    if isinstance(value, torch.device):
-        return str(value)
     return short_name(value) if isinstance(value, torch.dtype) else repr(value)
 
 

@@ -202,9 +202,7 @@ def allow(place: Place) -> int:
     if base in COPIES:
         names = [argument.name for argument in torch._C._get_schema(name, overload).arguments]
         for argument, value in zip(names, place.arguments, strict=True):
-            if argument == "device" and value not in (None, torch.device("cpu")):
-                return 0
-            if argument in ("layout", "pin_memory") and value is not None:
+            if argument in ("layout", "device", "pin_memory") and value is not None:
                 return 0
             if argument == "memory_format" and value not in (None, PRESERVE_FORMAT):
                 contiguous = value == CONTIGUOUS_FORMAT

@@ -188,8 +188,6 @@ bool Recorder::read_argument(const c10::IValue& value, size_t index) {
       std::memcpy(&word, text.data() + i, std::min<size_t>(8, text.size() - i));
       key.push_back(word);
     }
-  } else if (value.isDevice() && value.toDevice() == c10::Device(c10::kCPU)) {
-    key.push_back(kConstantTag | 6);
   } else if (value.isTensorList()) {
     auto tensors = value.toTensorVector();
     key.push_back(kListTag | tensors.size());
@@ -197,7 +195,7 @@ bool Recorder::read_argument(const c10::IValue& value, size_t index) {
       if (!tensor.defined() || is_number(tensor) || !read_tensor(tensor, index)) return false;
   } else {
     why_ = WhyNow::kSignature;
-    return false;  // generators, other devices, complex and symbolic numbers, ...: not deferred
+    return false;  // generators, devices, complex and symbolic numbers, ...: not deferred
   }
   return true;
 }
